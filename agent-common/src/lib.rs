@@ -1,0 +1,17 @@
+//! The memory layout that kvmeter's kernel programs and its agent share.
+//!
+//! Integers only: every bit pattern of every type here is a valid value, so a torn or hostile read can be wrong
+//! but never undefined. Each type asserts its size, its field offsets and the absence of padding beside its
+//! definition. Both sides are compiled from this crate; a change here changes [`ABI_VERSION`].
+#![no_std]
+
+pub mod event;
+pub mod index;
+pub mod layout;
+pub mod limits;
+pub mod loss;
+pub mod thread;
+pub mod vm;
+
+/// Version of every type in this crate, taken together.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,26 @@
+//! Every bound of the kernel side, in one place, with what depends on it.
+
+/// Thread slots, slot 0 being "none"; the agent may load with another number.
+pub const THREADS: u32 = 32_768;
+/// VM slots, slot 0 being "none"; the agent may load with another number.
+pub const VMS: u32 = 4_096;
+/// Thread ids that share one element of the thread-id table (a mmap'd array pads each element to 8 bytes, so
+/// sixteen `u32` in one element cost half of sixteen elements).
+pub const TIDS_PER_WORD: u32 = 16;
+/// Words of the thread-id table before the agent sizes it by `kernel.pid_max`: the kernel's `PID_MAX_LIMIT`.
+pub const TID_WORDS: u32 = 4_194_304 / TIDS_PER_WORD;
+/// Bytes of a VMM's command line kept by the kernel for VMs that end before `/proc` can be read.
+pub const ARGS: usize = 1_024;
+/// Threads of a process that are looked at when its first vCPU is seen; the agent's own walk finds the rest.
+pub const WALK: u32 = 64;
+/// Bytes of the ring buffer that wakes the agent.
+pub const WAKE_BYTES: u32 = 256 * 1024;
+/// Counters of user-space exits by reason: `KVM_EXIT_*` numbers, then the two below.
+pub const EXIT_REASONS: usize = 64;
+/// Index that counts returns of `KVM_RUN` with an error (mostly `-EINTR`), where the reason is stale.
+pub const EXIT_INTERRUPTED: usize = 62;
+/// Index that counts reasons beyond the table.
+pub const EXIT_OTHER: usize = 63;
+
+const _: () = assert!(EXIT_REASONS.is_power_of_two(), "an index is masked, not compared");
+const _: () = assert!(TIDS_PER_WORD.is_power_of_two(), "a thread id is split by mask and shift");

@@ -1,0 +1,77 @@
+//! One slot per VM: what its ended threads left behind, its exits, its end.
+
+use crate::{assert_layout, limits, thread::role};
+
+/// States of a slot; only the kernel programs set `LIVE` and `EXITED`, only the agent sets `FREE`.
+pub mod state {
+    /// Nobody's.
+    pub const FREE: u32 = 0;
+    /// The process lives.
+    pub const LIVE: u32 = 1;
+    /// The last thread of the process has passed its exit hook; a last slice may still be charged.
+    pub const EXITED: u32 = 2;
+}
+
+/// Time of one role.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoleTime {
+    /// Nanoseconds on a CPU.
+    pub runtime_ns: u64,
+    /// Nanoseconds runnable but not running.
+    pub run_delay_ns: u64,
+}
+
+assert_layout!(RoleTime, size 16, { runtime_ns: u64 => 0, run_delay_ns: u64 => 8 });
+
+/// A VM, as the kernel programs know it. Instants are CLOCK_BOOTTIME nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct VmSlot {
+    /// One of [`state`].
+    pub state: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// The leader's `start_boottime`.
+    pub start_ns: u64,
+    /// When the kernel programs first saw it.
+    pub seen_ns: u64,
+    /// First guest entry, or first return from `KVM_RUN` where the back end does not tell entries; 0 = not seen.
+    pub first_run_ns: u64,
+    /// When the last thread passed `sched_process_exit`; 0 = it lives.
+    pub exit_ns: u64,
+    /// Wait status of the process as `wait4` would show it.
+    pub exit_code: u32,
+    /// The last valid user-space exit reason plus one; 0 = none yet.
+    pub last_exit: u32,
+    /// Valid bytes of the VM's [`VmArgs`].
+    pub args_len: u32,
+    /// Threads that entered `KVM_RUN` so far.
+    pub vcpus: u32,
+    /// The leader's `comm` when first seen.
+    pub comm: [u8; 16],
+    /// Counts folds that began; a reader that saw `fold_end` equal this before and after has a whole reading.
+    pub fold_begin: u64,
+    /// Counts folds that ended.
+    pub fold_end: u64,
+    /// What ended threads, and threads that changed their role, left, by role.
+    pub ended: [RoleTime; role::COUNT],
+    /// Returns of `KVM_RUN` to user space by `KVM_EXIT_*` number.
+    pub userspace_exits: [u64; limits::EXIT_REASONS],
+}
+
+assert_layout!(VmSlot, size 664, {
+    state: u32 => 0, tgid: u32 => 4, start_ns: u64 => 8, seen_ns: u64 => 16, first_run_ns: u64 => 24, exit_ns: u64 => 32,
+    exit_code: u32 => 40, last_exit: u32 => 44, args_len: u32 => 48, vcpus: u32 => 52, comm: [u8; 16] => 56,
+    fold_begin: u64 => 72, fold_end: u64 => 80, ended: [RoleTime; 4] => 88, userspace_exits: [u64; 64] => 152,
+});
+
+/// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct VmArgs {
+    /// The bytes; [`VmSlot::args_len`] of them count.
+    pub bytes: [u8; limits::ARGS],
+}
+
+assert_layout!(VmArgs, size 1024, { bytes: [u8; 1024] => 0 });

@@ -1,0 +1,87 @@
+//! KVM's tracepoints: what makes a thread a vCPU and a process a VM, and why the guest came out.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use kvmeter_common::{limits, thread::ThreadSlot, thread::role, vm::VmSlot};
+
+use crate::{
+    counter::add,
+    maps::VMS,
+    task::{self, Address},
+    tracked::{current_ids, owned, promote, slot_of, track},
+    vm::{birth, now},
+};
+
+/// The running thread's slot, as a vCPU's, and its VM's.
+#[inline(always)]
+fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
+    let (tid, _) = current_ids();
+    let task = task::current();
+    let mut number = slot_of(tid);
+    if number == 0 {
+        number = newcomer(task);
+    }
+    if number == 0 {
+        return None;
+    }
+    let slot = owned(number, task)?;
+    // SAFETY: a live map value that the running task owns.
+    let vm_number = unsafe {
+        if (*slot).role != role::VCPU {
+            promote(slot);
+        }
+        (*slot).vm
+    };
+    let vm = VMS.get_ptr_mut(vm_number)?;
+    // SAFETY: a live map value; two CPUs writing two close instants is no harm.
+    unsafe {
+        if (*vm).first_run_ns == 0 {
+            (*vm).first_run_ns = now();
+        }
+    }
+    Some((slot, vm))
+}
+
+/// A thread not tracked yet enters a guest: its process is a VM.
+#[inline(never)]
+fn newcomer(task: Address) -> u32 {
+    let vm = birth(task, 1);
+    if vm == 0 {
+        return 0;
+    }
+    track(task, vm, role::VCPU)
+}
+
+/// `kvm_userspace_exit(reason, errno)`: once per return of `KVM_RUN`, on every architecture (virt/kvm/kvm_main.c). The
+/// reason is valid only without an error: an interrupted run repeats the old one.
+#[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
+pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
+    let reason: u32 = ctx.arg(0);
+    let errno: i32 = ctx.arg(1);
+    let Some((_, vm)) = vcpu() else { return 0 };
+    let index = if errno < 0 {
+        limits::EXIT_INTERRUPTED
+    } else if reason as usize >= limits::EXIT_INTERRUPTED {
+        limits::EXIT_OTHER
+    } else {
+        reason as usize
+    };
+    // SAFETY: a live map value; the mask keeps the index inside the table.
+    unsafe {
+        if errno >= 0 {
+            (*vm).last_exit = reason + 1;
+        }
+        let counters = (&raw mut (*vm).userspace_exits).cast::<u64>();
+        add(counters.add(index & (limits::EXIT_REASONS - 1)), 1);
+    }
+    0
+}
+
+/// `kvm_entry`: once per guest entry, in the vCPU's thread, whatever its arguments are on this kernel.
+#[raw_tracepoint(tracepoint = "kvm_entry")]
+pub fn kvm_entry(_ctx: RawTracePointContext) -> i32 {
+    if let Some((slot, _)) = vcpu() {
+        // SAFETY: a live map value that the running thread owns.
+        unsafe { (*slot).entries += 1 };
+    }
+    0
+}

@@ -1,0 +1,28 @@
+//! kvmeter's kernel programs: they count, and never decide. One file per subsystem; maps in `maps`.
+//!
+//! Everything here is cumulative. Programs load and attach one by one, so a kernel that lacks one hook loses one
+//! reading. The licence section is what lets them call the kernel's GPL-only helpers.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod counter;
+mod kvm;
+mod lifecycle;
+mod maps;
+mod offsets;
+mod sched;
+mod task;
+mod tracked;
+mod vm;
+
+/// Declares a GPL-compatible licence to the kernel.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

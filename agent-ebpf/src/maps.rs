@@ -1,0 +1,54 @@
+//! Every map. The arrays marked mmapable are read by the agent without a system call.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, RingBuf, Stack},
+};
+use kvmeter_common::{
+    index::TidWord,
+    limits,
+    loss,
+    thread::ThreadSlot,
+    vm::{VmArgs, VmSlot},
+};
+
+/// Thread id to thread slot; one load rejects a task of no VM.
+#[map]
+pub static TIDS: Array<TidWord> = Array::with_max_entries(limits::TID_WORDS, BPF_F_MMAPABLE);
+
+/// One slot a thread.
+#[map]
+pub static THREADS: Array<ThreadSlot> = Array::with_max_entries(limits::THREADS, BPF_F_MMAPABLE);
+
+/// One slot a VM.
+#[map]
+pub static VMS: Array<VmSlot> = Array::with_max_entries(limits::VMS, BPF_F_MMAPABLE);
+
+/// Command lines, by VM slot.
+#[map]
+pub static VM_ARGS: Array<VmArgs> = Array::with_max_entries(limits::VMS, BPF_F_MMAPABLE);
+
+/// Losses by stage.
+#[map]
+pub static LOSSES: Array<u64> = Array::with_max_entries(loss::STAGES.len() as u32, BPF_F_MMAPABLE);
+
+/// Process id to VM slot, while the process lives.
+#[map]
+pub static VM_OF_TGID: HashMap<u32, u32> = HashMap::with_max_entries(limits::VMS, 0);
+
+/// Processes the agent found by itself and wants tracked at the next walk over all tasks.
+#[map]
+pub static ADOPT: HashMap<u32, u32> = HashMap::with_max_entries(limits::VMS, 0);
+
+/// Free thread slots. A stack, because its pop is atomic on every kernel (compare-and-swap needs 5.12).
+#[map]
+pub static FREE_THREADS: Stack<u32> = Stack::with_max_entries(limits::THREADS, 0);
+
+/// Free VM slots.
+#[map]
+pub static FREE_VMS: Stack<u32> = Stack::with_max_entries(limits::VMS, 0);
+
+/// Wake-ups.
+#[map]
+pub static WAKES: RingBuf = RingBuf::with_byte_size(limits::WAKE_BYTES, 0);

@@ -1,0 +1,45 @@
+//! Where the running kernel keeps the fields we read, filled in by the agent from the kernel's own BTF at load.
+//!
+//! rustc emits no CO-RE relocations, so an offset is a read-only global: frozen before load, which makes it a known
+//! constant to the verifier. [`MISSING`] never reaches a loaded program: the agent refuses the program instead.
+
+use core::ptr::addr_of;
+
+/// What an offset is before the agent has filled it in.
+pub const MISSING: u32 = u32::MAX;
+
+macro_rules! offsets {
+    ($($name:ident),+ $(,)?) => {
+        $(#[unsafe(no_mangle)] pub static $name: u32 = MISSING;)+
+    };
+}
+
+offsets!(
+    TASK_PID,
+    TASK_TGID,
+    TASK_RUNTIME,
+    TASK_RUN_DELAY,
+    TASK_STATE,
+    TASK_SIGNAL,
+    TASK_LEADER,
+    TASK_START,
+    TASK_MM,
+    TASK_COMM,
+    TASK_EXIT_CODE,
+    TASK_GUEST_TIME,
+    TASK_THREAD_NODE,
+    SIGNAL_LIVE,
+    SIGNAL_FLAGS,
+    SIGNAL_THREADS,
+    SIGNAL_EXIT_CODE,
+    SIGNAL_RUNTIME,
+    MM_ARG_START,
+    MM_ARG_END,
+);
+
+/// The offset's value, hidden from the compiler so that it stays a load from the frozen section.
+#[inline(always)]
+pub fn at(offset: &'static u32) -> usize {
+    // SAFETY: a static is valid to read; `volatile` only keeps the compiler from folding in the placeholder.
+    unsafe { addr_of!(*offset).read_volatile() as usize }
+}

@@ -1,0 +1,43 @@
+//! Reading `task_struct` and its neighbours: by direct load where the verifier knows the pointer, else by copy.
+
+use aya_ebpf::{helpers::bpf_probe_read_kernel, helpers::generated::bpf_get_current_task};
+
+use crate::offsets::{self, at};
+
+/// A kernel object's address that the verifier does not track.
+pub type Address = u64;
+
+/// `TASK_DEAD`, set before a task's last switch (include/linux/sched.h, same value from 4.14 to 7.2).
+pub const TASK_DEAD: u32 = 0x80;
+/// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h).
+pub const SIGNAL_GROUP_EXIT: u32 = 0x4;
+
+/// Loads a field of an object the verifier knows by type.
+///
+/// # Safety
+/// `base` must come from a typed argument, or from [`direct`] on a pointer field of one.
+#[inline(always)]
+pub unsafe fn direct<T: Copy>(base: *const u8, offset: &'static u32) -> T {
+    // SAFETY: the verifier checks the access against the kernel's BTF and makes faults read as zero.
+    unsafe { base.add(at(offset)).cast::<T>().read_volatile() }
+}
+
+/// Copies a field of any kernel object; `None` when the address faults.
+#[inline(always)]
+pub fn copy<T: Copy>(base: Address, offset: &'static u32) -> Option<T> {
+    // SAFETY: the helper checks the address and never faults.
+    unsafe { bpf_probe_read_kernel((base as usize + at(offset)) as *const T).ok() }
+}
+
+/// The running task.
+#[inline(always)]
+pub fn current() -> Address {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_current_task() }
+}
+
+/// On-CPU and run-queue nanoseconds of a task, as the scheduler last wrote them.
+#[inline(always)]
+pub fn times(task: Address) -> Option<(u64, u64)> {
+    Some((copy(task, &offsets::TASK_RUNTIME)?, copy(task, &offsets::TASK_RUN_DELAY)?))
+}

@@ -1,0 +1,206 @@
+//! Which threads are tracked: finding a thread's slot, giving it one, folding it into its VM when it ends.
+//!
+//! The thread-id table is the truth. A slot that no table entry points to belongs to nobody; the agent returns it.
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use kvmeter_common::{index, loss, thread::ThreadSlot, thread::role, vm::RoleTime, vm::VmSlot};
+
+use crate::{
+    counter::{add, add32, lose},
+    maps::{FREE_THREADS, THREADS, TIDS, VMS},
+    offsets,
+    task::{self, Address, copy},
+};
+
+/// Thread id and process id of the running task, in the initial pid namespace.
+#[inline(always)]
+pub fn current_ids() -> (u32, u32) {
+    let ids = bpf_get_current_pid_tgid();
+    (ids as u32, (ids >> 32) as u32)
+}
+
+/// The slot number of a thread id; 0 = not a thread of a VM.
+#[inline(always)]
+pub fn slot_of(tid: u32) -> u32 {
+    match TIDS.get_ptr(index::word(tid)) {
+        // SAFETY: `place` is below the array's length; the word is a live map value.
+        Some(word) => unsafe { (&raw const (*word).slots).cast::<u32>().add(index::place(tid)).read_volatile() },
+        None => 0,
+    }
+}
+
+/// Points a thread id at a slot; false when the id is beyond the table.
+#[inline(always)]
+pub fn point(tid: u32, slot: u32) -> bool {
+    match TIDS.get_ptr_mut(index::word(tid)) {
+        Some(word) => {
+            // SAFETY: as in `slot_of`.
+            unsafe { (&raw mut (*word).slots).cast::<u32>().add(index::place(tid)).write_volatile(slot) };
+            true
+        }
+        None => false,
+    }
+}
+
+/// The slot itself, if it belongs to this very task.
+#[inline(always)]
+pub fn owned(number: u32, task: Address) -> Option<*mut ThreadSlot> {
+    let slot = THREADS.get_ptr_mut(number)?;
+    // SAFETY: a live map value.
+    if unsafe { (*slot).task } == task {
+        Some(slot)
+    } else {
+        lose(loss::SLOT_REUSED);
+        None
+    }
+}
+
+/// Part of a VM's time by role.
+///
+/// # Safety
+/// `vm` must be a live map value.
+#[inline(always)]
+unsafe fn ended(vm: *mut VmSlot, role: u32) -> *mut RoleTime {
+    // SAFETY: the mask keeps the index inside the four roles.
+    unsafe { (&raw mut (*vm).ended).cast::<RoleTime>().add((role as usize) & (role::COUNT - 1)) }
+}
+
+/// Adds time to what a VM's ended threads left.
+///
+/// # Safety
+/// `vm` must be a live map value.
+#[inline(always)]
+pub unsafe fn leave(vm: *mut VmSlot, role: u32, runtime_ns: u64, run_delay_ns: u64) {
+    // SAFETY: the caller's promise; both fields are aligned to 8.
+    unsafe {
+        let sum = ended(vm, role);
+        add(&raw mut (*sum).runtime_ns, runtime_ns);
+        add(&raw mut (*sum).run_delay_ns, run_delay_ns);
+    }
+}
+
+/// Moves an ended thread's time to its VM and returns its slot. Runs at the thread's last switch.
+///
+/// # Safety
+/// `slot` must be the live map value with this `number`.
+#[inline(always)]
+pub unsafe fn fold(number: u32, slot: *mut ThreadSlot) -> Option<u32> {
+    // SAFETY: the caller's promise.
+    let (vm_number, tid) = unsafe { ((*slot).vm, (*slot).tid) };
+    let vm = VMS.get_ptr_mut(vm_number)?;
+    // SAFETY: both are live map values; begin and end bracket the move for a concurrent reader.
+    unsafe {
+        add(&raw mut (*vm).fold_begin, 1);
+        leave(
+            vm,
+            (*slot).role,
+            (*slot).runtime_ns - (*slot).base_runtime_ns,
+            (*slot).run_delay_ns - (*slot).base_run_delay_ns,
+        );
+        (&raw mut (*slot).task).write_volatile(0);
+        point(tid, 0);
+        add(&raw mut (*vm).fold_end, 1);
+    }
+    give_back(number);
+    Some(vm_number)
+}
+
+/// Makes a thread a vCPU: what it ran before stays with the role it had.
+///
+/// The role is written first: the refresh program can interrupt this on the same CPU, and must not do it twice.
+///
+/// # Safety
+/// `slot` must be a live map value that the running task owns.
+#[inline(always)]
+pub unsafe fn promote(slot: *mut ThreadSlot) {
+    // SAFETY: the caller's promise; only the owner changes its role.
+    unsafe {
+        let Some(vm) = VMS.get_ptr_mut((*slot).vm) else { return };
+        add(&raw mut (*vm).fold_begin, 1);
+        let before = (&raw const (*slot).role).read_volatile();
+        (&raw mut (*slot).role).write_volatile(role::VCPU);
+        if before != role::VCPU {
+            let (runtime, delay) = ((*slot).runtime_ns, (*slot).run_delay_ns);
+            leave(vm, before, runtime - (*slot).base_runtime_ns, delay - (*slot).base_run_delay_ns);
+            (*slot).base_runtime_ns = runtime;
+            (*slot).base_run_delay_ns = delay;
+            add32(&raw mut (*vm).vcpus, 1);
+        }
+        add(&raw mut (*vm).fold_end, 1);
+    }
+}
+
+/// Gives a thread a slot, unless it has one. Returns the slot's number, or 0.
+///
+/// Not inlined: the verifier walks it once instead of once a caller's path.
+#[inline(never)]
+pub fn track(task: Address, vm: u32, role: u32) -> u32 {
+    try_track(task, vm, role).unwrap_or(0)
+}
+
+#[inline(always)]
+fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
+    let tid: u32 = copy(task, &offsets::TASK_PID)?;
+    let has = slot_of(tid);
+    if has != 0 {
+        let slot = THREADS.get_ptr(has)?;
+        // SAFETY: a live map value.
+        if unsafe { (*slot).task } == task {
+            return Some(has);
+        }
+    }
+    let (runtime_ns, run_delay_ns) = task::times(task)?;
+    let state: u32 = copy(task, &offsets::TASK_STATE)?;
+    if state & task::TASK_DEAD != 0 {
+        // Never switched again, so it would keep the slot for ever; `birth` has counted it (see `vm::birth`).
+        return None;
+    }
+    let number = pop_thread()?;
+    let slot = THREADS.get_ptr_mut(number)?;
+    let tgid: u32 = copy(task, &offsets::TASK_TGID)?;
+    // SAFETY: a live map value that nobody else knows yet: it came off the free stack.
+    unsafe {
+        (*slot).runtime_ns = runtime_ns;
+        (*slot).run_delay_ns = run_delay_ns;
+        (*slot).tid = tid;
+        (*slot).tgid = tgid;
+        (*slot).vm = vm;
+        (*slot).role = role;
+        (*slot).entries = 0;
+        (*slot).base_runtime_ns = 0;
+        (*slot).base_run_delay_ns = 0;
+        (&raw mut (*slot).task).write_volatile(task);
+    }
+    if role == role::VCPU
+        && let Some(vm) = VMS.get_ptr_mut(vm)
+    {
+        // SAFETY: a live map value.
+        unsafe { add32(&raw mut (*vm).vcpus, 1) };
+    }
+    if point(tid, number) {
+        return Some(number);
+    }
+    lose(loss::TID_RANGE);
+    // SAFETY: still nobody else's.
+    unsafe { (&raw mut (*slot).task).write_volatile(0) };
+    give_back(number);
+    None
+}
+
+#[inline(always)]
+fn give_back(number: u32) {
+    if FREE_THREADS.push(number, 0).is_err() {
+        lose(loss::SLOT_RETURN);
+    }
+}
+
+#[inline(always)]
+fn pop_thread() -> Option<u32> {
+    match FREE_THREADS.pop() {
+        Ok(Some(number)) => Some(number),
+        _ => {
+            lose(loss::THREAD_SLOTS);
+            None
+        }
+    }
+}

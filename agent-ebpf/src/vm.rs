@@ -1,0 +1,148 @@
+//! A VM's slot: made when its first vCPU is seen, left for the agent when its process has ended.
+
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_buf, bpf_probe_read_user_buf};
+use kvmeter_common::{
+    event::kind,
+    limits, loss,
+    thread::role,
+    vm::{VmSlot, state},
+};
+
+use crate::{
+    counter::{lose, wake},
+    maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS},
+    offsets::{self, at},
+    task::{self, Address, copy},
+    tracked::{leave, track},
+};
+
+/// CLOCK_BOOTTIME nanoseconds.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// The VM slot of a process, made now if it has none. `with_args` only in the process's own context.
+/// Not inlined, as `track`.
+#[inline(never)]
+pub fn birth(task: Address, with_args: u32) -> u32 {
+    try_birth(task, with_args != 0).unwrap_or(0)
+}
+
+#[inline(always)]
+fn try_birth(task: Address, with_args: bool) -> Option<u32> {
+    let tgid: u32 = copy(task, &offsets::TASK_TGID)?;
+    // SAFETY: the value is copied at once; entries are never updated in place.
+    if let Some(number) = unsafe { VM_OF_TGID.get(&tgid) } {
+        return Some(*number);
+    }
+    let leader: Address = copy(task, &offsets::TASK_LEADER)?;
+    let signal: Address = copy(task, &offsets::TASK_SIGNAL)?;
+    let Ok(Some(number)) = FREE_VMS.pop() else {
+        lose(loss::VM_SLOTS);
+        return None;
+    };
+    let vm = VMS.get_ptr_mut(number)?;
+    // SAFETY: a live map value that nobody else knows yet: it came off the free stack, zeroed by the agent.
+    unsafe { fill(vm, leader, signal, tgid) };
+    if with_args {
+        // SAFETY: as above.
+        unsafe { (*vm).args_len = copy_args(task, number).unwrap_or(0) };
+    }
+    if VM_OF_TGID.insert(&tgid, &number, 1).is_err() {
+        return yield_slot(vm, number, tgid);
+    }
+    // SAFETY: a live map value.
+    unsafe { (&raw mut (*vm).state).write_volatile(state::LIVE) };
+    walk(signal, number);
+    wake(kind::VM_SEEN, number);
+    Some(number)
+}
+
+/// Fills a fresh slot. `signal->sum_sched_runtime` is what threads that ended before now ran (kernel/exit.c,
+/// `__exit_signal`); their run-queue delay is kept nowhere. A leader that has ended is in no such sum until the
+/// process is reaped, and is never switched again, so its time is taken here.
+///
+/// # Safety
+/// `vm` must be a live map value that nobody else uses.
+#[inline(always)]
+unsafe fn fill(vm: *mut VmSlot, leader: Address, signal: Address, tgid: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*vm).tgid = tgid;
+        (*vm).start_ns = copy(leader, &offsets::TASK_START).unwrap_or(0);
+        (*vm).seen_ns = now();
+        let comm = (leader as usize + at(&offsets::TASK_COMM)) as *const u8;
+        let _ = bpf_probe_read_kernel_buf(comm, &mut (*vm).comm);
+        leave(vm, role::VMM, copy(signal, &offsets::SIGNAL_RUNTIME).unwrap_or(0), 0);
+        let state: u32 = copy(leader, &offsets::TASK_STATE).unwrap_or(0);
+        if state & task::TASK_DEAD != 0
+            && let Some((runtime, delay)) = task::times(leader)
+        {
+            leave(vm, role::VMM, runtime, delay);
+        }
+    }
+}
+
+/// Another CPU was first: give the slot back, clean, and use theirs.
+#[inline(always)]
+fn yield_slot(vm: *mut VmSlot, number: u32, tgid: u32) -> Option<u32> {
+    // SAFETY: a live map value that nobody else knows.
+    unsafe {
+        (*vm).tgid = 0;
+        (*vm).start_ns = 0;
+        (*vm).seen_ns = 0;
+        (*vm).args_len = 0;
+        (*vm).ended = [Default::default(); role::COUNT];
+    }
+    if FREE_VMS.push(number, 0).is_err() {
+        lose(loss::SLOT_RETURN);
+    }
+    // SAFETY: the value is copied at once.
+    let first = unsafe { VM_OF_TGID.get(&tgid) };
+    if first.is_none() {
+        lose(loss::VM_TABLE);
+    }
+    first.copied()
+}
+
+/// Keeps the head of the command line: a VM of a few milliseconds is gone before anyone can open its `/proc`.
+#[inline(always)]
+fn copy_args(task: Address, number: u32) -> Option<u32> {
+    let mm: Address = copy(task, &offsets::TASK_MM)?;
+    let start: u64 = copy(mm, &offsets::MM_ARG_START)?;
+    let end: u64 = copy(mm, &offsets::MM_ARG_END)?;
+    let args = VM_ARGS.get_ptr_mut(number)?;
+    let length = (end - start).min(limits::ARGS as u64) as usize;
+    // SAFETY: a live map value of this length; the helper fails softly on unmapped user memory.
+    unsafe {
+        let bytes = &mut (*args).bytes;
+        bpf_probe_read_user_buf(start as *const u8, &mut bytes[..]).ok()?;
+    }
+    Some(length as u32)
+}
+
+/// Tracks the threads the process has so far. New ones are added at the list's tail before `task_newtask` fires, so
+/// none slips between this walk and that hook.
+#[inline(always)]
+fn walk(signal: Address, number: u32) {
+    let head = signal + at(&offsets::SIGNAL_THREADS) as u64;
+    let mut node: u64 = copy(signal, &offsets::SIGNAL_THREADS).unwrap_or(head);
+    for _ in 0..limits::WALK {
+        if node == head || node == 0 {
+            return;
+        }
+        track(node - at(&offsets::TASK_THREAD_NODE) as u64, number, role::VMM);
+        node = next(node);
+    }
+    if node != head {
+        lose(loss::THREAD_WALK);
+    }
+}
+
+#[inline(always)]
+fn next(node: u64) -> u64 {
+    // SAFETY: the helper checks the address; `next` is the first field of `struct list_head`.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(node as *const u64) }.unwrap_or(0)
+}

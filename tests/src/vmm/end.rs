@@ -1,0 +1,111 @@
+//! How a VMM ends: the ways a test can ask for, and doing them.
+
+use std::str::FromStr;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How the VMM ends when its lifetime is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process exits with this code while its vCPUs run.
+    Exit(u8),
+    /// The VMM makes a true bad access: SIGSEGV from the kernel.
+    Crash,
+    /// The VMM aborts: SIGABRT.
+    Abort,
+    /// The VMM kills itself with SIGKILL.
+    Sigkill,
+    /// vCPU 0 of the first VM triple-faults: KVM_EXIT_SHUTDOWN.
+    TripleFault,
+    /// vCPU 0 of the first VM halts: KVM_EXIT_HLT.
+    Halt,
+}
+
+impl End {
+    /// Whether it is the guest that ends, so that a vCPU must run for it.
+    #[must_use]
+    pub fn is_guests(self) -> bool {
+        matches!(self, Self::TripleFault | Self::Halt)
+    }
+}
+
+impl FromStr for End {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "exit0" => Ok(Self::Exit(0)),
+            "crash" => Ok(Self::Crash),
+            "abort" => Ok(Self::Abort),
+            "sigkill" => Ok(Self::Sigkill),
+            "triple-fault" => Ok(Self::TripleFault),
+            "halt" => Ok(Self::Halt),
+            _ => text
+                .strip_prefix("exit=")
+                .and_then(|code| code.parse().ok())
+                .map(Self::Exit)
+                .ok_or_else(|| "use exit0, exit=N (N is 0 to 255), crash, abort, sigkill, triple-fault or halt".into()),
+        }
+    }
+}
+
+/// Ends the process at once, all threads with it, without unwinding or exit handlers.
+pub fn leave(code: u8) -> ! {
+    // SAFETY: `_exit` touches no memory of the program; nothing of this VMM needs to be flushed or dropped.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// Does an end that is the host process's own; returns for those that are the guest's.
+pub fn perform(end: End) {
+    match end {
+        End::Exit(code) => leave(code),
+        End::Crash => crash(),
+        End::Abort => {
+            no_core();
+            std::process::abort();
+        }
+        End::Sigkill => {
+            let killed = kill(Pid::this(), Signal::SIGKILL);
+            eprintln!("kvmeter-testvm: cannot kill itself: {killed:?}");
+        }
+        End::TripleFault | End::Halt => {}
+    }
+}
+
+/// A write that the kernel refuses: a fault with a kernel `si_code`, unlike `raise`.
+fn crash() {
+    no_core();
+    // SAFETY: a fresh mapping that nothing else knows of.
+    let page = unsafe {
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    };
+    // SAFETY: not sound on purpose: the page must not be written, and the process ends here by SIGSEGV.
+    unsafe { page.cast::<u8>().write_volatile(1) };
+}
+
+fn no_core() {
+    if nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).is_err() {
+        // Then a core file may be left behind; the end is the same.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_has_a_name() {
+        assert_eq!("exit0".parse(), Ok(End::Exit(0)));
+        assert_eq!("exit=255".parse(), Ok(End::Exit(255)));
+        assert_eq!("triple-fault".parse(), Ok(End::TripleFault));
+    }
+
+    #[test]
+    fn a_bad_way_is_refused_with_the_good_ones() {
+        for bad in ["", "exit", "exit=256", "exit=-1", "EXIT0"] {
+            let error = bad.parse::<End>().unwrap_err();
+            assert!(error.contains("triple-fault"), "{bad}: {error}");
+        }
+    }
+}

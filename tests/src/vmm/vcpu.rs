@@ -1,0 +1,166 @@
+//! One vCPU thread: enters the guest, answers its exits, keeps the duty cycle, and reports how it ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kvm_bindings::CpuId;
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::code;
+use super::exits::Exit;
+use super::guest::{self, Guest};
+use super::pace::{DEFAULT_PERIOD_NS, Pace, Speed};
+use super::shared::{Shared, cpu_ns, sleep_sharply, wall_ns};
+
+/// What a vCPU does with its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Work {
+    /// Share of one CPU to use inside the guest, 0..=100.
+    pub duty_percent: u32,
+    /// Userspace exits per second; 0 leaves it to the duty cycle.
+    pub exit_rate: u32,
+    /// Memory to write to, one word a page, before anything else.
+    pub touch_bytes: u64,
+    /// How long to wait before the first KVM_RUN.
+    pub delay: Duration,
+}
+
+impl Work {
+    /// Whether the guest never leaves KVM_RUN by itself.
+    #[must_use]
+    pub fn is_endless(&self) -> bool {
+        self.duty_percent == 100 && self.exit_rate == 0
+    }
+
+    /// Whether the guest leaves once and is then left alone.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.duty_percent == 0 && self.exit_rate == 0
+    }
+
+    fn period_ns(&self) -> u64 {
+        1_000_000_000_u64.checked_div(self.exit_rate.into()).unwrap_or(DEFAULT_PERIOD_NS)
+    }
+}
+
+/// A vCPU that is ready to run.
+#[derive(Debug)]
+pub struct Vcpu {
+    fd: VcpuFd,
+    number: u32,
+    work: Work,
+    shared: Arc<Shared>,
+    // The VM and its memory must outlive the vCPU.
+    _guest: Arc<Guest>,
+}
+
+impl Vcpu {
+    /// Creates vCPU `index` of `guest`, which has this `number` in the process.
+    pub fn new(
+        guest: &Arc<Guest>,
+        index: u32,
+        number: u32,
+        cpuid: &CpuId,
+        work: Work,
+        shared: &Arc<Shared>,
+    ) -> Result<Self> {
+        let fd = guest.create_vcpu(index)?;
+        fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2 failed")?;
+        let rounds = if work.is_endless() { code::FOREVER } else { 1 };
+        guest.set_registers(&fd, index, work.touch_bytes, rounds)?;
+        Ok(Self { fd, number, work, shared: Arc::clone(shared), _guest: Arc::clone(guest) })
+    }
+
+    /// The name of the thread: `vcpu` and its number in the process.
+    #[must_use]
+    pub fn thread_name(&self) -> String {
+        format!("vcpu{}", self.number)
+    }
+
+    /// Runs the guest in the calling thread until it shuts down or halts, which is returned, or until the VM is over.
+    pub fn run(&mut self) -> Result<Option<Exit>> {
+        self.shared.register(self.number);
+        sleep_sharply();
+        if self.shared.sleep(Some(self.work.delay)) {
+            return Ok(None);
+        }
+        let mut cycle = Cycle::new(self.work);
+        loop {
+            let (exit, offset) = self.enter(cycle.rounds)?;
+            self.shared.exits.add(exit);
+            match (exit, offset) {
+                (Exit::Interrupted, _) => {}
+                (Exit::Mmio, Some(code::MMIO_NEXT)) => cycle.next(&self.shared),
+                (Exit::Mmio, Some(code::MMIO_HALT)) => self.become_privileged()?,
+                (Exit::Shutdown | Exit::Halt, _) => return Ok(Some(exit)),
+                _ => bail!("vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}", self.number),
+            }
+        }
+    }
+
+    /// One KVM_RUN. `rounds` answers the read that the guest waits for, if it waits for one.
+    fn enter(&mut self, rounds: u64) -> Result<(Exit, Option<u64>)> {
+        self.answer(rounds);
+        let exit = match self.fd.run() {
+            Ok(VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _)) => {
+                return Ok((Exit::Mmio, guest::window_offset(address)));
+            }
+            Ok(VcpuExit::Shutdown) => Exit::Shutdown,
+            Ok(VcpuExit::Hlt) => Exit::Halt,
+            Ok(other) => bail!("vcpu{}: KVM_RUN returned {other:?}", self.number),
+            Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
+            Err(error) => return Err(error).with_context(|| format!("vcpu{}: KVM_RUN failed", self.number)),
+        };
+        Ok((exit, None))
+    }
+
+    /// Puts the answer where the kernel looks for it when KVM_RUN completes an MMIO read; harmless otherwise.
+    fn answer(&mut self, rounds: u64) {
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason == kvm_bindings::KVM_EXIT_MMIO {
+            // SAFETY: `mmio` is the member of the union that this exit reason selects, and any bytes are valid for it.
+            let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
+            if mmio.is_write == 0 {
+                mmio.data = rounds.to_le_bytes();
+            }
+        }
+    }
+
+    /// Completes the guest's write without entering it, then lets it execute `hlt`.
+    fn become_privileged(&mut self) -> Result<()> {
+        self.fd.set_kvm_immediate_exit(1);
+        let (exit, _) = self.enter(1)?;
+        self.fd.set_kvm_immediate_exit(0);
+        self.shared.exits.add(exit);
+        guest::grant_privilege(&self.fd)
+    }
+}
+
+/// Where the duty cycle of a vCPU stands.
+struct Cycle {
+    work: Work,
+    pace: Pace,
+    speed: Speed,
+    rounds: u64,
+    cpu_before_ns: u64,
+}
+
+impl Cycle {
+    fn new(work: Work) -> Self {
+        let cpu_before_ns = cpu_ns();
+        let pace = Pace::new(work.duty_percent, work.period_ns(), wall_ns(), cpu_before_ns);
+        Self { work, pace, speed: Speed::default(), rounds: 1, cpu_before_ns }
+    }
+
+    /// The guest has burnt what it was told: learn from it, sleep, and say what it burns next.
+    fn next(&mut self, shared: &Shared) {
+        let cpu = cpu_ns();
+        self.speed.learn(self.rounds, cpu.saturating_sub(self.cpu_before_ns));
+        let sleep = (!self.work.is_idle()).then(|| Duration::from_nanos(self.pace.sleep_ns(wall_ns(), cpu)));
+        // Once it is over there is nothing to pace: the guest sees its command in the first round, or is not needed.
+        let over = shared.sleep(sleep);
+        self.cpu_before_ns = cpu_ns();
+        self.rounds = if over { 1 } else { self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns)) };
+    }
+}
