@@ -1,1 +1,2 @@
-
+//! kvmeter: per-VM accounting for KVM hosts.
+pub mod bpf;

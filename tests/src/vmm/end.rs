@@ -78,7 +78,14 @@ fn crash() {
     no_core();
     // SAFETY: a fresh mapping that nothing else knows of.
     let page = unsafe {
-        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
     };
     // SAFETY: not sound on purpose: the page must not be written, and the process ends here by SIGSEGV.
     unsafe { page.cast::<u8>().write_volatile(1) };

@@ -22,13 +22,22 @@ impl Pace {
     /// A duty cycle that starts now, by the thread's two clocks.
     #[must_use]
     pub fn new(duty_percent: u32, period_ns: u64, wall_ns: u64, cpu_ns: u64) -> Self {
-        Self { duty_percent, period_ns, wall_start_ns: wall_ns, cpu_start_ns: cpu_ns, periods: 0 }
+        Self {
+            duty_percent,
+            period_ns,
+            wall_start_ns: wall_ns,
+            cpu_start_ns: cpu_ns,
+            periods: 0,
+        }
     }
 
     /// CPU time that is still to be burnt in this period.
     #[must_use]
     pub fn burn_ns(&self, cpu_ns: u64) -> u64 {
-        let target = (self.periods + 1).saturating_mul(self.period_ns).saturating_mul(self.duty_percent.into()) / 100;
+        let target = (self.periods + 1)
+            .saturating_mul(self.period_ns)
+            .saturating_mul(self.duty_percent.into())
+            / 100;
         target.saturating_sub(cpu_ns.saturating_sub(self.cpu_start_ns))
     }
 
@@ -49,17 +58,23 @@ impl Pace {
 #[derive(Debug, Clone)]
 pub struct Speed {
     rounds_per_ms: u64,
+    seen_rounds: u64,
+    seen_ns: u64,
 }
 
 impl Default for Speed {
     fn default() -> Self {
         // Slow enough that the first try does not overshoot on any machine, an emulated one included.
-        Self { rounds_per_ms: 20_000 }
+        Self {
+            rounds_per_ms: 20_000,
+            seen_rounds: 0,
+            seen_ns: 0,
+        }
     }
 }
 
 impl Speed {
-    /// Too short a burn tells more about the exit than about the loop.
+    /// Less than this tells more about the exit than about the loop.
     const LEAST_NS: u64 = 20_000;
 
     /// Rounds that take about this long; at least 1.
@@ -70,15 +85,16 @@ impl Speed {
 
     /// Learns that so many rounds took so long.
     pub fn learn(&mut self, rounds: u64, took_ns: u64) {
-        if took_ns < Self::LEAST_NS || rounds < 2 {
-            // Far too fast for the guess means that the guess is too low: it must be able to grow out of it.
-            if rounds >= self.rounds(Self::LEAST_NS) {
-                self.rounds_per_ms = self.rounds_per_ms.saturating_mul(2);
-            }
+        if rounds < 2 {
             return;
         }
-        let measured = (rounds.saturating_mul(1_000_000) / took_ns).max(1);
-        self.rounds_per_ms = measured.midpoint(self.rounds_per_ms).max(1);
+        self.seen_rounds = self.seen_rounds.saturating_add(rounds);
+        self.seen_ns = self.seen_ns.saturating_add(took_ns);
+        if self.seen_ns >= Self::LEAST_NS {
+            let measured = self.seen_rounds.saturating_mul(1_000_000) / self.seen_ns;
+            self.rounds_per_ms = measured.midpoint(self.rounds_per_ms).max(1);
+            (self.seen_rounds, self.seen_ns) = (0, 0);
+        }
     }
 }
 
@@ -105,7 +121,10 @@ mod tests {
     fn errors_do_not_add_up() {
         for duty in [1, 10, 50, 90] {
             let used = used_percent(duty, 150_000, 200_000);
-            assert!(used.abs_diff(u64::from(duty) * 10) <= 10, "duty {duty}: used {used} per mille");
+            assert!(
+                used.abs_diff(u64::from(duty) * 10) <= 10,
+                "duty {duty}: used {used} per mille"
+            );
         }
     }
 
@@ -127,7 +146,7 @@ mod tests {
     fn speed_converges_from_both_sides() {
         for true_rate in [50_u64, 1_000_000, 50_000_000] {
             let mut speed = Speed::default();
-            for _ in 0..60 {
+            for _ in 0..100 {
                 let rounds = speed.rounds(10_000_000);
                 speed.learn(rounds, rounds * 1_000_000 / true_rate);
             }

@@ -16,17 +16,21 @@ pub struct SchedStat {
 
 /// The sum over all threads that the process has now.
 pub fn sum(pid: i32) -> io::Result<SchedStat> {
-    Ok(per_thread(pid)?.values().fold(SchedStat::default(), |sum, thread| SchedStat {
-        run_ns: sum.run_ns + thread.run_ns,
-        delay_ns: sum.delay_ns + thread.delay_ns,
-    }))
+    Ok(per_thread(pid)?
+        .values()
+        .fold(SchedStat::default(), |sum, thread| SchedStat {
+            run_ns: sum.run_ns + thread.run_ns,
+            delay_ns: sum.delay_ns + thread.delay_ns,
+        }))
 }
 
 /// Every thread that the process has now, by thread id.
 pub fn per_thread(pid: i32) -> io::Result<BTreeMap<i32, SchedStat>> {
     let mut threads = BTreeMap::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(tid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         match thread(pid, tid) {
             Ok(stat) => drop(threads.insert(tid, stat)),
             // It ended since the directory was read.
@@ -50,7 +54,10 @@ fn parse(text: &str) -> io::Result<SchedStat> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(run_ns)), Some(Ok(delay_ns))) => Ok(SchedStat { run_ns, delay_ns }),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not a schedstat line: {text:?}"))),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("not a schedstat line: {text:?}"),
+        )),
     }
 }
 
@@ -60,7 +67,13 @@ mod tests {
 
     #[test]
     fn two_numbers_are_enough() {
-        assert_eq!(parse("12 34 5\n").unwrap(), SchedStat { run_ns: 12, delay_ns: 34 });
+        assert_eq!(
+            parse("12 34 5\n").unwrap(),
+            SchedStat {
+                run_ns: 12,
+                delay_ns: 34
+            }
+        );
         assert!(parse("12").is_err());
         assert!(parse("a b c").is_err());
     }

@@ -24,6 +24,8 @@ pub struct Work {
     pub touch_bytes: u64,
     /// How long to wait before the first KVM_RUN.
     pub delay: Duration,
+    /// Whether the guest ends on this vCPU, so that it must go on when the VM is over.
+    pub ends: bool,
 }
 
 impl Work {
@@ -40,7 +42,9 @@ impl Work {
     }
 
     fn period_ns(&self) -> u64 {
-        1_000_000_000_u64.checked_div(self.exit_rate.into()).unwrap_or(DEFAULT_PERIOD_NS)
+        1_000_000_000_u64
+            .checked_div(self.exit_rate.into())
+            .unwrap_or(DEFAULT_PERIOD_NS)
     }
 }
 
@@ -69,7 +73,13 @@ impl Vcpu {
         fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2 failed")?;
         let rounds = if work.is_endless() { code::FOREVER } else { 1 };
         guest.set_registers(&fd, index, work.touch_bytes, rounds)?;
-        Ok(Self { fd, number, work, shared: Arc::clone(shared), _guest: Arc::clone(guest) })
+        Ok(Self {
+            fd,
+            number,
+            work,
+            shared: Arc::clone(shared),
+            _guest: Arc::clone(guest),
+        })
     }
 
     /// The name of the thread: `vcpu` and its number in the process.
@@ -91,10 +101,17 @@ impl Vcpu {
             self.shared.exits.add(exit);
             match (exit, offset) {
                 (Exit::Interrupted, _) => {}
-                (Exit::Mmio, Some(code::MMIO_NEXT)) => cycle.next(&self.shared),
+                (Exit::Mmio, Some(code::MMIO_NEXT)) => {
+                    if cycle.next(&self.shared) && !self.work.ends {
+                        return Ok(None);
+                    }
+                }
                 (Exit::Mmio, Some(code::MMIO_HALT)) => self.become_privileged()?,
                 (Exit::Shutdown | Exit::Halt, _) => return Ok(Some(exit)),
-                _ => bail!("vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}", self.number),
+                _ => bail!(
+                    "vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}",
+                    self.number
+                ),
             }
         }
     }
@@ -150,17 +167,29 @@ impl Cycle {
     fn new(work: Work) -> Self {
         let cpu_before_ns = cpu_ns();
         let pace = Pace::new(work.duty_percent, work.period_ns(), wall_ns(), cpu_before_ns);
-        Self { work, pace, speed: Speed::default(), rounds: 1, cpu_before_ns }
+        Self {
+            work,
+            pace,
+            speed: Speed::default(),
+            rounds: 1,
+            cpu_before_ns,
+        }
     }
 
-    /// The guest has burnt what it was told: learn from it, sleep, and say what it burns next.
-    fn next(&mut self, shared: &Shared) {
+    /// The guest has burnt what it was told: learn from it, sleep, and set what it burns next. True when the VM
+    /// is over.
+    fn next(&mut self, shared: &Shared) -> bool {
         let cpu = cpu_ns();
         self.speed.learn(self.rounds, cpu.saturating_sub(self.cpu_before_ns));
         let sleep = (!self.work.is_idle()).then(|| Duration::from_nanos(self.pace.sleep_ns(wall_ns(), cpu)));
-        // Once it is over there is nothing to pace: the guest sees its command in the first round, or is not needed.
+        // Once it is over there is nothing to pace: the guest sees its command in the first round.
         let over = shared.sleep(sleep);
         self.cpu_before_ns = cpu_ns();
-        self.rounds = if over { 1 } else { self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns)) };
+        self.rounds = if over {
+            1
+        } else {
+            self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns))
+        };
+        over
     }
 }

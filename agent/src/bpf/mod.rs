@@ -1,0 +1,16 @@
+//! Everything that touches BPF: facts about the kernel → plan → load → attach → read. The only folder that imports aya.
+//!
+//! What leaves here are readings: cumulative numbers by VM, at one instant. Nothing here knows what they mean.
+
+pub mod btf;
+pub mod kernel;
+pub mod maps;
+pub mod object;
+pub mod offsets;
+pub mod plan;
+pub mod programs;
+pub mod reading;
+
+pub use kernel::Kernel;
+pub use plan::{State, Status};
+pub use reading::{Exit, VmReading};

@@ -1,0 +1,164 @@
+//! Loading the kernel programs: one object, each program loaded and attached by itself.
+
+use std::path::{Path, PathBuf};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader,
+    programs::{BtfTracePoint, Iter, Program as AyaProgram, RawTracePoint},
+};
+
+use super::{
+    btf::Btf,
+    offsets,
+    plan::{self, State, Status},
+    programs::{Hook, PROGRAMS, Program},
+};
+
+/// Where a kernel describes its own types.
+pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kvmeter-ebpf"));
+
+/// Why the kernel side cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No BTF file.
+    #[error("the kernel's type information {path} cannot be read (a kernel with CONFIG_DEBUG_INFO_BTF=y has it)")]
+    NoBtf {
+        /// The path tried.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A BTF file we cannot parse.
+    #[error("the kernel's type information is of no use")]
+    BadBtf(#[from] super::btf::BtfError),
+    /// As above, told by aya.
+    #[error("the kernel's type information is of no use to the loader")]
+    AyaBtf(#[source] Box<aya::BtfError>),
+    /// Maps or relocations failed; mostly a missing capability.
+    #[error("the kernel refused the BPF maps (needs CAP_BPF and CAP_PERFMON, or root)")]
+    Refused(#[source] Box<aya::EbpfError>),
+    /// A map is missing or cannot be mapped.
+    #[error(transparent)]
+    Map(#[from] super::maps::MapError),
+    /// A map cannot be filled.
+    #[error("map {0} cannot be prepared")]
+    Prepare(&'static str, #[source] aya::maps::MapError),
+    /// A program without which CPU cannot be accounted did not attach.
+    #[error("{0}")]
+    Insufficient(String),
+}
+
+/// Sizes of the maps, decided by configuration and by the host.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Thread slots.
+    pub threads: u32,
+    /// VM slots.
+    pub vms: u32,
+    /// `kernel.pid_max`: thread ids stay below it.
+    pub pid_max: u32,
+}
+
+impl Sizes {
+    /// Elements of the thread-id table.
+    #[must_use]
+    pub fn tid_words(self) -> u32 {
+        kvmeter_common::index::word(self.pid_max) + 1
+    }
+}
+
+/// Loads maps and every program this kernel can take. Nothing is attached yet.
+///
+/// # Errors
+/// When there is no type information, or the kernel takes no map.
+pub fn load(sizes: Sizes, btf_path: &Path, kernel_log: bool) -> Result<(Ebpf, Vec<Status>), LoadError> {
+    let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
+    let places = offsets::resolve(&Btf::parse(&bytes)?);
+    let btf = AyaBtf::parse(&bytes, aya::Endianness::default()).map_err(|e| LoadError::AyaBtf(Box::new(e)))?;
+    let globals: Vec<(&str, u32)> =
+        places.iter().map(|(name, place)| (*name, place.as_ref().copied().unwrap_or(u32::MAX))).collect();
+    let log_level: u8 = if kernel_log { 0xff } else { 0 };
+    let words = sizes.tid_words();
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(Some(&btf))
+        .map_max_entries("TIDS", words)
+        .map_max_entries("THREADS", sizes.threads)
+        .map_max_entries("FREE_THREADS", sizes.threads);
+    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT"] {
+        loader.map_max_entries(name, sizes.vms);
+    }
+    for (name, place) in &globals {
+        loader.override_global(name, place, true);
+    }
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Refused(Box::new(e)))?;
+    let statuses = plan::plan(&places)
+        .into_iter()
+        .map(|(program, verdict)| {
+            let state = match verdict {
+                Err(reason) => State::Refused(reason),
+                Ok(()) => match load_one(&mut ebpf, program, &btf) {
+                    Ok(()) => State::Attached,
+                    Err(reason) => State::Failed(reason),
+                },
+            };
+            Status::of(program, state)
+        })
+        .collect();
+    Ok((ebpf, statuses))
+}
+
+/// One line that tells an error and what is behind it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    // The verifier's log can be long; its last lines say what is wrong.
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    match lines.len() {
+        0..=6 => lines.join(" | "),
+        n => format!("{} | … | {}", lines[0], lines[n - 4..].join(" | ")),
+    }
+}
+
+fn load_one(ebpf: &mut Ebpf, program: &Program, btf: &AyaBtf) -> Result<(), String> {
+    let found = ebpf.program_mut(program.name).ok_or_else(|| "it is not in the object".to_owned())?;
+    let loaded = match (program.hook, found) {
+        (Hook::BtfTracepoint(hook), AyaProgram::BtfTracePoint(p)) => BtfTracePoint::load(p, hook, btf),
+        (Hook::RawTracepoint(_) | Hook::OnRequest, AyaProgram::RawTracePoint(p)) => RawTracePoint::load(p),
+        (Hook::TaskWalk, AyaProgram::Iter(p)) => Iter::load(p, "task", btf),
+        _ => return Err("it is of another type in the object".to_owned()),
+    };
+    loaded.map_err(|e| chain(&e))
+}
+
+/// Attaches every loaded program, in the order of the table.
+pub fn attach(ebpf: &mut Ebpf, statuses: &mut [Status]) {
+    for (program, status) in PROGRAMS.iter().zip(statuses.iter_mut()) {
+        if status.state != State::Attached {
+            continue;
+        }
+        if let Err(reason) = attach_one(ebpf, program) {
+            status.state = State::Failed(reason);
+        }
+    }
+}
+
+fn attach_one(ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
+    let found = ebpf.program_mut(program.name).ok_or_else(|| "it is not in the object".to_owned())?;
+    match (program.hook, found) {
+        (Hook::BtfTracepoint(_), AyaProgram::BtfTracePoint(p)) => p.attach().map(drop).map_err(|e| chain(&e)),
+        (Hook::RawTracepoint(hook), AyaProgram::RawTracePoint(p)) => p.attach(hook).map(drop).map_err(|e| chain(&e)),
+        // These two run on request only.
+        _ => Ok(()),
+    }
+}

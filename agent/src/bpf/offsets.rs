@@ -1,0 +1,79 @@
+//! The kernel fields our programs read, by name, and their places in the running kernel.
+//!
+//! One row a global of `agent-ebpf/src/offsets.rs`. A row may name several spellings, newest first, for a field that
+//! was renamed; each is a name the kernel itself confirms, never a version check.
+
+use std::collections::BTreeMap;
+
+use super::btf::{Btf, BtfError};
+
+/// A global of the kernel programs, the struct it points into, and the field's names.
+pub struct Field {
+    /// The global's name.
+    pub global: &'static str,
+    /// The kernel struct.
+    pub owner: &'static str,
+    /// Its field, in each spelling known.
+    pub paths: &'static [&'static str],
+}
+
+const fn field(global: &'static str, owner: &'static str, paths: &'static [&'static str]) -> Field {
+    Field { global, owner, paths }
+}
+
+/// Every field any program reads.
+pub const FIELDS: &[Field] = &[
+    field("TASK_PID", "task_struct", &["pid"]),
+    field("TASK_TGID", "task_struct", &["tgid"]),
+    field("TASK_RUNTIME", "task_struct", &["se.sum_exec_runtime"]),
+    field("TASK_RUN_DELAY", "task_struct", &["sched_info.run_delay"]),
+    // Renamed in 5.14 (commit 2f064a59a11f).
+    field("TASK_STATE", "task_struct", &["__state", "state"]),
+    field("TASK_SIGNAL", "task_struct", &["signal"]),
+    field("TASK_LEADER", "task_struct", &["group_leader"]),
+    // Renamed in 5.5 (commit cf25e24db61c).
+    field("TASK_START", "task_struct", &["start_boottime", "real_start_time"]),
+    field("TASK_MM", "task_struct", &["mm"]),
+    field("TASK_COMM", "task_struct", &["comm"]),
+    field("TASK_EXIT_CODE", "task_struct", &["exit_code"]),
+    field("TASK_GUEST_TIME", "task_struct", &["gtime"]),
+    field("TASK_THREAD_NODE", "task_struct", &["thread_node"]),
+    field("SIGNAL_LIVE", "signal_struct", &["live"]),
+    field("SIGNAL_FLAGS", "signal_struct", &["flags"]),
+    field("SIGNAL_THREADS", "signal_struct", &["thread_head"]),
+    field("SIGNAL_EXIT_CODE", "signal_struct", &["group_exit_code"]),
+    field("SIGNAL_RUNTIME", "signal_struct", &["sum_sched_runtime"]),
+    field("MM_ARG_START", "mm_struct", &["arg_start"]),
+    field("MM_ARG_END", "mm_struct", &["arg_end"]),
+];
+
+/// Each field's place in bytes, or why it has none.
+pub type Offsets = BTreeMap<&'static str, Result<u32, BtfError>>;
+
+/// Looks every field up.
+#[must_use]
+pub fn resolve(btf: &Btf<'_>) -> Offsets {
+    FIELDS.iter().map(|field| (field.global, locate(btf, field))).collect()
+}
+
+fn locate(btf: &Btf<'_>, field: &Field) -> Result<u32, BtfError> {
+    let mut first_error = None;
+    for path in field.paths {
+        match btf.offset(field.owner, path) {
+            Ok(offset) => return Ok(offset),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    Err(first_error.unwrap_or(BtfError::NoStruct(field.owner.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_global_is_named_once() {
+        let names: std::collections::BTreeSet<_> = FIELDS.iter().map(|f| f.global).collect();
+        assert_eq!(names.len(), FIELDS.len());
+    }
+}

@@ -1,0 +1,114 @@
+//! The table of kernel programs: what each hooks, which kernel fields it needs, what is lost without it.
+
+/// How a program meets the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A tracepoint with typed arguments.
+    BtfTracepoint(&'static str),
+    /// A tracepoint with raw arguments (KVM may be a module, whose types take CAP_SYS_ADMIN to read).
+    RawTracepoint(&'static str),
+    /// Run by the agent on each CPU.
+    OnRequest,
+    /// A walk over all tasks, run by the agent.
+    TaskWalk,
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
+            Self::RawTracepoint(name) => write!(f, "raw_tp/{name}"),
+            Self::OnRequest => f.write_str("test_run"),
+            Self::TaskWalk => f.write_str("iter/task"),
+        }
+    }
+}
+
+/// One kernel program.
+pub struct Program {
+    /// Its name in the object, in metrics and in `doctor`.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: Hook,
+    /// Globals of [`super::offsets::FIELDS`] it cannot do without.
+    pub fields: &'static [&'static str],
+    /// Without it the kernel side cannot account CPU at all, and `/proc` does.
+    pub essential: bool,
+    /// What is lost without it.
+    pub gives: &'static str,
+}
+
+/// Fields read when a VM or thread gets its slot.
+const BIRTH: &[&str] = &[
+    "TASK_PID", "TASK_TGID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE", "TASK_SIGNAL", "TASK_LEADER", "TASK_START",
+    "TASK_MM", "TASK_COMM", "TASK_THREAD_NODE", "SIGNAL_THREADS", "SIGNAL_RUNTIME", "MM_ARG_START", "MM_ARG_END",
+];
+
+/// Every program, in the order of loading: what ends a thread before what begins one.
+pub const PROGRAMS: &[Program] = &[
+    Program {
+        name: "sched_switch",
+        hook: Hook::BtfTracepoint("sched_switch"),
+        fields: &["TASK_PID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE"],
+        essential: true,
+        gives: "on-CPU and run-queue time of every thread, exact at each switch",
+    },
+    Program {
+        name: "sched_process_exit",
+        hook: Hook::BtfTracepoint("sched_process_exit"),
+        fields: &[
+            "TASK_TGID", "TASK_SIGNAL", "TASK_LEADER", "TASK_EXIT_CODE", "SIGNAL_LIVE", "SIGNAL_FLAGS", "SIGNAL_EXIT_CODE",
+        ],
+        essential: true,
+        gives: "when and how a VM's process ended",
+    },
+    Program {
+        name: "task_newtask",
+        hook: Hook::BtfTracepoint("task_newtask"),
+        fields: &["TASK_PID", "TASK_TGID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE"],
+        essential: true,
+        gives: "threads that live shorter than a sample",
+    },
+    Program {
+        name: "refresh",
+        hook: Hook::OnRequest,
+        fields: &["TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_GUEST_TIME"],
+        essential: true,
+        gives: "fresh numbers of vCPUs that never sleep",
+    },
+    Program {
+        name: "walk_tasks",
+        hook: Hook::TaskWalk,
+        fields: BIRTH,
+        essential: true,
+        gives: "VMs that ran before the agent did",
+    },
+    Program {
+        name: "kvm_entry",
+        hook: Hook::RawTracepoint("kvm_entry"),
+        fields: BIRTH,
+        essential: false,
+        gives: "the first guest entry (boot time); a vCPU that never leaves KVM_RUN is seen at once",
+    },
+    Program {
+        name: "kvm_userspace_exit",
+        hook: Hook::RawTracepoint("kvm_userspace_exit"),
+        fields: BIRTH,
+        essential: false,
+        gives: "VMs of any VMM at their first exit, exits to user space by reason, why a guest stopped",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_a_program_needs_is_a_known_one() {
+        for program in PROGRAMS {
+            for field in program.fields {
+                assert!(super::super::offsets::FIELDS.iter().any(|f| f.global == *field), "{}: {field}", program.name);
+            }
+        }
+    }
+}

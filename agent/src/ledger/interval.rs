@@ -1,0 +1,217 @@
+//! What is open in a ledger: VM processes and stored things with a start line and no stop line.
+//! Fed with lines in order; memory is bounded by what is open.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Coverage, Kind, Line, Shape, Subject, Usage};
+
+/// A VM process with a start line and no stop line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenInterval {
+    /// The string the start line fixed.
+    pub incarnation: String,
+    /// The id the start line fixed.
+    pub vm_id: String,
+    /// VMM family.
+    pub hypervisor: String,
+    /// Size on the newest start or resize line.
+    pub shape: Shape,
+    /// The boot it runs (or ran) in.
+    pub boot_id: String,
+    /// Sequence number of the start line.
+    pub start_seq: u64,
+    /// `id` of the start line.
+    pub start_id: String,
+    /// The start's `emitted_at`, unix nanoseconds.
+    pub started_at: u64,
+    /// The start's CLOCK_BOOTTIME, nanoseconds.
+    pub started_mono_ns: u64,
+    /// Newest name.
+    pub name: String,
+    /// Newest UUID.
+    pub uuid: String,
+    /// Newest tenant.
+    pub tenant: String,
+    /// Newest labels.
+    pub labels: BTreeMap<String, String>,
+    /// Newest counters.
+    pub usage: Option<Usage>,
+    /// Newest coverage.
+    pub coverage: Option<Coverage>,
+    /// `emitted_at` of the newest line that proves life (start or heartbeat), unix nanoseconds.
+    pub last_evidence_at: u64,
+    /// Its CLOCK_BOOTTIME, nanoseconds.
+    pub last_evidence_mono_ns: u64,
+    /// Newest `recorded_at` of any line written in the same boot, unix nanoseconds: the agent was there, the VM may
+    /// have been.
+    pub last_seen_at: u64,
+    /// Newest CLOCK_BOOTTIME of such a line, nanoseconds.
+    pub last_seen_mono_ns: u64,
+}
+
+/// A stored thing with a start line and no stop line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenStorage {
+    /// What it pairs by: `storage_id`, or the snapshot's id where it has none.
+    pub subject: Subject,
+    /// `vm.storage.start` or `snap.storage.start`.
+    pub kind: Kind,
+    /// Whose it is; empty for pool images.
+    pub vm_id: String,
+    /// Empty if it is no snapshot.
+    pub snapshot_id: String,
+    /// What it was made from; empty if unknown.
+    pub source_snapshot_id: String,
+    /// VMM family; may be empty.
+    pub hypervisor: String,
+    /// Newest size.
+    pub shape: Shape,
+    /// The boot of its start line.
+    pub boot_id: String,
+    /// The start's `emitted_at`, unix nanoseconds.
+    pub started_at: u64,
+    /// The start's CLOCK_BOOTTIME, nanoseconds.
+    pub started_mono_ns: u64,
+    /// Sequence number of the start line.
+    pub start_seq: u64,
+}
+
+/// The fold over a ledger's lines.
+#[derive(Debug, Default)]
+pub(super) struct Intervals {
+    compute: HashMap<String, OpenInterval>,
+    storage: HashMap<Subject, OpenStorage>,
+    seen: HashMap<String, (u64, u64)>,
+    writing_boot: String,
+}
+
+impl Intervals {
+    /// Takes the next line.
+    pub(super) fn note(&mut self, line: &Line) {
+        self.note_boot(line);
+        match line.fact.kind {
+            Kind::VmComputeStart => self.open_compute(line),
+            Kind::VmComputeStop => self.with_incarnation(line, |_, _| false),
+            Kind::VmComputeUsage => self.with_incarnation(line, |open, line| {
+                open.last_evidence_at = line.fact.emitted_at;
+                open.last_evidence_mono_ns = line.fact.mono_ns;
+                true
+            }),
+            Kind::VmComputeResize => self.with_incarnation(line, |open, line| {
+                open.shape = line.fact.shape;
+                true
+            }),
+            Kind::VmIdentity => self.with_incarnation(line, learn),
+            Kind::VmStorageStart | Kind::SnapStorageStart => self.open_storage(line),
+            Kind::VmStorageResize | Kind::SnapStorageResize => {
+                if let Some(open) = self.storage.get_mut(&line.fact.subject) {
+                    open.shape = line.fact.shape;
+                }
+            }
+            Kind::VmStorageStop | Kind::SnapStorageStop => {
+                self.storage.remove(&line.fact.subject);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is open, in the order it began.
+    pub(super) fn finish(self) -> (Vec<OpenInterval>, Vec<OpenStorage>) {
+        let mut compute: Vec<_> = self.compute.into_values().collect();
+        for open in &mut compute {
+            if let Some((at, mono_ns)) = self.seen.get(&open.boot_id) {
+                open.last_seen_at = open.last_seen_at.max(*at);
+                open.last_seen_mono_ns = open.last_seen_mono_ns.max(*mono_ns);
+            }
+        }
+        compute.sort_by_key(|open| open.start_seq);
+        let mut storage: Vec<_> = self.storage.into_values().collect();
+        storage.sort_by_key(|open| open.start_seq);
+        (compute, storage)
+    }
+
+    /// The boot lines are written in is the one the agent last named; a stop may name an older one.
+    fn note_boot(&mut self, line: &Line) {
+        if line.fact.subject == Subject::Ledger || self.writing_boot.is_empty() {
+            self.writing_boot.clone_from(&line.fact.boot_id);
+        }
+        if line.fact.boot_id == self.writing_boot {
+            let seen = self.seen.entry(line.fact.boot_id.clone()).or_default();
+            *seen = (seen.0.max(line.recorded_at), seen.1.max(line.fact.mono_ns));
+        }
+    }
+
+    /// Runs `change` on the line's open interval; `false` closes it. Every line's counters are taken.
+    fn with_incarnation(&mut self, line: &Line, change: impl FnOnce(&mut OpenInterval, &Line) -> bool) {
+        let Subject::Incarnation(incarnation) = &line.fact.subject else { return };
+        let Some(open) = self.compute.get_mut(incarnation) else { return };
+        if line.fact.usage.is_some() {
+            open.usage.clone_from(&line.fact.usage);
+        }
+        open.coverage = line.fact.coverage.or(open.coverage);
+        if !change(open, line) {
+            self.compute.remove(incarnation);
+        }
+    }
+
+    fn open_compute(&mut self, line: &Line) {
+        let Subject::Incarnation(incarnation) = &line.fact.subject else { return };
+        let fact = line.fact.clone();
+        let open = OpenInterval {
+            incarnation: incarnation.clone(),
+            vm_id: fact.vm_id,
+            hypervisor: fact.hypervisor,
+            shape: fact.shape,
+            boot_id: fact.boot_id,
+            start_seq: line.seq,
+            start_id: line.id.clone(),
+            started_at: fact.emitted_at,
+            started_mono_ns: fact.mono_ns,
+            name: fact.name,
+            uuid: fact.uuid,
+            tenant: fact.tenant,
+            labels: fact.labels,
+            usage: fact.usage,
+            coverage: fact.coverage,
+            last_evidence_at: fact.emitted_at,
+            last_evidence_mono_ns: fact.mono_ns,
+            last_seen_at: fact.emitted_at,
+            last_seen_mono_ns: fact.mono_ns,
+        };
+        self.compute.insert(incarnation.clone(), open);
+    }
+
+    fn open_storage(&mut self, line: &Line) {
+        let fact = line.fact.clone();
+        let open = OpenStorage {
+            subject: fact.subject.clone(),
+            kind: fact.kind,
+            vm_id: fact.vm_id,
+            snapshot_id: fact.snapshot_id,
+            source_snapshot_id: fact.source_snapshot_id,
+            hypervisor: fact.hypervisor,
+            shape: fact.shape,
+            boot_id: fact.boot_id,
+            started_at: fact.emitted_at,
+            started_mono_ns: fact.mono_ns,
+            start_seq: line.seq,
+        };
+        self.storage.insert(fact.subject, open);
+    }
+}
+
+/// A `vm.identity` line says what was learned; what it leaves out stands.
+fn learn(open: &mut OpenInterval, line: &Line) -> bool {
+    let keep = |old: &mut String, new: &String| {
+        if !new.is_empty() {
+            old.clone_from(new);
+        }
+    };
+    keep(&mut open.name, &line.fact.name);
+    keep(&mut open.uuid, &line.fact.uuid);
+    keep(&mut open.tenant, &line.fact.tenant);
+    if !line.fact.labels.is_empty() {
+        open.labels.clone_from(&line.fact.labels);
+    }
+    true
+}
