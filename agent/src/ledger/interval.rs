@@ -143,8 +143,12 @@ impl Intervals {
 
     /// Runs `change` on the line's open interval; `false` closes it. Every line's counters are taken.
     fn with_incarnation(&mut self, line: &Line, change: impl FnOnce(&mut OpenInterval, &Line) -> bool) {
-        let Subject::Incarnation(incarnation) = &line.fact.subject else { return };
-        let Some(open) = self.compute.get_mut(incarnation) else { return };
+        let Subject::Incarnation(incarnation) = &line.fact.subject else {
+            return;
+        };
+        let Some(open) = self.compute.get_mut(incarnation) else {
+            return;
+        };
         if line.fact.usage.is_some() {
             open.usage.clone_from(&line.fact.usage);
         }
@@ -155,7 +159,9 @@ impl Intervals {
     }
 
     fn open_compute(&mut self, line: &Line) {
-        let Subject::Incarnation(incarnation) = &line.fact.subject else { return };
+        let Subject::Incarnation(incarnation) = &line.fact.subject else {
+            return;
+        };
         let fact = line.fact.clone();
         let open = OpenInterval {
             incarnation: incarnation.clone(),

@@ -3,19 +3,13 @@
 //! failed sync the file is opened anew and its end compared with what was written, before anything else is appended.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufReader, Read, Seek};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 use super::error::{LedgerError, Op};
 use super::lock::WriteLock;
 use super::ordinal::Ordinals;
-use super::record::encode;
-use super::{Draft, FILE_NAME, FileStore, Kind, Mark, Place, Recovered, Stamp, Store, Subject};
-use super::{digest, fit, recover, torn};
-
-const LEDGER_ID_BYTES: usize = 8;
+use super::{Draft, FileStore, Kind, Place, Recovered, Stamp, Store, Subject, digest, encode, fit};
 
 /// One line that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,53 +48,6 @@ struct Head {
     last_bytes: u64,
 }
 
-impl Journal<FileStore> {
-    /// Opens the ledger in a metering directory, creating what is missing, and says what it holds. A torn tail is
-    /// saved beside it, cut back, and told by a `ledger.recovered` line stamped `now`.
-    ///
-    /// # Errors
-    /// [`LedgerError::Locked`], [`LedgerError::Damaged`], or what the file system says.
-    pub fn open(dir: &Path, host_id: &str, boot_id: &str, now: Stamp) -> Result<(Self, Recovered), LedgerError> {
-        make_dir(dir)?;
-        let lock = WriteLock::take(dir)?;
-        let path = dir.join(FILE_NAME);
-        let io = |doing, op, source| LedgerError::Io { doing, path: path.clone(), op, source };
-        let mut store = FileStore::open(&path).map_err(|e| io("open", Op::Open, e))?;
-        torn::sync_dir(dir)?;
-        let mut file = store.file();
-        file.rewind().map_err(|e| io("read", Op::Open, e))?;
-        let mut found = recover(BufReader::with_capacity(1 << 17, file), &path)?;
-        if found.torn_bytes > 0 {
-            torn::save(dir, store.file(), found.good_bytes, found.next_seq)?;
-            store.truncate(found.good_bytes).map_err(|e| io("cut the torn tail of", Op::Write, e))?;
-        }
-        // Lines of an agent that died between write and sync are kept, so they must be durable before they are shown.
-        store.sync().map_err(|e| io("sync", Op::Sync, e))?;
-        found.torn = torn::untold(dir, found.next_seq)?;
-        if found.ledger_id.is_empty() {
-            found.ledger_id = draw_ledger_id()?;
-        }
-        let mut journal = Self::resume(store, path, lock, host_id, &found);
-        journal.tell_torn(&mut found, boot_id, now)?;
-        Ok((journal, found))
-    }
-
-    fn tell_torn(&mut self, found: &mut Recovered, boot_id: &str, now: Stamp) -> Result<(), LedgerError> {
-        let Some(torn) = &found.torn else { return Ok(()) };
-        let mut draft = Draft::new(Kind::LedgerRecovered, Subject::Ledger, boot_id, now.unix_ns, now.mono_ns);
-        draft.cause = "torn-tail".to_owned();
-        draft.cut_bytes = Some(torn.bytes);
-        draft.resumed_after.clone_from(&found.last);
-        let kept_in = torn.path.display();
-        tracing::warn!(bytes = torn.bytes, %kept_in, "the ledger's tail was torn; it is cut back to the last line");
-        let written = self.append(&[draft], now)?;
-        found.last = written.last().map(|w| Mark { seq: w.seq, id: w.id.clone() });
-        found.clean = false;
-        (found.next_seq, found.prev) = (self.head.next_seq, self.head.prev.clone());
-        Ok(())
-    }
-}
-
 impl<S: Store> Journal<S> {
     /// Goes on where `found` ends, on any store.
     pub(super) fn resume(store: S, path: PathBuf, lock: WriteLock, host_id: &str, found: &Recovered) -> Self {
@@ -120,6 +67,11 @@ impl<S: Store> Journal<S> {
             ordinals: found.ordinals.clone(),
             suspect: false,
         }
+    }
+
+    /// The number the next line will have and the hash it will carry as `prev`.
+    pub(super) fn head(&self) -> (u64, &str) {
+        (self.head.next_seq, &self.head.prev)
     }
 
     /// The ledger's id, 16 hex.
@@ -171,7 +123,11 @@ impl<S: Store> Journal<S> {
     }
 
     fn encode_group(&self, drafts: &[Draft], now: Stamp) -> Result<Group, LedgerError> {
-        let mut group = Group { bytes: Vec::new(), written: Vec::with_capacity(drafts.len()), head: self.head.clone() };
+        let mut group = Group {
+            bytes: Vec::new(),
+            written: Vec::with_capacity(drafts.len()),
+            head: self.head.clone(),
+        };
         let mut earlier: HashMap<(Subject, Kind), u64> = HashMap::new();
         for draft in drafts {
             let seq = group.head.next_seq;
@@ -191,12 +147,22 @@ impl<S: Store> Journal<S> {
                 prev: &group.head.prev,
                 recorded_at: now.unix_ns,
             };
-            let line = encode(draft, &place).map_err(|source| LedgerError::Encode { kind: draft.kind, seq, source })?;
+            let line = encode(draft, &place).map_err(|source| LedgerError::Encode {
+                kind: draft.kind,
+                seq,
+                source,
+            })?;
             if !line.trimmed.is_empty() {
                 tracing::warn!(seq, keys = ?line.trimmed, "a ledger line was over 16 KiB and lost keys");
             }
             let (bytes, trimmed) = (line.bytes.len(), !line.trimmed.is_empty());
-            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed });
+            group.written.push(Written {
+                seq,
+                id: line.id,
+                kind: draft.kind,
+                bytes,
+                trimmed,
+            });
             group.bytes.extend_from_slice(&line.bytes);
             group.head.next_seq = seq.saturating_add(1);
             group.head.prev = line.chain;
@@ -209,11 +175,17 @@ impl<S: Store> Journal<S> {
     fn check_standing(&self) -> Result<(), LedgerError> {
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         if !standing.in_place {
-            return Err(LedgerError::Replaced { path: self.path.clone() });
+            return Err(LedgerError::Replaced {
+                path: self.path.clone(),
+            });
         }
         if standing.bytes != self.head.good_bytes {
             let (expected, found) = (self.head.good_bytes, standing.bytes);
-            return Err(LedgerError::Resized { path: self.path.clone(), expected, found });
+            return Err(LedgerError::Resized {
+                path: self.path.clone(),
+                expected,
+                found,
+            });
         }
         Ok(())
     }
@@ -224,25 +196,43 @@ impl<S: Store> Journal<S> {
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         let (expected, found) = (self.head.good_bytes, standing.bytes);
         if !standing.in_place {
-            return Err(LedgerError::Replaced { path: self.path.clone() });
+            return Err(LedgerError::Replaced {
+                path: self.path.clone(),
+            });
         }
         if found < expected {
-            return Err(LedgerError::Resized { path: self.path.clone(), expected, found });
+            return Err(LedgerError::Resized {
+                path: self.path.clone(),
+                expected,
+                found,
+            });
         }
-        self.store.truncate(expected).map_err(|e| self.io("truncate", Op::Write, e))?;
+        self.store
+            .truncate(expected)
+            .map_err(|e| self.io("truncate", Op::Write, e))?;
         let mut last = vec![0; usize::try_from(self.head.last_bytes).unwrap_or(0)];
         let offset = expected.saturating_sub(self.head.last_bytes);
-        self.store.read_at(offset, &mut last).map_err(|e| self.io("read back", Op::Open, e))?;
+        self.store
+            .read_at(offset, &mut last)
+            .map_err(|e| self.io("read back", Op::Open, e))?;
         let line = last.strip_suffix(b"\n");
         if self.head.last_bytes > 0 && line.map(digest::chain).as_ref() != Some(&self.head.prev) {
-            return Err(LedgerError::TailLost { path: self.path.clone(), offset: expected });
+            return Err(LedgerError::TailLost {
+                path: self.path.clone(),
+                offset: expected,
+            });
         }
         self.suspect = false;
         Ok(())
     }
 
     fn io(&self, doing: &'static str, op: Op, source: io::Error) -> LedgerError {
-        LedgerError::Io { doing, path: self.path.clone(), op, source }
+        LedgerError::Io {
+            doing,
+            path: self.path.clone(),
+            op,
+            source,
+        }
     }
 }
 
@@ -250,23 +240,4 @@ struct Group {
     bytes: Vec<u8>,
     written: Vec<Written>,
     head: Head,
-}
-
-fn make_dir(dir: &Path) -> Result<(), LedgerError> {
-    let io = |source| LedgerError::Io { doing: "create", path: dir.to_owned(), op: Op::Open, source };
-    let fresh = fs::symlink_metadata(dir).is_err();
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-    match dir.parent() {
-        Some(parent) if fresh && !parent.as_os_str().is_empty() => torn::sync_dir(parent),
-        _ => Ok(()),
-    }
-}
-
-fn draw_ledger_id() -> Result<String, LedgerError> {
-    let path = Path::new("/dev/urandom");
-    let mut bytes = [0; LEDGER_ID_BYTES];
-    File::open(path)
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|source| LedgerError::Io { doing: "draw from", path: path.to_owned(), op: Op::Open, source })?;
-    Ok(digest::hex(&bytes))
 }

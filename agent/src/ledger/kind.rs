@@ -137,7 +137,11 @@ impl Kind {
     pub const fn is_compute(self) -> bool {
         matches!(
             self,
-            Self::VmComputeStart | Self::VmComputeStop | Self::VmComputeUsage | Self::VmComputeResize | Self::VmIdentity
+            Self::VmComputeStart
+                | Self::VmComputeStop
+                | Self::VmComputeUsage
+                | Self::VmComputeResize
+                | Self::VmIdentity
         )
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
-use super::error::{LedgerError, Op};
 use super::LOCK_NAME;
+use super::error::{LedgerError, Op};
 
 /// A `verify` holds the lock for an instant to see whether a writer lives; a writer waits that long.
 const TRIES: u32 = 5;
@@ -32,7 +32,12 @@ impl WriteLock {
     /// [`LedgerError::Locked`] with the holder's pid, or [`LedgerError::Io`].
     pub fn take(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join(LOCK_NAME);
-        let io = |doing, source| LedgerError::Io { doing, path: path.clone(), op: Op::Open, source };
+        let io = |doing, source| LedgerError::Io {
+            doing,
+            path: path.clone(),
+            op: Op::Open,
+            source,
+        };
         let mut file = open(&path, true).map_err(|e| io("open", e))?;
         for _ in 0..TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -50,7 +55,10 @@ impl WriteLock {
         if file.take(16).read_to_string(&mut pid).is_err() || pid.trim().is_empty() {
             pid = "unknown".to_owned();
         }
-        Err(LedgerError::Locked { path, pid: pid.trim().to_owned() })
+        Err(LedgerError::Locked {
+            path,
+            pid: pid.trim().to_owned(),
+        })
     }
 
     /// The lock file.
@@ -78,7 +86,13 @@ pub fn is_written(dir: &Path) -> io::Result<bool> {
 
 fn open(path: &Path, writing: bool) -> io::Result<File> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
-    OpenOptions::new().read(true).write(writing).create(writing).mode(0o600).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(writing)
+        .create(writing)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
 }
 
 fn name_holder(file: &mut File) -> io::Result<()> {

@@ -1,8 +1,9 @@
 //! The metering ledger: one fact a line, append-only, durable before anything acts on it.
 //!
-//! Owns the encoding of a line (`record`, `wire`, `fit`), the file and its lock (`store`, `lock`, `journal`), what a
-//! returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`, `spool`) and the
-//! two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go out to one file.
+//! Owns the encoding of a line (`record`, `line`, `wire`, `fit`), the file and its lock (`store`, `lock`, `opening`,
+//! `journal`), what a returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`,
+//! `pump`, `spool`) and the two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
+//! out to one file.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
 mod digest;
@@ -12,15 +13,18 @@ mod fit;
 mod interval;
 mod journal;
 mod kind;
+mod line;
 mod lock;
+mod opening;
 mod ordinal;
+mod pump;
 mod record;
 mod recover;
 mod scan;
 mod show;
 mod spool;
-mod store;
 mod stats;
+mod store;
 mod torn;
 mod usage;
 mod verify;
@@ -35,8 +39,9 @@ pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, Subject, TimeQuality};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
+pub use line::Line;
 pub use lock::{WriteLock, is_written};
-pub use record::{Draft, Encoded, Line, Place};
+pub use record::{Draft, Encoded, Place, encode};
 pub use recover::{Recovered, recover};
 pub use scan::{LINE_MAX_BYTES, RawLine, Scanner};
 pub use show::{Filter, Format, Shown, show};
@@ -45,7 +50,7 @@ pub use stats::Stats;
 pub use store::{FileStore, Standing, Store};
 pub use torn::Torn;
 pub use usage::{NetUsage, Usage};
-pub use verify::{Anchor, Fault, Report, Tail, Verifier, verify_dir, verify_files};
+pub use verify::{Anchor, Fault, Open, Report, Tail, Verifier, verify_dir, verify_files};
 pub use writer::{Clock, Options, Ticket, Undrained, Writer, WriterHandle};
 
 /// The live file's name inside the metering directory.

@@ -1,4 +1,4 @@
-//! A fact before ([`Draft`]) and after ([`Line`]) the journal placed it, and the way between: [`encode`], [`Line::parse`].
+//! A fact before the journal placed it ([`Draft`]) and the way onto a line ([`encode`]).
 //! Pure: no clock, no file. Guarantees one JSON object a line, at most 16 KiB, whose `sum` and `id` can be recomputed.
 
 use std::collections::BTreeMap;
@@ -11,9 +11,7 @@ use super::wire::{Dec, Quality, When, Wire};
 use super::{Coverage, Evidence, Kind, Mark, Reason, Shape, Subject, TimeQuality, Usage};
 
 /// The version of the line format.
-const VERSION: u32 = 1;
-/// Length of `,"sum":"<16 hex>"}`.
-const SUM_TAIL_BYTES: usize = 26;
+pub(super) const VERSION: u32 = 1;
 
 /// Everything about a fact except what the journal assigns (`v ledger seq id host recorded_at prev sum`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +144,12 @@ pub struct Encoded {
 /// [`LineError::TooLong`] and [`LineError::Json`] stand for what the bounds above rule out.
 pub fn encode(draft: &Draft, place: &Place<'_>) -> Result<Encoded, LineError> {
     let (mut draft, mut trimmed) = fit::settle(draft);
-    let id = digest::fact_id(&draft.boot_id, draft.subject.text(place.ledger), draft.kind, place.ordinal);
+    let id = digest::fact_id(
+        &draft.boot_id,
+        draft.subject.text(place.ledger),
+        draft.kind,
+        place.ordinal,
+    );
     for step in fit::STEPS {
         step.apply(&mut draft, &mut trimmed);
         let wire = wire(&draft, place, &id, &trimmed);
@@ -157,7 +160,12 @@ pub fn encode(draft: &Draft, place: &Place<'_>) -> Result<Encoded, LineError> {
         if bytes.len() < LINE_MAX_BYTES {
             let chain = digest::chain(&bytes);
             bytes.push(b'\n');
-            return Ok(Encoded { bytes, id, chain, trimmed });
+            return Ok(Encoded {
+                bytes,
+                id,
+                chain,
+                trimmed,
+            });
         }
     }
     Err(LineError::TooLong)
@@ -212,100 +220,4 @@ fn wire(d: &Draft, place: &Place<'_>, id: &str, trimmed: &[String]) -> Wire {
         trimmed: trimmed.to_vec(),
         prev: place.prev.to_owned(),
     }
-}
-
-/// A line as read back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// The fact; its `slot` is not on the line and so unset.
-    pub fact: Draft,
-    /// The ledger's id.
-    pub ledger: String,
-    /// Its number.
-    pub seq: u64,
-    /// Its id.
-    pub id: String,
-    /// machine-id.
-    pub host: String,
-    /// When it was written, unix nanoseconds.
-    pub recorded_at: u64,
-    /// SHA-256 of the line before, 64 hex.
-    pub prev: String,
-    /// Keys that were dropped or shortened.
-    pub trimmed: Vec<String>,
-}
-
-impl Line {
-    /// Reads one line (without newline), its `sum` first.
-    ///
-    /// # Errors
-    /// [`LineError`] names what is wrong with it.
-    pub fn parse(bytes: &[u8]) -> Result<Self, LineError> {
-        check_sum(bytes)?;
-        let wire: Wire = serde_json::from_slice(bytes).map_err(LineError::Json)?;
-        Self::from_wire(wire)
-    }
-
-    pub(super) fn from_wire(w: Wire) -> Result<Self, LineError> {
-        if w.v != VERSION {
-            return Err(LineError::Version(w.v));
-        }
-        let time_quality = match (w.time_quality, w.not_before, w.not_after) {
-            (Quality::Exact, None, None) => TimeQuality::Exact,
-            (Quality::Bounded, Some(low), Some(high)) => {
-                TimeQuality::Bounded { not_before: low.0, not_after: high.0 }
-            }
-            _ => return Err(LineError::Bounds),
-        };
-        let subject = if !w.incarnation.is_empty() {
-            Subject::Incarnation(w.incarnation)
-        } else if !w.storage_id.is_empty() {
-            Subject::Storage(w.storage_id)
-        } else if !w.snapshot_id.is_empty() {
-            Subject::Snapshot(w.snapshot_id.clone())
-        } else {
-            Subject::Ledger
-        };
-        let fact = Draft {
-            kind: w.kind,
-            subject,
-            vm_id: w.vm_id,
-            snapshot_id: w.snapshot_id,
-            source_snapshot_id: w.source_snapshot_id,
-            reason: w.reason,
-            hypervisor: w.hypervisor,
-            shape: w.shape,
-            emitted_at: w.emitted_at.0,
-            boot_id: w.boot_id,
-            mono_ns: w.mono_ns.0,
-            time_quality,
-            cause: w.cause,
-            evidence: w.evidence,
-            name: w.name,
-            uuid: w.uuid,
-            tenant: w.tenant,
-            labels: w.labels,
-            usage: w.usage,
-            coverage: w.coverage,
-            corrects: w.corrects,
-            resumed_after: w.resumed_after,
-            clean: w.clean,
-            cut_bytes: w.cut_bytes.map(|d| d.0),
-            slot: None,
-        };
-        let (ledger, seq, id, host) = (w.ledger, w.seq, w.id, w.host);
-        Ok(Self { fact, ledger, seq, id, host, recorded_at: w.recorded_at.0, prev: w.prev, trimmed: w.trimmed })
-    }
-}
-
-/// Compares a line's last key with what its bytes give.
-pub(super) fn check_sum(bytes: &[u8]) -> Result<(), LineError> {
-    let split = bytes.len().checked_sub(SUM_TAIL_BYTES).and_then(|at| bytes.split_at_checked(at));
-    let (body, tail) = split.ok_or(LineError::NoSum)?;
-    let stated = tail.strip_prefix(b",\"sum\":\"").and_then(|t| t.strip_suffix(b"\"}")).ok_or(LineError::NoSum)?;
-    let computed = digest::sum(body);
-    if stated == computed.as_bytes() {
-        return Ok(());
-    }
-    Err(LineError::Sum { stated: String::from_utf8_lossy(stated).into_owned(), computed })
 }

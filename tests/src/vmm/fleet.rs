@@ -19,7 +19,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::options::Options;
 use super::spawn;
 
-/// Options that are the starter's own, and whether a value follows.
+/// Options that are the starter's own; a value follows each.
 const OWN: [&str; 4] = ["--fleet", "--burst", "--concurrency", "--id"];
 
 /// Starts `count` VMMs and keeps them until it is told to end.
@@ -145,9 +145,9 @@ impl Fleet {
 
     fn check_alive(&mut self) -> Result<()> {
         for (number, child) in self.0.iter_mut().enumerate() {
-            if let Some(status) = child.try_wait()?.filter(|status| !status.success()) {
+            if let Some(status) = child.try_wait()? {
                 bail!(
-                    "--fleet: VMM {number} (pid {}) ended before all were ready: {status}",
+                    "--fleet: VMM {number} (pid {}) ended before all were ready: {status}; is --lifetime too short?",
                     child.id()
                 );
             }

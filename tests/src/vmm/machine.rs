@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::os::fd::FromRawFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use super::vcpu::{Vcpu, Work};
 /// Exit code after an exit from a guest that nobody asked for.
 const UNEXPECTED: u8 = 70;
 const COUNT_PERIOD: Duration = Duration::from_millis(100);
-const READY_POLL: Duration = Duration::from_micros(100);
+/// A short wait is looked at often, a long one seldom: looking must not show in what the VMM uses.
+const READY_POLL: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_millis(5);
 
 /// Runs the VMs of this process until it ends; returns only for wrong set-up.
 pub fn run(options: &Options) -> Result<()> {
@@ -175,7 +177,7 @@ impl Control {
             if self.is_due() {
                 return Ok(());
             }
-            std::thread::sleep(READY_POLL);
+            std::thread::sleep((self.running.elapsed() / 8).clamp(*READY_POLL.start(), *READY_POLL.end()));
         }
         let line = serde_json::json!({
             "pid": std::process::id(),

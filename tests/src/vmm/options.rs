@@ -32,7 +32,8 @@ pub struct Options {
     /// times a second (or --exit-rate) and sleeps, 0 leaves it once and sleeps.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub duty: u32,
-    /// Userspace exits (MMIO) per second and vCPU, evenly spread; 0 leaves it to --duty.
+    /// Userspace exits (MMIO) per second and vCPU, evenly spread; 0 leaves it to --duty. Their own cost is part of the
+    /// duty, as far as it fits in: on PVM an exit costs about 100 µs.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=200_000))]
     pub exit_rate: u32,
     /// Memory of a VM: bytes, or with suffix K, M, G (powers of 1024); mapped lazily.

@@ -14,7 +14,8 @@ const DEFAULT_VCPUS: u32 = 1;
 
 /// Options whose value may be any text, even one that looks like an option.
 const FREE_TEXT: [&str; 12] = [
-    "append", "kernel", "initrd", "dtb", "smbios", "fw_cfg", "drive", "device", "object", "chardev", "netdev", "pidfile",
+    "append", "kernel", "initrd", "dtb", "smbios", "fw_cfg", "drive", "device", "object", "chardev", "netdev",
+    "pidfile",
 ];
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -48,7 +49,9 @@ fn collect(args: &[Vec<u8>]) -> Told<'_> {
     let mut rest = args.iter().peekable();
     while let Some(arg) = rest.next() {
         // QEMU takes one dash or two.
-        let Some(option) = arg.strip_prefix(b"--").or_else(|| arg.strip_prefix(b"-")) else { continue };
+        let Some(option) = arg.strip_prefix(b"--").or_else(|| arg.strip_prefix(b"-")) else {
+            continue;
+        };
         match option {
             b"name" => told.name.extend(next_pairs(&mut rest, b"guest")),
             b"smp" => told.smp.extend(next_pairs(&mut rest, b"cpus")),
@@ -77,7 +80,9 @@ fn collect(args: &[Vec<u8>]) -> Told<'_> {
 }
 
 fn next_pairs<'a>(rest: &mut impl Iterator<Item = &'a Vec<u8>>, implied: &[u8]) -> Pairs {
-    rest.next().map(|value| keyval::pairs(value, implied)).unwrap_or_default()
+    rest.next()
+        .map(|value| keyval::pairs(value, implied))
+        .unwrap_or_default()
 }
 
 /// `cpus`, else `maxcpus`, else the product of the topology, as QEMU computes it.
@@ -88,7 +93,9 @@ fn cpus(smp: &Pairs, defaults: bool) -> Option<u32> {
     if let Some(count) = keyval::last(smp, "cpus").or_else(|| keyval::last(smp, "maxcpus")) {
         return vcpus(count);
     }
-    let levels = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
+    let levels = [
+        "drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads",
+    ];
     let product = levels
         .iter()
         .filter_map(|level| keyval::last(smp, level))

@@ -1,0 +1,195 @@
+//! What is published: every VM and the host at one instant, immutable. Views read it and nothing else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kvmeter_common::limits::EXIT_REASONS;
+
+use super::CpuUsage;
+use crate::{clock::Instant2, history::Sample};
+
+/// Whether a VM's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmState {
+    /// It lives.
+    Running,
+    /// It has ended; kept for a while with its final values.
+    Stopped,
+}
+
+impl VmState {
+    /// The word in metrics and in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// What never changes in a VM's life, or only with a line in the ledger.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VmFixed {
+    /// Its name to everyone.
+    pub vm_id: String,
+    /// The process's life.
+    pub incarnation: String,
+    /// Human name; empty if none.
+    pub name: String,
+    /// UUID; empty if none.
+    pub uuid: String,
+    /// VMM family.
+    pub hypervisor: String,
+    /// The executable's short name, also for a VMM nobody knows.
+    pub vmm: String,
+    /// Process id.
+    pub tgid: u32,
+    /// vCPUs; 0 = not known.
+    pub vcpus: u32,
+    /// Configured memory in bytes; 0 = not known.
+    pub mem_bytes: u64,
+    /// Control group of the process; empty if not known.
+    pub cgroup: String,
+    /// The process's start, CLOCK_BOOTTIME nanoseconds.
+    pub start_ns: u64,
+    /// The process's start, Unix nanoseconds.
+    pub started_at: u64,
+    /// Found running rather than seen starting.
+    pub adopted: bool,
+}
+
+/// How a VM ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VmEnd {
+    /// Unix nanoseconds.
+    pub stopped_at: u64,
+    /// CLOCK_BOOTTIME nanoseconds.
+    pub stop_ns: u64,
+    /// The reason told in the ledger; empty if none.
+    pub reason: String,
+    /// The cause told in the ledger.
+    pub cause: String,
+}
+
+/// One VM at the snapshot's instant.
+#[derive(Clone, Debug)]
+pub struct VmView {
+    /// What does not change.
+    pub fixed: Arc<VmFixed>,
+    /// Its end, once it has one.
+    pub end: Option<VmEnd>,
+    /// CPU and run-queue time; absent when it could not be measured.
+    pub cpu: Option<CpuUsage>,
+    /// Where `cpu` comes from.
+    pub source: &'static str,
+    /// Exits to user space; absent where the hook is.
+    pub userspace_exits: Option<[u64; EXIT_REASONS]>,
+    /// First guest entry, CLOCK_BOOTTIME nanoseconds.
+    pub first_run_ns: Option<u64>,
+    /// The newest sample, once there are two readings to make one from.
+    pub latest: Option<Sample>,
+    /// How many samples the ring holds.
+    pub samples: usize,
+}
+
+impl VmView {
+    /// Whether it lives.
+    #[must_use]
+    pub fn state(&self) -> VmState {
+        if self.end.is_some() { VmState::Stopped } else { VmState::Running }
+    }
+}
+
+/// Counters of the agent and facts about the host.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Starts seen, by VMM family and reason.
+    pub starts: BTreeMap<(String, String), u64>,
+    /// Stops seen, by VMM family and reason.
+    pub stops: BTreeMap<(String, String), u64>,
+    /// Losses by stage, the kernel's and ours.
+    pub losses: BTreeMap<&'static str, u64>,
+    /// Failed readings by source.
+    pub sample_errors: BTreeMap<&'static str, u64>,
+    /// KVM VMs that were destroyed without having run.
+    pub unrun_vms: u64,
+    /// VMs that had to take their fallback id.
+    pub vm_id_conflicts: u64,
+    /// Steps of the wall clock noticed.
+    pub clock_steps: u64,
+    /// KVM's own count of VM objects, from the last uevent.
+    pub kvm: KvmCount,
+    /// Sample durations.
+    pub sample_durations: Histogram,
+    /// Process start to first guest entry.
+    pub boot: Histogram,
+    /// Stopped VMs dropped because too many lingered.
+    pub linger_dropped: u64,
+}
+
+/// What KVM says of itself, and what we found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvmCount {
+    /// VM objects made since KVM was loaded (uevent `CREATED`).
+    pub created: Option<u64>,
+    /// VM objects that exist (uevent `COUNT`).
+    pub count: Option<u64>,
+    /// KVM VM descriptors found in `/proc` by the last full scan.
+    pub held: Option<u64>,
+}
+
+/// A histogram with fixed bounds, cumulative as Prometheus wants it.
+#[derive(Clone, Debug, Default)]
+pub struct Histogram {
+    /// Upper bounds in seconds and how many observations were at or below.
+    pub buckets: Vec<(f64, u64)>,
+    /// Sum of observations, seconds.
+    pub sum: f64,
+    /// How many there were.
+    pub count: u64,
+}
+
+impl Histogram {
+    /// An empty one with these bounds, in seconds, ascending.
+    #[must_use]
+    pub fn new(bounds: &[f64]) -> Self {
+        Self { buckets: bounds.iter().map(|b| (*b, 0)).collect(), sum: 0.0, count: 0 }
+    }
+
+    /// Adds one observation, in seconds.
+    pub fn observe(&mut self, seconds: f64) {
+        for (bound, count) in &mut self.buckets {
+            *count += u64::from(seconds <= *bound);
+        }
+        self.sum += seconds;
+        self.count += 1;
+    }
+}
+
+/// Everything, at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When the numbers were read.
+    pub taken: Instant2,
+    /// How many snapshots came before.
+    pub serial: u64,
+    /// Running VMs and lingering ones, each vm_id once.
+    pub vms: Vec<VmView>,
+    /// The agent and the host.
+    pub host: Arc<Host>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histogram_buckets_are_cumulative() {
+        let mut histogram = Histogram::new(&[0.1, 1.0]);
+        for seconds in [0.05, 0.5, 5.0] {
+            histogram.observe(seconds);
+        }
+        assert_eq!(histogram.buckets, [(0.1, 1), (1.0, 2)]);
+        assert_eq!(histogram.count, 3);
+    }
+}

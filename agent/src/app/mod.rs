@@ -1,0 +1,183 @@
+//! Puts the parts together: facts, ledger, kernel side, engine, views; and takes them down in order.
+
+mod serve;
+mod start;
+
+pub use start::{METERING, start_kernel};
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    account::Snapshot,
+    config::{self, Config, Overrides},
+    engine::{Control, EngineError, Remote, Settings},
+    expose::Status,
+    ledger::{Writer, WriterHandle},
+    logging::{self, LevelHandle},
+};
+
+/// How long the ledger may take to drain when the agent ends.
+const DRAIN: Duration = Duration::from_millis(700);
+
+/// Where the configuration comes from, to read it again on SIGHUP.
+#[derive(Clone, Default)]
+pub struct Source {
+    /// The file named on the command line.
+    pub path: Option<PathBuf>,
+    /// Flags.
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn load(&self) -> Result<(Config, Vec<config::Warning>), config::Problems> {
+        Config::load(self.path.as_deref(), config::environment(), self.overrides.clone())
+    }
+}
+
+/// A running agent.
+struct App {
+    source: Source,
+    config: Config,
+    level: LevelHandle,
+    remote: Remote,
+    engine: oneshot::Receiver<Result<(), EngineError>>,
+    writer: Writer,
+    ledger: WriterHandle,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    sample_ns: watch::Sender<u64>,
+    status: Arc<Status>,
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting or going on.
+pub fn run(source: Source) -> anyhow::Result<()> {
+    let (config, warnings) = source.load()?;
+    let level = logging::start(config.log.format, config.log.level).context("logging cannot be started")?;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let outcome = runtime.block_on(async {
+        let mut app = start::start(source, config, level).await?;
+        let outcome = app.attend().await;
+        app.stop().await?;
+        outcome
+    });
+    // Connections still open are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// The parts of the configuration that the engine takes.
+fn settings(config: &Config) -> Settings {
+    let ns = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+    Settings {
+        sample_ns: ns(config.sample_interval),
+        history_ns: ns(config.history.interval),
+        heartbeat_ns: ns(config.ledger.heartbeat),
+        linger_ns: ns(config.metrics.linger),
+        scan_ns: ns(config.discovery.scan_interval),
+    }
+}
+
+fn listen_to(kind: SignalKind) -> anyhow::Result<Signal> {
+    signal(kind).context("signals cannot be received")
+}
+
+impl App {
+    /// Waits for signals; returns when it is time to end.
+    async fn attend(&mut self) -> anyhow::Result<()> {
+        let (mut term, mut int) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
+        let mut hup = listen_to(SignalKind::hangup())?;
+        let mut told = false;
+        loop {
+            tokio::select! {
+                _ = term.recv() => return Ok(()),
+                _ = int.recv() => return Ok(()),
+                _ = hup.recv() => self.reload(),
+                ended = &mut self.engine => {
+                    return match ended {
+                        Ok(Ok(())) => Ok(()),
+                        Ok(Err(error)) => Err(error).context("the sample loop ended"),
+                        Err(_) => Err(anyhow::anyhow!("the sample loop died; this is a bug, please report it")),
+                    };
+                }
+                changed = self.snapshots.changed(), if !told => {
+                    told = true;
+                    if changed.is_ok() {
+                        self.sum_up();
+                    }
+                }
+            }
+        }
+    }
+
+    /// One line that says what works.
+    fn sum_up(&self) {
+        let snapshot = self.snapshots.borrow();
+        let programs = self.status.features.iter().filter(|f| f.advice.starts_with("hook ") || f.available).count();
+        let missing: Vec<_> =
+            self.status.features.iter().filter(|f| !f.available).map(|f| f.name.as_str()).collect();
+        tracing::info!(
+            vms = snapshot.vms.len(),
+            cpu_source = %self.status.cpu_source,
+            features = programs,
+            missing = %if missing.is_empty() { "nothing".to_owned() } else { missing.join(",") },
+            ledger_sequence = self.ledger.stats().last_seq,
+            listen = %self.config.listen.map_or_else(|| "off".to_owned(), |a| a.to_string()),
+            socket = %self.config.socket.display(),
+            "kvmeter runs"
+        );
+    }
+
+    /// Reads the configuration again; takes over what can be, says what cannot. A broken file changes nothing.
+    fn reload(&mut self) {
+        let (new, warnings) = match self.source.load() {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                tracing::error!("the configuration was not reloaded, the old one stays in force: {problems}");
+                return;
+            }
+        };
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let diff = Config::reload_diff(&self.config, &new);
+        self.config = self.config.with_reloadable(&new);
+        self.level.set(self.config.log.level);
+        let settings = settings(&self.config);
+        self.sample_ns.send_replace(settings.sample_ns);
+        if !self.remote.tell(Control::Settings(settings)) {
+            tracing::error!("the sample loop does not answer");
+        }
+        tracing::info!(applied = ?diff.applied, needs_restart = ?diff.needs_restart, "configuration reloaded");
+    }
+
+    /// Last sample, `agent.down`, drained ledger, no socket left.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        if self.remote.tell(Control::Stop) {
+            let _ = tokio::time::timeout(Duration::from_millis(200), &mut self.engine).await;
+        }
+        let drained = tokio::task::spawn_blocking(move || self.writer.shutdown(DRAIN)).await;
+        let _ = std::fs::remove_file(&self.config.socket);
+        drained.context("the ledger's writer died")?.context("the ledger was not written to its end")?;
+        tracing::info!("kvmeter ended in order");
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! Start-up, in the order that fails early: sockets, ledger, kernel side, engine.
+
+use std::{
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::Context as _;
+use nix::sys::{
+    eventfd::{EfdFlags, EventFd},
+    resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{App, Source, serve, settings};
+use crate::{
+    bpf::{Kernel, Status as ProgramStatus, object},
+    clock,
+    config::{BpfMode, Config},
+    engine::{Engine, Parts},
+    expose::{Status, http},
+    host::{HostFacts, UeventSocket},
+    ledger::{Journal, Options, Stamp, Writer},
+    logging::LevelHandle,
+};
+
+/// Where the ledger is kept inside the data directory.
+pub const METERING: &str = "metering";
+
+/// What a failed kernel side leaves: why, and what became of each program.
+pub type NoKernel = (String, Vec<ProgramStatus>);
+
+/// Lifts the limits that maps (before 5.11) and kept-open files run into. What is refused shows later, where it hurts.
+fn lift_limits() {
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Starts the kernel side as the configuration wants it.
+///
+/// # Errors
+/// The one sentence why it cannot be, with the programs' states.
+pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKernel> {
+    if config.bpf.enabled == BpfMode::Off {
+        return Err(("bpf.enabled is \"off\" in the configuration".to_owned(), Vec::new()));
+    }
+    lift_limits();
+    let sizes = object::Sizes {
+        threads: config.bpf.max_threads,
+        vms: config.bpf.max_vms,
+        pid_max: facts.pid_max.unwrap_or(4_194_304),
+    };
+    let cpus = (0..facts.online_cpus.unwrap_or(1)).collect();
+    let kernel_log = config.log.level >= crate::config::LogLevel::Debug;
+    Kernel::start(sizes, cpus, Path::new(object::KERNEL_BTF), kernel_log).map_err(|(error, statuses)| {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        (text, statuses)
+    })
+}
+
+/// Starts everything.
+pub(super) async fn start(source: Source, config: Config, level: LevelHandle) -> anyhow::Result<App> {
+    let root = Path::new("/");
+    let facts = HostFacts::gather(root);
+    for error in &facts.errors {
+        tracing::debug!("{error}");
+    }
+    let boot_id = facts.boot_id.clone().context("/proc/sys/kernel/random/boot_id cannot be read")?;
+    let tcp = match config.listen {
+        Some(address) => Some(http::listen_tcp(address).await?),
+        None => None,
+    };
+    let unix = http::listen_unix(&config.socket)?;
+    let dir = config.data_dir.join(METERING);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&config.data_dir)
+        .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
+    let now = clock::now().context("the clock cannot be read")?;
+    let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
+    let (journal, recovered) = Journal::open(&dir, &facts.machine_id, &boot_id, stamp)
+        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
+    let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
+    let wake = Arc::clone(&waker);
+    let on_commit = Box::new(move || {
+        // A full counter still wakes.
+        let _ = wake.write(1);
+    });
+    let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
+        .context("the ledger's writer cannot be started")?;
+    let ledger = writer.handle();
+    let kernel = start_kernel(&config, &facts);
+    let uevents = UeventSocket::open().map_err(|error| error.to_string());
+    let status = Arc::new(Status::new(
+        &facts,
+        kernel.as_ref().map(Kernel::statuses).map_err(|(why, statuses)| (why.as_str(), statuses.as_slice())),
+        uevents.as_ref().map(drop).map_err(String::as_str),
+    ));
+    tell_missing(&status);
+    let parts = Parts {
+        root: root.to_owned(),
+        facts,
+        boot_id,
+        settings: settings(&config),
+        kernel: kernel.ok(),
+        uevents: uevents.ok(),
+        ledger: ledger.clone(),
+        waker,
+    };
+    let (engine, remote, snapshots) = Engine::new(parts, now);
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || done.send(engine.run(recovered)))
+        .context("the sample loop cannot be started")?;
+    let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), ledger.clone(), &config, sample_seen)?;
+    serve::serve(http::router(views), tcp, unix);
+    Ok(App { source, config, level, remote, engine: ended, writer, ledger, snapshots, sample_ns, status })
+}
+
+fn stamp_now() -> Stamp {
+    // The clock was readable at the start; a zero would show in `recorded_at` and fails verification loudly.
+    clock::now().map_or(Stamp { unix_ns: 0, mono_ns: 0 }, |now| Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns })
+}
+
+fn tell_missing(status: &Status) {
+    for feature in status.features.iter().filter(|feature| !feature.available) {
+        tracing::warn!(feature = %feature.name, why = %feature.why, advice = %feature.advice, "not available");
+    }
+}

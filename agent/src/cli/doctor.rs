@@ -1,0 +1,125 @@
+//! `doctor`: what this host can and cannot measure, why, and what to do. Tries the real thing: it loads the kernel
+//! programs for a moment, opens the uevent socket and writes into the ledger's directory.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Outcome, client, print, table};
+use crate::{
+    app::{METERING, Source, start_kernel},
+    bpf::Kernel,
+    config::Config,
+    expose::{Status, status::Feature},
+    host::{Capability, HostFacts, UeventSocket},
+};
+
+#[derive(Serialize)]
+struct Diagnosis {
+    /// Whether CPU and ledger work here.
+    ok: bool,
+    cpu: bool,
+    ledger: bool,
+    #[serde(flatten)]
+    status: Status,
+}
+
+pub(super) fn run(source: &Source, json: bool) -> anyhow::Result<Outcome> {
+    let (config, warnings) = source.load()?;
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
+    let diagnosis = diagnose(&config);
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&diagnosis)?))?;
+    } else {
+        print(&report(&diagnosis))?;
+    }
+    Ok(if diagnosis.ok { Outcome::Done } else { Outcome::Negative })
+}
+
+fn diagnose(config: &Config) -> Diagnosis {
+    let facts = HostFacts::gather(Path::new("/"));
+    let kernel = start_kernel(config, &facts);
+    let uevents = UeventSocket::open().map(drop).map_err(|error| error.to_string());
+    let mut status = Status::new(
+        &facts,
+        kernel.as_ref().map(Kernel::statuses).map_err(|(why, statuses)| (why.as_str(), statuses.as_slice())),
+        uevents.as_ref().map(|()| ()).map_err(String::as_str),
+    );
+    let fallback = proc_works(&facts);
+    status.features.push(fallback.clone());
+    let ledger = ledger_works(config);
+    status.features.push(ledger.clone());
+    let cpu = kernel.is_ok() || fallback.available;
+    Diagnosis { ok: cpu && ledger.available, cpu, ledger: ledger.available, status }
+}
+
+/// Whether CPU time could be read from `/proc`.
+fn proc_works(facts: &HostFacts) -> Feature {
+    let sees_all = facts.euid == 0 || facts.has(Capability::SysPtrace);
+    let why = match (facts.schedstat, sees_all) {
+        (false, _) => "this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)",
+        (_, false) => "file descriptors of other users' processes cannot be seen, so no VM can be found",
+        _ => "",
+    };
+    Feature {
+        name: "proc".to_owned(),
+        available: why.is_empty(),
+        gives: "CPU and run-queue time from /proc at every sample, if the kernel programs cannot run".to_owned(),
+        why: why.to_owned(),
+        advice: if sees_all { String::new() } else { "run as root, or with CAP_SYS_PTRACE".to_owned() },
+    }
+}
+
+/// Whether a ledger can be written: by the agent that runs, if one does, else by trying.
+fn ledger_works(config: &Config) -> Feature {
+    let dir = config.data_dir.join(METERING);
+    let by_agent = client::get(&config.socket, "/v1/status").ok().map(|answer| {
+        let ledger = &answer.body["ledger"];
+        let bad = ledger["degraded"].as_bool().unwrap_or(true);
+        if bad { ledger["last_error"].as_str().unwrap_or("it is degraded").to_owned() } else { String::new() }
+    });
+    let why = by_agent.unwrap_or_else(|| try_write(&dir).err().map(|error| error.to_string()).unwrap_or_default());
+    Feature {
+        name: "ledger".to_owned(),
+        available: why.is_empty(),
+        gives: format!("metering lines in {}", dir.display()),
+        advice: if why.is_empty() { String::new() } else { "make data_dir writable for the agent, or set another".to_owned() },
+        why,
+    }
+}
+
+/// Writes and syncs a file beside the ledger, in the nearest directory that exists.
+fn try_write(dir: &Path) -> std::io::Result<()> {
+    let existing = dir.ancestors().find(|a| a.is_dir()).unwrap_or(Path::new("/"));
+    let probe = existing.join(format!(".kvmeter-doctor-{}", std::process::id()));
+    let written = std::fs::File::create_new(&probe).and_then(|file| file.sync_all());
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed).map_err(|error| std::io::Error::new(error.kind(), format!("{}: {error}", existing.display())))
+}
+
+fn report(diagnosis: &Diagnosis) -> String {
+    let status = &diagnosis.status;
+    let rows = status.features.iter().map(|feature| {
+        let mark = if feature.available { "yes" } else { "NO" };
+        let told = if feature.available {
+            feature.gives.clone()
+        } else if feature.advice.is_empty() {
+            feature.why.clone()
+        } else {
+            format!("{} → {}", feature.why, feature.advice)
+        };
+        vec![feature.name.clone(), mark.to_owned(), told]
+    });
+    let table = table::render(&["FEATURE", "WORKS", "WHAT IT GIVES, OR WHY NOT → WHAT TO DO"], rows.collect());
+    let yes_no = |works| if works { "works" } else { "DOES NOT WORK" };
+    format!(
+        "kvmeter {} on Linux {}: CPU accounting {} (by {}), ledger {}\n\n{table}",
+        status.version,
+        status.kernel,
+        yes_no(diagnosis.cpu),
+        if status.cpu_source == "bpf" { "kernel programs" } else { "/proc" },
+        yes_no(diagnosis.ledger)
+    )
+}

@@ -1,0 +1,111 @@
+//! `ledger show` and `ledger verify`.
+
+use std::{
+    fs::File,
+    io::{BufReader, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use super::{Outcome, print};
+use crate::{
+    app::Source,
+    ledger::{Anchor, FILE_NAME, Filter, Format, Kind, Report, show, verify_dir, verify_files},
+};
+
+#[derive(Subcommand)]
+pub(super) enum Ledger {
+    /// Prints a ledger's lines
+    #[command(after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger show --json --kind vm.compute.stop /var/lib/kvmeter/metering")]
+    Show {
+        /// Files or directories [default: the configured ledger]
+        paths: Vec<PathBuf>,
+        /// Print the lines as they are
+        #[arg(long)]
+        json: bool,
+        /// Only lines of this VM
+        #[arg(long, value_name = "VM_ID")]
+        vm: Option<String>,
+        /// Only lines of this kind; may be given again
+        #[arg(long, value_name = "KIND")]
+        kind: Vec<Kind>,
+        /// Only lines from this sequence number on
+        #[arg(long, value_name = "SEQ")]
+        since: Option<u64>,
+    },
+    /// Proves that a ledger is whole: sequence, chain, sums, pairs, bounds; only reads
+    #[command(after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering")]
+    Verify {
+        /// Files or directories [default: the configured ledger]
+        paths: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What was named, else what is configured.
+fn given(paths: Vec<PathBuf>, source: &Source) -> anyhow::Result<Vec<PathBuf>> {
+    if !paths.is_empty() {
+        return Ok(paths);
+    }
+    Ok(vec![source.load()?.0.data_dir.join(crate::app::METERING)])
+}
+
+/// The ledger file of a path: itself, the one inside a metering directory, or inside a data directory.
+fn file_of(path: &Path) -> PathBuf {
+    let candidates = [path.join(FILE_NAME), path.join(crate::app::METERING).join(FILE_NAME)];
+    candidates.into_iter().find(|candidate| candidate.is_file()).unwrap_or_else(|| path.to_owned())
+}
+
+pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
+    match command {
+        Ledger::Show { paths, json, vm, kind, since } => {
+            let filter = Filter { vm_id: vm, kinds: kind, since_seq: since };
+            let format = if json { Format::Json } else { Format::Table };
+            print_lines(&given(paths, source)?, &filter, format)
+        }
+        Ledger::Verify { paths, json } => verify(&given(paths, source)?, json),
+    }
+}
+
+fn print_lines(paths: &[PathBuf], filter: &Filter, format: Format) -> anyhow::Result<Outcome> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut lines = 0;
+    for path in paths {
+        let file = file_of(path);
+        let from = File::open(&file).with_context(|| format!("the ledger {} cannot be read", file.display()))?;
+        let shown = show(BufReader::new(from), filter, format, &mut out)?;
+        lines += shown.lines;
+        if shown.unreadable > 0 {
+            eprintln!("kvmeter: {} lines of {} cannot be read; `kvmeter ledger verify` says why", shown.unreadable, file.display());
+        }
+    }
+    out.flush()?;
+    Ok(if lines > 0 { Outcome::Done } else { Outcome::Negative })
+}
+
+fn verify(paths: &[PathBuf], json: bool) -> anyhow::Result<Outcome> {
+    let mut worst = Outcome::Done;
+    for path in paths {
+        let file = file_of(path);
+        let report: Report = match (path.is_dir(), file.parent()) {
+            (true, Some(dir)) if file.is_file() => verify_dir(dir),
+            (true, _) => verify_dir(path),
+            _ => verify_files(std::slice::from_ref(&file), false, Anchor::default()),
+        };
+        if json {
+            print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+        } else {
+            print(&format!("{}: {report}\n", file.display()))?;
+        }
+        worst = match (report.exit_code(), worst) {
+            (0, worst) => worst,
+            (3, _) | (_, Outcome::Negative) => Outcome::Negative,
+            _ => Outcome::Unreadable,
+        };
+    }
+    Ok(worst)
+}

@@ -1,0 +1,125 @@
+//! Every key that may stand in a configuration, with what this version does with it.
+
+/// What kind of value a key takes, so that text from the environment becomes what the file would hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Text: also durations, sizes, addresses and paths.
+    Text,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Bool,
+    /// A list of texts; separated by commas in the environment.
+    List,
+    /// A table or an array of tables, which only a file can hold.
+    Table,
+}
+
+/// What this version does with a key that is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Support {
+    /// Obeys it.
+    Built,
+    /// Checks it and warns that it has no effect yet: ignoring it changes no measurement and no bill.
+    Ignored,
+    /// Refuses to start: running on without it would measure or bill something else than was asked for.
+    Refused,
+}
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key {
+    /// The full path, tables joined by dots.
+    pub(super) path: &'static str,
+    pub(super) kind: Kind,
+    pub(super) support: Support,
+    /// Whether a running agent takes a new value over on SIGHUP.
+    pub(super) reloadable: bool,
+}
+
+const fn fixed(path: &'static str, kind: Kind) -> Key {
+    Key {
+        path,
+        kind,
+        support: Support::Built,
+        reloadable: false,
+    }
+}
+
+const fn live(path: &'static str, kind: Kind) -> Key {
+    Key {
+        reloadable: true,
+        ..fixed(path, kind)
+    }
+}
+
+const fn later(path: &'static str, kind: Kind, support: Support) -> Key {
+    Key {
+        support,
+        ..fixed(path, kind)
+    }
+}
+
+use Kind::{Bool, Integer, List, Table, Text};
+use Support::{Ignored, Refused};
+
+/// All keys. A feature that gets built turns its `later(…)` into `fixed(…)` or `live(…)`, and that is all.
+pub(super) const KEYS: &[Key] = &[
+    fixed("listen", Text),
+    fixed("socket", Text),
+    fixed("data_dir", Text),
+    live("sample_interval", Text),
+    fixed("log.format", Text),
+    live("log.level", Text),
+    fixed("bpf.enabled", Text),
+    fixed("bpf.pin_dir", Text),
+    fixed("bpf.max_threads", Integer),
+    fixed("bpf.max_vms", Integer),
+    live("discovery.scan_interval", Text),
+    later("history.interval", Text, Ignored),
+    later("history.samples", Integer, Ignored),
+    later("history.max_memory", Text, Ignored),
+    Key {
+        reloadable: true,
+        ..later("history.keep_stopped", Text, Ignored)
+    },
+    live("ledger.heartbeat", Text),
+    fixed("ledger.max_file", Text),
+    later("ledger.retain", Text, Ignored),
+    later("ledger.readers", List, Ignored),
+    live("metrics.linger", Text),
+    later("metrics.histograms", Bool, Ignored),
+    later("metrics.per_vcpu", Bool, Ignored),
+    later("network.classes", Table, Refused),
+    later("inventory.path", Text, Refused),
+    later("hooks", Table, Refused),
+    later("storage.pools", Table, Refused),
+];
+
+/// The key with this path.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether `path` is a table that holds keys (`ledger`), rather than a key itself.
+pub(super) fn is_section(path: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_is_a_section_and_none_occurs_twice() {
+        for (at, key) in KEYS.iter().enumerate() {
+            assert!(!is_section(key.path), "{}", key.path);
+            assert!(
+                KEYS.iter().skip(at + 1).all(|other| other.path != key.path),
+                "{}",
+                key.path
+            );
+        }
+    }
+}

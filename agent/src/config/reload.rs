@@ -1,0 +1,73 @@
+//! What a new configuration changes in a running agent (SIGHUP): which keys take effect now, which need a restart.
+
+use super::Config;
+use super::key;
+
+/// The keys that differ between two configurations, by their full paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadDiff {
+    /// Taken over by the running agent.
+    pub applied: Vec<&'static str>,
+    /// Without effect until the agent is restarted.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// What changes when a running agent goes from `old` to `new`.
+    #[must_use]
+    pub fn reload_diff(old: &Self, new: &Self) -> ReloadDiff {
+        let (applied, needs_restart) = changed(old, new)
+            .into_iter()
+            .partition(|path| key::find(path).is_some_and(|key| key.reloadable));
+        ReloadDiff { applied, needs_restart }
+    }
+
+    /// `self` with the values of `new` that a running agent can take over; the rest stays as it is.
+    #[must_use]
+    pub fn with_reloadable(&self, new: &Self) -> Self {
+        let mut next = self.clone();
+        next.sample_interval = new.sample_interval;
+        next.log.level = new.log.level;
+        next.discovery = new.discovery.clone();
+        next.history.keep_stopped = new.history.keep_stopped;
+        next.ledger.heartbeat = new.ledger.heartbeat;
+        next.metrics.linger = new.metrics.linger;
+        next
+    }
+}
+
+fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
+    [
+        ("listen", old.listen != new.listen),
+        ("socket", old.socket != new.socket),
+        ("data_dir", old.data_dir != new.data_dir),
+        ("sample_interval", old.sample_interval != new.sample_interval),
+        ("log.format", old.log.format != new.log.format),
+        ("log.level", old.log.level != new.log.level),
+        ("bpf.enabled", old.bpf.enabled != new.bpf.enabled),
+        ("bpf.pin_dir", old.bpf.pin_dir != new.bpf.pin_dir),
+        ("bpf.max_threads", old.bpf.max_threads != new.bpf.max_threads),
+        ("bpf.max_vms", old.bpf.max_vms != new.bpf.max_vms),
+        (
+            "discovery.scan_interval",
+            old.discovery.scan_interval != new.discovery.scan_interval,
+        ),
+        ("history.interval", old.history.interval != new.history.interval),
+        ("history.samples", old.history.samples != new.history.samples),
+        ("history.max_memory", old.history.max_memory != new.history.max_memory),
+        (
+            "history.keep_stopped",
+            old.history.keep_stopped != new.history.keep_stopped,
+        ),
+        ("ledger.heartbeat", old.ledger.heartbeat != new.ledger.heartbeat),
+        ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
+        ("ledger.retain", old.ledger.retain != new.ledger.retain),
+        ("ledger.readers", old.ledger.readers != new.ledger.readers),
+        ("metrics.linger", old.metrics.linger != new.metrics.linger),
+        ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
+        ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
+    ]
+    .into_iter()
+    .filter_map(|(path, differs)| differs.then_some(path))
+    .collect()
+}

@@ -1,0 +1,182 @@
+//! Raw table → [`Config`]: every bound and every rule between keys stands here.
+
+use std::time::Duration;
+
+use super::key::{KEYS, Support};
+use super::problem::{Problem, Problems, Warning};
+use super::raw::{Entry, Table, Value};
+use super::resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics};
+use super::take::Taker;
+use crate::units::Bytes;
+
+/// The longest path of a Unix socket: `sun_path` without its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+/// The longest path of anything else, with room for names below it.
+const MAX_PATH: usize = 3072;
+/// Readers of a ledger whose acknowledgements are kept.
+const MAX_READERS: usize = 16;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+/// 365.25 days, as humantime has it.
+const YEAR: Duration = Duration::from_secs(31_557_600);
+
+/// Resolves the table; `problems` are those found while reading it.
+pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, Vec<Warning>), Problems> {
+    let mut taker = Taker { table, problems };
+    let warnings = unsupported(&mut taker);
+    let default = Config::default();
+    let sample_interval = taker.duration("sample_interval", default.sample_interval, 100 * MILLISECOND, MINUTE);
+    let history = history(&mut taker, sample_interval, &default.history);
+    let config = Config {
+        listen: taker.listen("listen", default.listen),
+        socket: taker.path("socket", &default.socket, MAX_SOCKET_PATH),
+        data_dir: taker.path("data_dir", &default.data_dir, MAX_PATH),
+        sample_interval,
+        log: log(&mut taker, &default.log),
+        bpf: bpf(&mut taker, &default.bpf),
+        discovery: Discovery {
+            scan_interval: taker.duration("discovery.scan_interval", default.discovery.scan_interval, SECOND, HOUR),
+        },
+        history,
+        ledger: ledger(&mut taker, &default.ledger),
+        metrics: metrics(&mut taker, &default.metrics),
+    };
+    between_keys(&mut taker, &config);
+    if taker.problems.is_empty() {
+        Ok((config, warnings))
+    } else {
+        Err(Problems::new(taker.problems, warnings))
+    }
+}
+
+fn log(taker: &mut Taker, default: &Log) -> Log {
+    let levels = [
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+    Log {
+        format: taker.word(
+            "log.format",
+            default.format,
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+        level: taker.word("log.level", default.level, &levels.map(|level| (level.as_str(), level))),
+    }
+}
+
+fn bpf(taker: &mut Taker, default: &Bpf) -> Bpf {
+    Bpf {
+        enabled: taker.word(
+            "bpf.enabled",
+            default.enabled,
+            &[("auto", BpfMode::Auto), ("off", BpfMode::Off)],
+        ),
+        pin_dir: taker.path("bpf.pin_dir", &default.pin_dir, MAX_PATH),
+        max_threads: taker.number("bpf.max_threads", default.max_threads, 64, 1 << 20),
+        max_vms: taker.number("bpf.max_vms", default.max_vms, 1, 1 << 16),
+    }
+}
+
+fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> History {
+    let interval = taker.duration("history.interval", default.interval, SECOND, HOUR);
+    History {
+        // Slow sampling alone is no contradiction: the default follows it.
+        interval: if taker.is_set("history.interval") {
+            interval
+        } else {
+            interval.max(sample_interval)
+        },
+        samples: taker.number("history.samples", default.samples, 1, 1_000_000),
+        max_memory: taker.size(
+            "history.max_memory",
+            default.max_memory,
+            Bytes::mib(1),
+            Bytes::gib(1024),
+        ),
+        keep_stopped: taker.duration("history.keep_stopped", default.keep_stopped, Duration::ZERO, 30 * DAY),
+    }
+}
+
+fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
+    // A heartbeat's id is its slot's Unix second, hence the least of one second.
+    let retain = taker.duration("ledger.retain", YEAR, HOUR, 100 * YEAR);
+    Ledger {
+        heartbeat: taker.duration("ledger.heartbeat", default.heartbeat, SECOND, HOUR),
+        max_file: taker.size("ledger.max_file", default.max_file, Bytes::kib(64), Bytes::gib(16)),
+        retain: taker.is_set("ledger.retain").then_some(retain),
+        readers: taker.names("ledger.readers", MAX_READERS),
+    }
+}
+
+fn metrics(taker: &mut Taker, default: &Metrics) -> Metrics {
+    Metrics {
+        linger: taker.duration("metrics.linger", default.linger, Duration::ZERO, DAY),
+        histograms: taker.flag("metrics.histograms", default.histograms),
+        per_vcpu: taker.flag("metrics.per_vcpu", default.per_vcpu),
+    }
+}
+
+/// Rules that need more than one key; one that is wrong by itself is not compared.
+fn between_keys(taker: &mut Taker, config: &Config) {
+    let sample = config.sample_interval;
+    for (key, interval) in [
+        ("history.interval", config.history.interval),
+        ("ledger.heartbeat", config.ledger.heartbeat),
+    ] {
+        if interval < sample && taker.sound(&[key, "sample_interval"]) {
+            let sample = humantime::format_duration(sample);
+            taker.conflict(key, format!("must not be shorter than sample_interval ({sample})"));
+        }
+    }
+    let (vms, threads) = (config.bpf.max_vms, config.bpf.max_threads);
+    if vms > threads && taker.sound(&["bpf.max_vms", "bpf.max_threads"]) {
+        let culprit = if taker.is_set("bpf.max_vms") {
+            "bpf.max_vms"
+        } else {
+            "bpf.max_threads"
+        };
+        taker.conflict(
+            culprit,
+            format!("bpf.max_vms ({vms}) must not exceed bpf.max_threads ({threads})"),
+        );
+    }
+}
+
+/// Keys whose feature this version does not have: refused as problems, or returned as warnings.
+fn unsupported(taker: &mut Taker) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for key in KEYS {
+        let Some(Entry { value, origin }) = taker.table.entries.get(key.path) else {
+            continue;
+        };
+        let said = |text: &str| Problem {
+            key: Some(key.path.to_owned()),
+            value: Some(value.shown()),
+            origin: origin.clone(),
+            text: text.to_owned(),
+        };
+        match key.support {
+            Support::Built => {}
+            _ if asks_for_nothing(value) => {}
+            Support::Ignored => warnings.push(said("not supported by this version; it has no effect")),
+            Support::Refused => taker.problems.push(said("not supported by this version; remove it")),
+        }
+    }
+    warnings
+}
+
+/// `false` and `[]` ask for a feature to be off, which it is.
+fn asks_for_nothing(value: &Value) -> bool {
+    match value {
+        Value::Bool(flag) => !flag,
+        Value::List(items) => items.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,187 @@
+//! The configuration in the types it is used in. Its defaults are the contract's.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units::Bytes;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where HTTP is served over TCP; `None` serves the Unix socket only.
+    pub listen: Option<SocketAddr>,
+    /// The Unix socket that the commands talk to.
+    pub socket: PathBuf,
+    /// Where the ledger is kept.
+    pub data_dir: PathBuf,
+    /// How often readings are taken.
+    pub sample_interval: Duration,
+    /// The agent's own log.
+    pub log: Log,
+    /// The kernel programs.
+    pub bpf: Bpf,
+    /// How VMs are found that no event told of.
+    pub discovery: Discovery,
+    /// The in-memory time series.
+    pub history: History,
+    /// The metering ledger.
+    pub ledger: Ledger,
+    /// The Prometheus metrics.
+    pub metrics: Metrics,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// The least severe level that is written.
+    pub level: LogLevel,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Somebody must act.
+    Error,
+    /// Somebody should look.
+    Warn,
+    /// What an operator wants to read afterwards.
+    Info,
+    /// For developers.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the configuration, which is a filter directive of `tracing` too.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// `[bpf]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bpf {
+    /// Whether kernel programs are loaded.
+    pub enabled: BpfMode,
+    /// Where their maps and links are pinned, on a bpffs.
+    pub pin_dir: PathBuf,
+    /// Threads of VMs that the maps have room for.
+    pub max_threads: u32,
+    /// VMs that the maps have room for.
+    pub max_vms: u32,
+}
+
+/// `bpf.enabled`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BpfMode {
+    /// Load what this kernel takes; fall back to `/proc` reading by reading.
+    Auto,
+    /// Load nothing; `/proc` alone.
+    Off,
+}
+
+/// `[discovery]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// How often all processes are looked through.
+    pub scan_interval: Duration,
+}
+
+/// `[history]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Distance of two samples.
+    pub interval: Duration,
+    /// Samples kept a VM.
+    pub samples: u32,
+    /// Memory for all of them.
+    pub max_memory: Bytes,
+    /// How long a stopped VM's samples are kept.
+    pub keep_stopped: Duration,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Distance of two usage lines of a VM.
+    pub heartbeat: Duration,
+    /// The size a file is rotated at.
+    pub max_file: Bytes,
+    /// How long rotated files are kept; `None` keeps them for ever.
+    pub retain: Option<Duration>,
+    /// Readers whose acknowledgement retention waits for.
+    pub readers: Vec<String>,
+}
+
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// How long a stopped VM is still shown.
+    pub linger: Duration,
+    /// Whether each VM has histograms.
+    pub histograms: bool,
+    /// Whether each vCPU has its own series.
+    pub per_vcpu: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9973)),
+            socket: PathBuf::from("/run/kvmeter/kvmeter.sock"),
+            data_dir: PathBuf::from("/var/lib/kvmeter"),
+            sample_interval: seconds(1),
+            log: Log {
+                format: LogFormat::Text,
+                level: LogLevel::Info,
+            },
+            bpf: Bpf {
+                enabled: BpfMode::Auto,
+                pin_dir: PathBuf::from("/sys/fs/bpf/kvmeter"),
+                max_threads: 32_768,
+                max_vms: 4096,
+            },
+            discovery: Discovery {
+                scan_interval: seconds(60),
+            },
+            history: History {
+                interval: seconds(10),
+                samples: 60_480,
+                max_memory: Bytes::mib(256),
+                keep_stopped: seconds(3600),
+            },
+            ledger: Ledger {
+                heartbeat: seconds(60),
+                max_file: Bytes::mib(64),
+                retain: None,
+                readers: Vec::new(),
+            },
+            metrics: Metrics {
+                linger: seconds(120),
+                histograms: false,
+                per_vcpu: false,
+            },
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! KVM's uevents, and the search for VMs that no hook has told of: a vCPU that never leaves the guest on a back end
+//! without `kvm_entry`, an event that was lost.
+
+use super::{Engine, Pending};
+use crate::{
+    clock::Instant2,
+    host::{
+        UeventOutcome,
+        uevent::{KvmChange, KvmUevent},
+    },
+    units::Tid,
+};
+
+/// VM objects waited for at once; beyond that the next full scan finds them.
+const MAX_PENDING: usize = 4_096;
+/// How long a lost uevent may stay without a full scan.
+const SOON_NS: u64 = 1_000_000_000;
+
+impl Engine {
+    /// Takes all uevents that wait.
+    pub(super) fn take_uevents(&mut self, at: Instant2) {
+        let mut events = Vec::new();
+        let mut overflow = 0;
+        if let Some(socket) = &self.uevents {
+            loop {
+                match socket.recv() {
+                    Ok(UeventOutcome::Event(event)) => events.push(event),
+                    Ok(UeventOutcome::Overflow) => overflow += 1,
+                    Ok(UeventOutcome::Busy) => {}
+                    Ok(UeventOutcome::Empty) | Err(_) => break,
+                }
+            }
+        }
+        if overflow > 0 {
+            self.scan_soon(at);
+        }
+        for event in events {
+            self.take_uevent(&event, at);
+        }
+    }
+
+    fn scan_soon(&mut self, at: Instant2) {
+        self.next_scan_ns = self.next_scan_ns.min(at.boot_ns + SOON_NS);
+    }
+
+    fn take_uevent(&mut self, event: &KvmUevent, at: Instant2) {
+        self.host.kvm.created = Some(event.created_total);
+        self.host.kvm.count = Some(event.count);
+        match event.change {
+            KvmChange::Create => {
+                // A hole in CREATED proves that creations were missed.
+                let expected = self.last_created.map_or(event.created_total, |last| last + 1);
+                if event.created_total > expected {
+                    self.count_loss("uevent", event.created_total - expected);
+                    self.scan_soon(at);
+                }
+                self.last_created = Some(event.created_total);
+                self.await_run(event.pid, at);
+            }
+            KvmChange::Destroy => self.destroyed(event.pid),
+        }
+    }
+
+    /// The event names the creating thread; its process is known while it lives.
+    fn await_run(&mut self, pid: u32, at: Instant2) {
+        if self.pending.len() < MAX_PENDING {
+            let tgid = self.procfs.tgid_of(Tid(pid)).map_or(pid, |tgid| tgid.get());
+            self.pending.insert(pid, Pending { tgid, since_ns: at.boot_ns });
+        }
+    }
+
+    /// A VM object is gone. If its process never ran a guest, it was no VM.
+    fn destroyed(&mut self, pid: u32) {
+        let tgid = self.pending.remove(&pid).map_or(pid, |pending| pending.tgid);
+        if self.registry.of_tgid(tgid).is_none() && !self.ran.contains_key(&tgid) {
+            self.host.unrun_vms += 1;
+        }
+    }
+
+    /// Once a sample: looks whether a pending VM runs by now; at every reconcile: scans everything.
+    pub(super) fn search(&mut self, at: Instant2) {
+        let waiting: Vec<u32> = self.pending.values().map(|pending| pending.tgid).collect();
+        let mut running: Vec<u32> = waiting
+            .into_iter()
+            .filter(|tgid| self.registry.of_tgid(*tgid).is_none() && self.has_run(*tgid))
+            .collect();
+        if self.kernel.is_none() {
+            // Without hooks a VM with vCPUs counts as one as soon as it is found.
+            running.extend(self.holders());
+        }
+        running.sort_unstable();
+        running.dedup();
+        self.adopt(&running, at);
+        self.pending.retain(|_, p| at.boot_ns.saturating_sub(p.since_ns) < 10 * self.settings.scan_ns);
+        if at.boot_ns >= self.next_scan_ns {
+            self.reconcile(at);
+            self.next_scan_ns = at.boot_ns.saturating_add(self.settings.scan_ns);
+        }
+    }
+
+    fn holders(&self) -> Vec<u32> {
+        let unknown = self.pending.values().map(|p| p.tgid).filter(|tgid| self.registry.of_tgid(*tgid).is_none());
+        unknown.filter(|tgid| self.procfs.kvm_fds(crate::units::Tgid(*tgid)).is_ok_and(|fds| fds.is_vm())).collect()
+    }
+
+    /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
+    fn reconcile(&mut self, at: Instant2) {
+        let found = self.scan();
+        let missed: Vec<u32> = found
+            .into_iter()
+            .map(|(tgid, _)| tgid)
+            // With hooks at work, holding vCPUs is not yet running them.
+            .filter(|tgid| self.kernel.is_none() || self.has_run(*tgid))
+            .collect();
+        self.adopt(&missed, at);
+        if let Some(kernel) = &mut self.kernel {
+            let walked = kernel.walk();
+            let orphans = kernel.collect_orphans();
+            if let Err(error) = walked {
+                tracing::warn!(%error, "the kernel's task walk failed");
+                self.count_error("walk", 1);
+            }
+            if orphans > 0 {
+                tracing::debug!(orphans, "thread slots without a thread were returned");
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Births and deaths: a newcomer gets its identity, its vm_id and its start line; an end gets its verdict and its stop.
+
+use super::Engine;
+use crate::{
+    account::{CpuUsage, snapshot::VmEnd, snapshot::VmFixed},
+    bpf::{Exit, VmReading},
+    clock::Instant2,
+    ledger::TimeQuality,
+    lifecycle::{Verdict, draft::About, reason::start_reason, verdict},
+    units::Tgid,
+    vm::{
+        Line, Origin, Vm,
+        identity::{self, Argv, Identity, identify},
+    },
+};
+
+/// How long after its exit hook a process's last threads are waited for; they need microseconds.
+const GRACE_NS: u64 = 2_000_000_000;
+
+/// What is known of a VM before it is one of ours.
+pub(super) struct Found {
+    pub(super) tgid: u32,
+    /// The start that goes into the incarnation.
+    pub(super) start_ns: u64,
+    /// Whether that is the start itself, or its clock tick's first nanosecond.
+    pub(super) exact: bool,
+    pub(super) vcpus: u32,
+    pub(super) identity: Identity,
+    pub(super) argv: Argv,
+    pub(super) adopted: bool,
+    pub(super) observed_since_ns: u64,
+    pub(super) first_run_ns: Option<u64>,
+    pub(super) origin: Origin,
+}
+
+impl Engine {
+    /// What lines about this VM have in common.
+    pub(super) fn about<'a>(&'a self, vm: &'a Vm) -> About<'a> {
+        About {
+            fixed: &vm.fixed,
+            boot_id: &self.boot_id,
+            observed_since_ns: vm.observed_since_ns,
+            observed_before_ns: vm.observed_before_ns,
+            cpu: vm.cpu,
+        }
+    }
+
+    /// A slot nobody knows yet: a VM has begun, or has lived and died since the last turn.
+    pub(super) fn newcomer(&mut self, reading: &VmReading, at: Instant2) {
+        let tgid = reading.tgid;
+        if let Some(old) = self.registry.of_tgid(tgid) {
+            // The same process, so far read from /proc (it got no slot then): from now on the kernel counts it. An
+            // older life under this process id must get its stop first; the next turn comes back to this one.
+            if self.starts_alike(old, reading.start_ns) {
+                self.take_over(reading);
+            }
+            return;
+        }
+        let found = self.found_by_kernel(reading);
+        if !self.begin(found, at) {
+            return;
+        }
+        self.slots.insert(reading.slot, tgid);
+        if let (Some(run), true) = (reading.first_run_ns, self.registry.of_tgid(tgid).is_some_and(|v| !v.fixed.adopted)) {
+            self.host.boot.observe(run.saturating_sub(reading.start_ns) as f64 / 1e9);
+        }
+        if let Some(vm) = self.registry.of_tgid_mut(tgid) {
+            vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+            vm.userspace_exits = Some(reading.userspace_exits);
+        }
+        self.ran.insert(tgid, at.boot_ns);
+        if let Some(exit) = reading.exit {
+            self.maybe_end(reading, exit, at);
+        }
+    }
+
+    fn starts_alike(&self, vm: &Vm, start_ns: u64) -> bool {
+        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
+        vm.start_tick(tick_ns) == start_ns / tick_ns
+    }
+
+    fn take_over(&mut self, reading: &VmReading) {
+        self.slots.insert(reading.slot, reading.tgid);
+        if let Some(vm) = self.registry.of_tgid_mut(reading.tgid) {
+            vm.origin = Origin::Slot(reading.slot);
+            vm.source = vm.origin.as_str();
+        }
+    }
+
+    fn found_by_kernel(&self, reading: &VmReading) -> Found {
+        let tgid = Tgid(reading.tgid);
+        let (raw, truncated) = self.kernel.as_ref().map_or_else(Default::default, |k| k.args(reading.slot));
+        let from_proc = (raw.is_empty() || truncated).then(|| self.procfs.cmdline(tgid).ok()).flatten();
+        let argv = match from_proc {
+            Some(line) if !line.raw.is_empty() => Argv::parse(&line.raw, line.truncated),
+            _ => Argv::parse(&raw, truncated),
+        };
+        let comm: Vec<u8> = reading.comm.iter().copied().take_while(|b| *b != 0).collect();
+        let exe = self.procfs.exe_name(tgid).ok();
+        let identity = identify(&argv, &comm, exe.as_deref());
+        let held = self.procfs.kvm_fds(tgid).map_or(0, |fds| fds.vcpus);
+        Found {
+            tgid: reading.tgid,
+            start_ns: reading.start_ns,
+            exact: true,
+            vcpus: held.max(reading.vcpus),
+            identity,
+            argv,
+            // Older than our hooks: found running, not seen starting.
+            adopted: reading.start_ns < self.attached_ns,
+            observed_since_ns: reading.seen_ns,
+            first_run_ns: reading.first_run_ns,
+            origin: Origin::Slot(reading.slot),
+        }
+    }
+
+    /// Makes a found VM one of ours, with its start line. False when an older life with its vm_id has ended but is not
+    /// settled yet: its stop must come first, so the next turn tries again.
+    pub(super) fn begin(&mut self, found: Found, at: Instant2) -> bool {
+        let incarnation = identity::incarnation(&self.boot_id, Tgid(found.tgid), found.start_ns);
+        let mut vm_id = identity::vm_id(&found.identity, Tgid(found.tgid), &incarnation);
+        if self.registry.is_taken(&vm_id) {
+            if self.is_ending(&vm_id) {
+                return false;
+            }
+            self.host.vm_id_conflicts += 1;
+            vm_id = identity::fallback_vm_id(&found.identity.vmm, Tgid(found.tgid), &incarnation);
+        }
+        let (start_ns, quality) = self.start_instant(&found, at);
+        let identity = found.identity;
+        let fixed = VmFixed {
+            vm_id,
+            incarnation,
+            name: identity.name.or(identity.vmm_id).unwrap_or_default(),
+            uuid: identity.uuid.unwrap_or_default(),
+            hypervisor: identity.hypervisor.as_str().to_owned(),
+            vmm: identity.vmm,
+            tgid: found.tgid,
+            vcpus: if found.vcpus > 0 { found.vcpus } else { identity.vcpus.unwrap_or(0) },
+            mem_bytes: identity.mem_bytes.unwrap_or(0),
+            cgroup: String::new(),
+            start_ns,
+            started_at: at.unix_of(start_ns),
+            adopted: found.adopted,
+        };
+        let reason = if found.adopted { None } else { start_reason(identity.hypervisor, &found.argv) };
+        let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
+        vm.first_run_ns = found.first_run_ns;
+        let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
+        let draft = self.about(&vm).start(first_run_at, reason, quality);
+        self.out.push(draft);
+        vm.start_line = Line::Queued;
+        if !found.adopted {
+            let key = (vm.fixed.hypervisor.clone(), reason.map_or("unknown", |r| r.as_str()).to_owned());
+            *self.host.starts.entry(key).or_default() += 1;
+        }
+        tracing::info!(vm_id = %vm.fixed.vm_id, tgid = vm.fixed.tgid, adopted = vm.fixed.adopted, "VM found");
+        self.pending.retain(|_, p| p.tgid != found.tgid);
+        self.registry.insert(vm);
+        true
+    }
+
+    /// The start as its line tells it: exact, or the later end of its clock tick, which bills less.
+    fn start_instant(&self, found: &Found, at: Instant2) -> (u64, TimeQuality) {
+        if found.exact {
+            return (found.start_ns, TimeQuality::Exact);
+        }
+        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
+        let end = found.start_ns.saturating_add(tick_ns - 1).min(at.boot_ns);
+        let (not_before, not_after) = (at.unix_of(found.start_ns), at.unix_of(end));
+        (end, TimeQuality::Bounded { not_before, not_after })
+    }
+
+    fn is_ending(&self, vm_id: &str) -> bool {
+        self.registry.live().any(|vm| vm.fixed.vm_id == vm_id && !self.is_same_process(vm.fixed.tgid))
+    }
+
+    /// Ends a VM whose process has passed its exit hook, once its last threads were switched out, or cannot be any
+    /// more.
+    pub(super) fn maybe_end(&mut self, reading: &VmReading, exit: Exit, at: Instant2) {
+        let late = at.boot_ns.saturating_sub(exit.at_ns) > GRACE_NS;
+        if (reading.threads > 0 || !reading.consistent) && !late {
+            return;
+        }
+        if reading.threads > 0 {
+            self.count_loss("last_slice", u64::from(reading.threads));
+        }
+        let verdict = verdict(Some(exit.code), reading.last_exit);
+        let stopped_at = at.unix_of(exit.at_ns);
+        self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, &verdict);
+        self.slots.remove(&reading.slot);
+        if let Some(kernel) = &mut self.kernel {
+            kernel.release(reading.slot);
+        }
+    }
+
+    /// Ends a VM whose end nobody saw: some time between its last sign of life and now, told as the former.
+    pub(super) fn end_unseen(&mut self, tgid: u32, at: Instant2) {
+        let Some(vm) = self.registry.of_tgid(tgid) else { return };
+        let alive_ns = vm.alive_ns;
+        let (not_before, not_after) = (at.unix_of(alive_ns), at.unix_ns);
+        let quality = TimeQuality::Bounded { not_before, not_after };
+        self.end(tgid, alive_ns, not_before, quality, &verdict(None, None));
+    }
+
+    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
+        let Some(vm) = self.registry.of_tgid(tgid) else { return };
+        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
+        self.out.push(draft);
+        let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");
+        vm.origin = Origin::Final;
+        vm.stop_line = Line::Queued;
+        let label = if reason.is_empty() { "unknown".to_owned() } else { reason.clone() };
+        let key = (vm.fixed.hypervisor.clone(), label);
+        vm.end = Some(VmEnd { stopped_at, stop_ns, reason, cause: verdict.cause.to_owned() });
+        *self.host.stops.entry(key).or_default() += 1;
+        self.registry.retire(tgid);
+    }
+}

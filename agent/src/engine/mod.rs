@@ -1,0 +1,189 @@
+//! The loop that owns kernel programs, registry and time: wakes, reads, decides, publishes.
+//!
+//! One thread. It waits on the kernel's wake-ups, KVM uevents, the ledger's commits and its own clock; it never waits
+//! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
+
+mod discover;
+mod life;
+mod publish;
+mod resume;
+mod run;
+mod scan;
+mod tick;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
+
+use nix::sys::eventfd::EventFd;
+use tokio::sync::watch;
+
+use crate::{
+    account::{Host, Snapshot, snapshot::Histogram},
+    bpf::Kernel,
+    clock::Instant2,
+    host::{HostFacts, ProcFs, UeventSocket},
+    ledger::{Draft, WriterHandle},
+    vm::Registry,
+};
+
+pub use run::EngineError;
+
+/// What can change while it runs; all lengths in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Between two samples.
+    pub sample_ns: u64,
+    /// Between two points of a VM's history.
+    pub history_ns: u64,
+    /// Between two heartbeats in the ledger.
+    pub heartbeat_ns: u64,
+    /// How long a stopped VM is shown.
+    pub linger_ns: u64,
+    /// Between two full scans of `/proc`.
+    pub scan_ns: u64,
+}
+
+/// What the engine is told while it runs.
+pub enum Control {
+    /// New settings.
+    Settings(Settings),
+    /// End in order.
+    Stop,
+}
+
+/// How others reach the engine.
+#[derive(Clone)]
+pub struct Remote {
+    sender: mpsc::Sender<Control>,
+    waker: Arc<EventFd>,
+}
+
+impl Remote {
+    /// Tells the engine something; false when it has ended.
+    #[must_use]
+    pub fn tell(&self, control: Control) -> bool {
+        let told = self.sender.send(control).is_ok();
+        told && self.waker.write(1).is_ok()
+    }
+}
+
+/// A VM object KVM told of that is not known to run yet.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    tgid: u32,
+    since_ns: u64,
+}
+
+/// Everything the loop owns.
+pub struct Engine {
+    root: PathBuf,
+    procfs: ProcFs,
+    facts: HostFacts,
+    boot_id: String,
+    settings: Settings,
+    kernel: Option<Kernel>,
+    uevents: Option<UeventSocket>,
+    ledger: WriterHandle,
+    registry: Registry,
+    /// Kernel slots by number, to the process they belong to.
+    slots: HashMap<u32, u32>,
+    /// Processes that ran a guest lately, with the instant: so that their destroyed KVM VMs are not called unrun.
+    ran: BTreeMap<u32, u64>,
+    pending: HashMap<u32, Pending>,
+    last_created: Option<u64>,
+    host: Host,
+    out: Vec<Draft>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    serial: u64,
+    control: mpsc::Receiver<Control>,
+    waker: Arc<EventFd>,
+    next_tick_ns: u64,
+    next_scan_ns: u64,
+    next_heartbeat_s: u64,
+    clock_offset_ns: i128,
+    /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
+    attached_ns: u64,
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    /// `/`, or a test's own tree.
+    pub root: PathBuf,
+    /// Facts about the host.
+    pub facts: HostFacts,
+    /// This boot.
+    pub boot_id: String,
+    /// What can change later.
+    pub settings: Settings,
+    /// The kernel programs, where they run.
+    pub kernel: Option<Kernel>,
+    /// KVM's uevents, where the socket opens.
+    pub uevents: Option<UeventSocket>,
+    /// The ledger's writer.
+    pub ledger: WriterHandle,
+    /// Woken by commits.
+    pub waker: Arc<EventFd>,
+}
+
+/// Bounds of `kvmeter_sample_duration_seconds`.
+const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
+/// Bounds of `kvmeter_vm_boot_seconds`.
+const BOOT_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+impl Engine {
+    /// Puts the parts together; nothing is read yet.
+    #[must_use]
+    pub fn new(parts: Parts, now: Instant2) -> (Self, Remote, watch::Receiver<Arc<Snapshot>>) {
+        let (sender, control) = mpsc::channel();
+        let host = Host {
+            sample_durations: Histogram::new(&SAMPLE_BOUNDS),
+            boot: Histogram::new(&BOOT_BOUNDS),
+            ..Host::default()
+        };
+        let empty = Snapshot { taken: now, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
+        let (snapshots, receiver) = watch::channel(Arc::new(empty));
+        let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
+        let engine = Self {
+            procfs: ProcFs::new(&parts.root),
+            root: parts.root,
+            facts: parts.facts,
+            boot_id: parts.boot_id,
+            settings: parts.settings,
+            kernel: parts.kernel,
+            uevents: parts.uevents,
+            ledger: parts.ledger,
+            registry: Registry::default(),
+            slots: HashMap::new(),
+            ran: BTreeMap::new(),
+            pending: HashMap::new(),
+            last_created: None,
+            host,
+            out: Vec::new(),
+            snapshots,
+            serial: 0,
+            control,
+            waker: parts.waker,
+            next_tick_ns: 0,
+            next_scan_ns: 0,
+            next_heartbeat_s: 0,
+            clock_offset_ns: now.offset_ns(),
+            attached_ns: now.boot_ns,
+        };
+        (engine, remote, receiver)
+    }
+
+    fn count_error(&mut self, source: &'static str, by: u64) {
+        if by > 0 {
+            *self.host.sample_errors.entry(source).or_default() += by;
+        }
+    }
+
+    fn count_loss(&mut self, stage: &'static str, by: u64) {
+        if by > 0 {
+            *self.host.losses.entry(stage).or_default() += by;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Handing over: the turn's lines to the ledger, the state to the views.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::{
+    account::{Snapshot, VmView},
+    clock::Instant2,
+    ledger::Ticket,
+    vm::Vm,
+};
+
+impl Engine {
+    /// Gives the turn's lines to the ledger, all at once. A full spool hands them back; they are offered again.
+    pub(super) fn submit(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        match self.ledger.submit(std::mem::take(&mut self.out)) {
+            Ok(ticket) => {
+                for vm in self.registry.live_mut() {
+                    vm.start_line.given(ticket);
+                }
+                for vm in self.registry.stopped_mut() {
+                    vm.start_line.given(ticket);
+                    vm.stop_line.given(ticket);
+                }
+            }
+            Err(refused) => {
+                tracing::error!(lines = refused.drafts.len(), why = ?refused.why, "the ledger takes no lines; they are kept");
+                self.out = refused.drafts;
+            }
+        }
+    }
+
+    /// Publishes the state as it is now.
+    pub(super) fn publish(&mut self, at: Instant2) {
+        self.serial += 1;
+        if let Some(kernel) = &self.kernel {
+            for (stage, count) in kernel.losses() {
+                self.host.losses.insert(stage, count);
+            }
+        }
+        self.host.linger_dropped = self.registry.dropped();
+        let durable = self.ledger.durable();
+        let degraded = self.ledger.is_degraded();
+        let vms = self.registry.live().chain(self.registry.stopped()).filter_map(|vm| view(vm, durable, degraded)).collect();
+        let snapshot = Snapshot { taken: at, serial: self.serial, vms, host: Arc::new(self.host.clone()) };
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+}
+
+/// A VM as the views may show it: not before its start line is durable, and not stopped before its stop line is. While
+/// the ledger cannot be written the numbers are shown all the same; health says what is wrong.
+fn view(vm: &Vm, durable: Ticket, degraded: bool) -> Option<VmView> {
+    if !degraded && !vm.start_line.is_durable(durable) {
+        return None;
+    }
+    let end = vm.end.clone().filter(|_| degraded || vm.stop_line.is_durable(durable));
+    Some(VmView {
+        fixed: Arc::clone(&vm.fixed),
+        end,
+        cpu: vm.cpu,
+        source: vm.source,
+        userspace_exits: vm.userspace_exits,
+        first_run_ns: vm.first_run_ns,
+        latest: vm.ring.latest().cloned(),
+        samples: vm.ring.len(),
+    })
+}

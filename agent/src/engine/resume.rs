@@ -1,0 +1,115 @@
+//! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
+
+use super::{Engine, scan};
+use crate::{
+    account::{CpuUsage, Told, snapshot::VmFixed},
+    clock::Instant2,
+    ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
+    sample::ProcCpu,
+    units::Tgid,
+    vm::{Origin, Vm},
+};
+
+impl Engine {
+    /// Finds what runs, goes on with what an earlier agent opened, closes what has ended meanwhile, opens the rest.
+    pub(super) fn first_scan(&mut self, open: Vec<OpenInterval>, now: Instant2) {
+        let mut running: Vec<u32> = self.scan().into_iter().map(|(tgid, _)| tgid).collect();
+        let (alive, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|interval| self.goes_on(interval));
+        running.extend(alive.iter().filter_map(tgid_of));
+        running.sort_unstable();
+        running.dedup();
+        for interval in ended {
+            let draft = self.close(interval, now);
+            self.out.push(draft);
+        }
+        if let Some(kernel) = &mut self.kernel
+            && let Err(error) = kernel.adopt(&running)
+        {
+            tracing::warn!(%error, "the kernel's task walk failed; running VMs are read from /proc");
+            self.count_error("walk", 1);
+        }
+        self.resume(alive, now);
+        self.adopt(&running, now);
+        self.next_scan_ns = now.boot_ns.saturating_add(self.settings.scan_ns);
+    }
+
+    /// Whether the process of an open interval is still the same one: boot, process id and clock tick of the start.
+    fn goes_on(&self, interval: &OpenInterval) -> bool {
+        let tick_ns = self.facts.tick_ns().unwrap_or(scan::TICK_NS);
+        interval.boot_id == self.boot_id
+            && tgid_of(interval)
+                .and_then(|tgid| self.process_of(tgid))
+                .is_some_and(|(start_ns, alive)| alive && start_ns / tick_ns == interval.started_mono_ns / tick_ns)
+    }
+
+    fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {
+        let readings = self.kernel.as_mut().map(crate::bpf::Kernel::read).unwrap_or_default();
+        for interval in alive {
+            let Some(tgid) = tgid_of(&interval) else { continue };
+            let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());
+            let origin = reading.map_or_else(|| Origin::Proc(ProcCpu::new(Tgid(tgid))), |r| Origin::Slot(r.slot));
+            let observed_since = reading.map_or(now.boot_ns, |r| r.seen_ns);
+            let mut vm = Vm::new(fixed(&interval, tgid), origin, observed_since, now.boot_ns);
+            vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
+            vm.told = interval.usage.as_ref().map(|usage| Told {
+                vcpu_ns: usage.cpu_vcpu_ns.unwrap_or(0),
+                vmm_ns: usage.cpu_vmm_ns.unwrap_or(0),
+                run_delay_ns: usage.run_delay_ns.unwrap_or(0),
+            });
+            if let Some(reading) = reading {
+                vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+                self.slots.insert(reading.slot, tgid);
+            }
+            tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
+            self.registry.insert(vm);
+        }
+    }
+
+    /// The stop of a VM that ended while no agent ran: told as its last evidence of life, never as now.
+    fn close(&self, interval: OpenInterval, now: Instant2) -> Draft {
+        let other_boot = interval.boot_id != self.boot_id;
+        let subject = Subject::Incarnation(interval.incarnation);
+        let (at, mono) = (interval.last_evidence_at, interval.last_evidence_mono_ns);
+        let mut draft = Draft::new(Kind::VmComputeStop, subject, &interval.boot_id, at, mono);
+        draft.vm_id = interval.vm_id;
+        draft.hypervisor = interval.hypervisor;
+        draft.shape = interval.shape;
+        draft.name = interval.name;
+        draft.uuid = interval.uuid;
+        draft.tenant = interval.tenant;
+        draft.labels = interval.labels;
+        draft.usage = interval.usage;
+        draft.coverage = interval.coverage;
+        draft.time_quality = TimeQuality::Bounded { not_before: at, not_after: now.unix_ns.max(at) };
+        if other_boot {
+            draft.cause = "host-reboot".to_owned();
+            draft.reason = Some(Reason::StopCrash);
+        } else {
+            draft.cause = "unknown".to_owned();
+        }
+        draft
+    }
+}
+
+/// The process id inside `<boot>-<tgid>-<start_ns>`.
+fn tgid_of(interval: &OpenInterval) -> Option<u32> {
+    interval.incarnation.split('-').nth(1)?.parse().ok()
+}
+
+fn fixed(interval: &OpenInterval, tgid: u32) -> VmFixed {
+    VmFixed {
+        vm_id: interval.vm_id.clone(),
+        incarnation: interval.incarnation.clone(),
+        name: interval.name.clone(),
+        uuid: interval.uuid.clone(),
+        hypervisor: interval.hypervisor.clone(),
+        vmm: interval.hypervisor.clone(),
+        tgid,
+        vcpus: interval.shape.cpu,
+        mem_bytes: interval.shape.mem_bytes,
+        cgroup: String::new(),
+        start_ns: interval.started_mono_ns,
+        started_at: interval.started_at,
+        adopted: true,
+    }
+}

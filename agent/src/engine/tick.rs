@@ -1,0 +1,170 @@
+//! One turn: read, settle births and deaths, sample when it is time, hand over to ledger and views.
+
+use std::time::Instant;
+
+use super::Engine;
+use crate::{
+    account::CpuUsage,
+    bpf::VmReading,
+    clock::{self, Instant2},
+    vm::Origin,
+};
+
+/// A step of the wall clock smaller than this is drift that NTP slews away.
+const CLOCK_STEP_NS: i128 = 100_000_000;
+/// How long a process is remembered as one that ran a guest.
+const RAN_NS: u64 = 300_000_000_000;
+
+impl Engine {
+    /// One turn at `now`.
+    pub(super) fn turn(&mut self, now: Instant2) {
+        let began = Instant::now();
+        let due = now.boot_ns >= self.next_tick_ns;
+        self.watch_clock(now);
+        if due {
+            self.refresh();
+        }
+        // The instant of the reading: after the refresh, before the read.
+        let at = clock::now().unwrap_or(now);
+        self.read_kernel(at);
+        self.take_uevents(at);
+        if due {
+            self.sample(at);
+            self.host.sample_durations.observe(began.elapsed().as_secs_f64());
+            // Ticks keep their rhythm; after a pause the rhythm starts anew instead of catching up.
+            self.next_tick_ns = match self.next_tick_ns.saturating_add(self.settings.sample_ns) {
+                next if self.next_tick_ns > 0 && next > at.boot_ns => next,
+                _ => at.boot_ns.saturating_add(self.settings.sample_ns),
+            };
+        }
+        self.submit();
+        self.publish(at);
+    }
+
+    fn watch_clock(&mut self, now: Instant2) {
+        let offset = now.offset_ns();
+        if (offset - self.clock_offset_ns).abs() > CLOCK_STEP_NS {
+            self.host.clock_steps += 1;
+            tracing::warn!(step_ns = %(offset - self.clock_offset_ns), "the wall clock was set");
+            self.next_heartbeat_s = 0;
+        }
+        self.clock_offset_ns = offset;
+    }
+
+    fn refresh(&mut self) {
+        let failed = self.kernel.as_mut().map_or(0, crate::bpf::Kernel::refresh);
+        self.count_error("refresh", failed);
+    }
+
+    /// Takes over what the kernel programs know: ends first, so that an old stop precedes a new start.
+    pub(super) fn read_kernel(&mut self, at: Instant2) {
+        let Some(kernel) = self.kernel.as_mut() else { return };
+        kernel.drain();
+        let readings = kernel.read();
+        let torn = readings.iter().filter(|r| !r.consistent).count();
+        self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
+        let (known, new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));
+        for reading in known {
+            self.take(reading, at);
+        }
+        for reading in new {
+            self.newcomer(reading, at);
+        }
+    }
+
+    /// Takes a known VM's reading; ends it if that is its last.
+    fn take(&mut self, reading: &VmReading, at: Instant2) {
+        let Some(vm) = self.registry.of_tgid_mut(reading.tgid) else { return };
+        if vm.slot() != Some(reading.slot) {
+            return;
+        }
+        vm.alive_ns = at.boot_ns;
+        if reading.consistent && vm.take_cpu(CpuUsage::from_roles(&reading.roles)) {
+            self.count_error("regression", 1);
+        }
+        let Some(vm) = self.registry.of_tgid_mut(reading.tgid) else { return };
+        vm.userspace_exits = Some(reading.userspace_exits);
+        if vm.first_run_ns.is_none() {
+            vm.first_run_ns = reading.first_run_ns;
+        }
+        self.ran.insert(reading.tgid, at.boot_ns);
+        if let Some(exit) = reading.exit {
+            self.maybe_end(reading, exit, at);
+        }
+    }
+
+    /// What happens once an interval.
+    fn sample(&mut self, at: Instant2) {
+        self.sample_proc(at);
+        self.search(at);
+        let text = clock::rfc3339(at.unix_ns);
+        let interval = self.settings.history_ns;
+        for vm in self.registry.live_mut() {
+            vm.ring.offer(at.boot_ns, interval, &text, vm.cpu, vm.fixed.mem_bytes);
+        }
+        self.heartbeat(at);
+        self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
+        let oldest = at.boot_ns.saturating_sub(RAN_NS);
+        self.ran.retain(|_, seen| *seen >= oldest);
+    }
+
+    /// Reads the VMs that only `/proc` tells of; ends those that are gone.
+    fn sample_proc(&mut self, at: Instant2) {
+        let tgids: Vec<u32> = self
+            .registry
+            .live()
+            .filter(|vm| matches!(vm.origin, Origin::Proc(_)))
+            .map(|vm| vm.fixed.tgid)
+            .collect();
+        for tgid in tgids {
+            self.sample_one(tgid, at);
+        }
+    }
+
+    fn sample_one(&mut self, tgid: u32, at: Instant2) {
+        let alive = self.is_same_process(tgid);
+        let (root, procfs) = (self.root.clone(), &self.procfs);
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        if !alive {
+            return self.end_unseen(tgid, at);
+        }
+        let Origin::Proc(threads) = &mut vm.origin else { return };
+        let errors = threads.errors();
+        let cpu = threads.sample(&root, procfs);
+        let failed = threads.errors() - errors;
+        let fell = cpu.is_some_and(|cpu| vm.take_cpu(cpu));
+        vm.alive_ns = at.boot_ns;
+        self.count_error("proc", failed);
+        self.count_error("regression", u64::from(fell));
+    }
+
+    /// Whether the process that was this VM still is: same start tick, and not a zombie.
+    pub(super) fn is_same_process(&self, tgid: u32) -> bool {
+        let Some(vm) = self.registry.of_tgid(tgid) else { return false };
+        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
+        self.process_of(tgid).is_some_and(|(start_ns, alive)| alive && start_ns / tick_ns == vm.start_tick(tick_ns))
+    }
+
+    /// The next heartbeat's Unix second after `unix_ns`.
+    pub(super) fn heartbeat_after(&self, unix_ns: u64) -> u64 {
+        let period = (self.settings.heartbeat_ns / 1_000_000_000).max(1);
+        (unix_ns / 1_000_000_000 / period + 1) * period
+    }
+
+    /// One line a living VM, at multiples of the period on the wall clock.
+    fn heartbeat(&mut self, at: Instant2) {
+        let now_s = at.unix_ns / 1_000_000_000;
+        if self.next_heartbeat_s == 0 {
+            self.next_heartbeat_s = self.heartbeat_after(at.unix_ns);
+        }
+        if now_s < self.next_heartbeat_s {
+            return;
+        }
+        let period = (self.settings.heartbeat_ns / 1_000_000_000).max(1);
+        let slot = now_s / period * period;
+        let lines: Vec<_> =
+            self.registry.live().filter(|vm| vm.cpu.is_some()).map(|vm| self.about(vm).heartbeat(at, slot)).collect();
+        self.out.extend(lines);
+        self.next_heartbeat_s = slot + period;
+    }
+}

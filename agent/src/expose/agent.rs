@@ -1,0 +1,85 @@
+//! The agent's own series and the host's.
+
+use std::collections::BTreeMap;
+
+use prometheus::proto::MetricFamily;
+
+use super::{Status, catalog, family::Family};
+use crate::{
+    account::{Snapshot, VmState},
+    expose::catalog::Metric,
+    ledger::Stats,
+};
+
+fn single(metric: &'static Metric, value: f64) -> MetricFamily {
+    let mut family = Family::new(metric);
+    family.push(&[], value);
+    family.done()
+}
+
+fn by_one<'a>(metric: &'static Metric, counts: impl Iterator<Item = (&'a str, u64)>) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for (label, count) in counts {
+        family.push(&[label], count as f64);
+    }
+    family.done()
+}
+
+fn by_two(metric: &'static Metric, counts: &BTreeMap<(String, String), u64>) -> MetricFamily {
+    let mut family = Family::new(metric);
+    for ((first, second), count) in counts {
+        family.push(&[first, second], *count as f64);
+    }
+    family.done()
+}
+
+/// Families from the snapshot that are not about one VM.
+#[must_use]
+pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let host = &snapshot.host;
+    let count = |state| snapshot.vms.iter().filter(|vm| vm.state() == state).count() as u64;
+    let states = [VmState::Running, VmState::Stopped].map(|state| (state.as_str(), count(state)));
+    let objects = [("uevent", host.kvm.count), ("held", host.kvm.held)];
+    let mut boot = Family::new(&catalog::VM_BOOT);
+    boot.push_histogram(&host.boot);
+    let mut durations = Family::new(&catalog::SAMPLE_DURATION);
+    durations.push_histogram(&host.sample_durations);
+    vec![
+        by_one(&catalog::VMS, states.into_iter()),
+        by_two(&catalog::VM_STARTS, &host.starts),
+        by_two(&catalog::VM_STOPS, &host.stops),
+        by_one(&catalog::EVENTS_LOST, host.losses.iter().map(|(stage, count)| (*stage, *count))),
+        by_one(&catalog::SAMPLE_ERRORS, host.sample_errors.iter().map(|(source, count)| (*source, *count))),
+        by_one(&catalog::KVM_VMS, objects.into_iter().filter_map(|(source, count)| Some((source, count?)))),
+        single(&catalog::VM_ID_CONFLICTS, host.vm_id_conflicts as f64),
+        single(&catalog::UNRUN_VMS, host.unrun_vms as f64),
+        single(&catalog::VMS_UNSHOWN, host.linger_dropped as f64),
+        single(&catalog::CLOCK_STEPS, host.clock_steps as f64),
+        boot.done(),
+        durations.done(),
+    ]
+}
+
+/// Families about this agent: what it was built from, what it can measure, its ledger.
+#[must_use]
+pub fn own(status: &Status, stats: &Stats, free_bytes: Option<u64>) -> Vec<MetricFamily> {
+    let mut build = Family::new(&catalog::BUILD_INFO);
+    build.push(&[env!("CARGO_PKG_VERSION"), env!("KVMETER_GIT_COMMIT")], 1.0);
+    let features = status.features.iter().map(|feature| (feature.name.as_str(), u64::from(feature.available)));
+    let mut all = vec![
+        build.done(),
+        by_one(&catalog::FEATURE, features),
+        by_one(&catalog::LEDGER_RECORDS, stats.records_total.iter().map(|(kind, count)| (kind.as_str(), *count))),
+        single(&catalog::LEDGER_SEQUENCE, stats.last_seq as f64),
+        single(&catalog::LEDGER_SPOOLED, stats.spooled as f64),
+    ];
+    let mut failures = Family::new(&catalog::LEDGER_FAILURES);
+    for (op, count) in &stats.write_failures {
+        failures.push(&[op.as_str()], *count as f64);
+    }
+    all.push(failures.done());
+    if let Some(free) = free_bytes {
+        all.push(single(&catalog::LEDGER_FREE, free as f64));
+    }
+    all
+}

@@ -1,0 +1,101 @@
+//! The JSON of the API: a VM as the contract shows it.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    account::{Role, Snapshot, VmView},
+    clock::rfc3339,
+    ledger::Shape,
+    vm::exit_reason,
+};
+
+/// A VM in the list.
+#[derive(Debug, Serialize)]
+pub struct VmEntry<'a> {
+    vm_id: &'a str,
+    incarnation: &'a str,
+    name: &'a str,
+    uuid: &'a str,
+    tenant: &'a str,
+    labels: Map<String, Value>,
+    hypervisor: &'a str,
+    state: &'static str,
+    shape: Shape,
+    started_at: String,
+    stopped_at: Option<String>,
+}
+
+/// One VM for the list.
+#[must_use]
+pub fn entry(vm: &VmView) -> VmEntry<'_> {
+    let fixed = &vm.fixed;
+    VmEntry {
+        vm_id: &fixed.vm_id,
+        incarnation: &fixed.incarnation,
+        name: &fixed.name,
+        uuid: &fixed.uuid,
+        tenant: "",
+        labels: Map::new(),
+        hypervisor: &fixed.hypervisor,
+        state: vm.state().as_str(),
+        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: 0 },
+        started_at: rfc3339(fixed.started_at),
+        stopped_at: vm.end.as_ref().map(|end| rfc3339(end.stopped_at)),
+    }
+}
+
+/// The list, sorted by vm_id; with `full`, all that is known of each.
+#[must_use]
+pub fn list(snapshot: &Snapshot, full: bool) -> Value {
+    let mut vms: Vec<_> = snapshot.vms.iter().collect();
+    vms.sort_by(|a, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
+    let one = |vm: &VmView| if full { detail(vm, snapshot) } else { json!(entry(vm)) };
+    json!({ "vms": vms.into_iter().map(one).collect::<Vec<_>>() })
+}
+
+/// One VM with all that is known. What was not measured is absent.
+#[must_use]
+pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
+    let mut value = json!(entry(vm));
+    let mut more = Map::new();
+    more.insert("pid".into(), json!(vm.fixed.tgid));
+    more.insert("vmm".into(), json!(vm.fixed.vmm));
+    more.insert("cgroup".into(), json!(vm.fixed.cgroup));
+    more.insert("adopted".into(), json!(vm.fixed.adopted));
+    more.insert("cpu_source".into(), json!(vm.source));
+    more.insert("read_at".into(), json!(rfc3339(snapshot.taken.unix_ns)));
+    if let Some(first) = vm.first_run_ns {
+        more.insert("first_run_at".into(), json!(rfc3339(snapshot.taken.unix_of(first))));
+    }
+    if let Some(cpu) = &vm.cpu {
+        let by_role = |of: fn(&crate::account::CpuUsage, Role) -> u64| -> Value {
+            Role::ALL.iter().map(|role| (role.as_label().to_owned(), json!(of(cpu, *role).to_string()))).collect()
+        };
+        more.insert("cpu_ns".into(), by_role(|cpu, role| cpu.of(role).runtime_ns));
+        more.insert("cpu_delay_ns".into(), by_role(|cpu, role| cpu.of(role).run_delay_ns));
+    }
+    if let Some(counts) = &vm.userspace_exits {
+        let exits: Value =
+            exit_reason::by_label(counts).into_iter().map(|(reason, n)| (reason.to_owned(), json!(n))).collect();
+        more.insert("userspace_exits".into(), exits);
+    }
+    if let Some(end) = &vm.end {
+        more.insert("stop_cause".into(), json!(end.cause));
+        more.insert("stop_reason".into(), json!(end.reason));
+    }
+    if let Some(latest) = &vm.latest {
+        more.insert("latest".into(), json!(latest));
+    }
+    more.insert("samples".into(), json!(vm.samples));
+    if let Some(object) = value.as_object_mut() {
+        object.extend(more);
+    }
+    value
+}
+
+/// The newest life of a vm_id.
+#[must_use]
+pub fn find<'a>(snapshot: &'a Snapshot, vm_id: &str) -> Option<&'a VmView> {
+    snapshot.vms.iter().filter(|vm| vm.fixed.vm_id == vm_id).max_by_key(|vm| vm.fixed.start_ns)
+}

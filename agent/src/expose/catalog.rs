@@ -1,0 +1,212 @@
+//! Every metric: name, type, unit, labels with their closed values, help. What is exposed is built from these rows and
+//! `docs/metrics.md` is generated from them, so names cannot come apart.
+
+use crate::{account::Role, vm::exit_reason};
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows, until its VM's next life.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets.
+    Histogram,
+}
+
+impl Type {
+    /// The word of the text format.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Type,
+    /// Base unit, or what is counted.
+    pub unit: &'static str,
+    /// Label names, `vm_id` and `name` first on series of a VM.
+    pub labels: &'static [&'static str],
+    /// The help line.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $unit:literal, $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Metric =
+                Metric { name: $name, kind: Type::$kind, unit: $unit, labels: &[$($label),*], help: $help };
+        )+
+        /// All of them, in the order of the documentation.
+        pub const METRICS: &[Metric] = &[$($id),+];
+    };
+}
+
+metrics! {
+    VM_INFO: Gauge "kvmeter_vm_info" ["vm_id", "name", "uuid", "incarnation", "hypervisor", "cgroup", "tenant"] "1",
+        "What describes a VM, to join with; always 1.";
+    VM_CPU: Counter "kvmeter_vm_cpu_seconds_total" ["vm_id", "name", "role"] "seconds",
+        "Time on a CPU, as the scheduler accounted it; the roles sum to the VM's whole.";
+    VM_CPU_DELAY: Counter "kvmeter_vm_cpu_delay_seconds_total" ["vm_id", "name", "role"] "seconds",
+        "Time runnable but not running: what the VM waited for a CPU.";
+    VM_USERSPACE_EXITS: Counter "kvmeter_vm_userspace_exits_total" ["vm_id", "name", "reason"] "exits",
+        "Returns of KVM_RUN to the VMM; absent where the hook is.";
+    VM_MEMORY_CONFIGURED: Gauge "kvmeter_vm_memory_configured_bytes" ["vm_id", "name"] "bytes",
+        "Memory the VM was configured with; absent where its VMM does not tell.";
+    VM_VCPUS: Gauge "kvmeter_vm_vcpus" ["vm_id", "name"] "vcpus",
+        "Virtual CPUs, counted at KVM's file descriptors.";
+    VM_START: Gauge "kvmeter_vm_start_time_seconds" ["vm_id", "name"] "seconds",
+        "When the VM's process started, in Unix time.";
+    VM_RUNNING: Gauge "kvmeter_vm_running" ["vm_id", "name"] "bool",
+        "1 while the VM's process lives, 0 for a while after its end.";
+    VMS: Gauge "kvmeter_vms" ["state"] "vms",
+        "VMs shown now, by state.";
+    VM_STARTS: Counter "kvmeter_vm_starts_total" ["hypervisor", "reason"] "vms",
+        "VMs seen starting; those found running when the agent came are none.";
+    VM_STOPS: Counter "kvmeter_vm_stops_total" ["hypervisor", "reason"] "vms",
+        "VMs seen ending.";
+    VM_BOOT: Histogram "kvmeter_vm_boot_seconds" [] "seconds",
+        "Process start to first guest entry; to the first return from KVM_RUN where entries are not told.";
+    VM_ID_CONFLICTS: Counter "kvmeter_vm_id_conflicts_total" [] "vms",
+        "VMs that took their fallback id because another living VM has theirs.";
+    UNRUN_VMS: Counter "kvmeter_unrun_vms_total" [] "vms",
+        "KVM VMs made and destroyed without a guest having run; they get no ledger line.";
+    VMS_UNSHOWN: Counter "kvmeter_stopped_vms_dropped_total" [] "vms",
+        "Stopped VMs dropped before their linger time because too many lingered.";
+    BUILD_INFO: Gauge "kvmeter_build_info" ["version", "git_commit"] "1",
+        "What this agent was built from; always 1.";
+    FEATURE: Gauge "kvmeter_feature_available" ["feature"] "bool",
+        "1 if a kernel program or source is at work, 0 if it cannot be; kvmeter doctor says why.";
+    EVENTS_LOST: Counter "kvmeter_events_lost_total" ["stage"] "events",
+        "What a bound or a full table cost, counted where it happened.";
+    SAMPLE_ERRORS: Counter "kvmeter_sample_errors_total" ["source"] "errors",
+        "Readings that failed; the previous value was kept.";
+    SAMPLE_DURATION: Histogram "kvmeter_sample_duration_seconds" [] "seconds",
+        "How long one sample of all VMs took.";
+    CLOCK_STEPS: Counter "kvmeter_clock_steps_total" [] "steps",
+        "Steps of the wall clock of 100 ms or more.";
+    KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
+        "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
+    LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",
+        "Ledger lines made durable by this agent.";
+    LEDGER_FAILURES: Counter "kvmeter_ledger_write_failures_total" ["op"] "failures",
+        "Failed attempts to write the ledger.";
+    LEDGER_SEQUENCE: Gauge "kvmeter_ledger_sequence" [] "records",
+        "Sequence number of the last durable ledger line.";
+    LEDGER_SPOOLED: Gauge "kvmeter_ledger_spooled_records" [] "records",
+        "Ledger lines that wait in memory.";
+    LEDGER_FREE: Gauge "kvmeter_ledger_free_bytes" [] "bytes",
+        "Space left for the agent where the ledger is kept.";
+}
+
+/// A label's meaning and its closed set of values, if it has one.
+#[must_use]
+pub fn values(label: &str) -> String {
+    match label {
+        "role" => Role::ALL.map(Role::as_label).join(", "),
+        "state" => "running, stopped".to_owned(),
+        "op" => crate::ledger::Op::ALL.iter().map(|op| op.as_str()).collect::<Vec<_>>().join(", "),
+        "kind" => crate::ledger::Kind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", "),
+        "stage" => {
+            let stages = kvmeter_common::loss::STAGES.iter().copied();
+            stages.chain(["uevent", "last_slice"]).collect::<Vec<_>>().join(", ")
+        }
+        "feature" => {
+            let programs = crate::bpf::programs::PROGRAMS.iter().map(|p| p.name);
+            programs.chain(["cpu", "uevents"]).collect::<Vec<_>>().join(", ")
+        }
+        "hypervisor" => "qemu, firecracker, cloud-hypervisor, crosvm, kvmtool, unknown".to_owned(),
+        "vm_id" => "one a VM: its UUID, else name or VMM id, else <vmm>-<pid>-<hash>".to_owned(),
+        "incarnation" => "one a life of a VM's process".to_owned(),
+        "name" | "uuid" | "tenant" | "cgroup" => "free text, at most 128 bytes; empty if unknown".to_owned(),
+        "version" | "git_commit" => "one each".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Values of `reason`, which differ by metric.
+#[must_use]
+pub fn reasons(metric: &Metric) -> String {
+    match metric.name {
+        "kvmeter_vm_userspace_exits_total" => exit_reason::labels().collect::<Vec<_>>().join(", "),
+        _ => {
+            let all = crate::ledger::Reason::ALL.iter().map(|r| r.as_str());
+            all.chain(["unknown"]).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// Values of `source`, which differ by metric.
+#[must_use]
+pub fn sources(metric: &Metric) -> &'static str {
+    match metric.name {
+        "kvmeter_kvm_vm_objects" => "uevent, held",
+        _ => "fold, refresh, regression, proc, scan, walk",
+    }
+}
+
+/// The catalogue as Markdown, which is `docs/metrics.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Metrics\n\nGenerated by `cargo xtask docs` from the catalogue in `agent/src/expose/catalog.rs`; do not edit.\n\n\
+         | metric | type | unit | labels | |\n|---|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let labels = metric.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(" ");
+        text += &format!("| `{}` | {} | {} | {labels} | {} |\n", metric.name, metric.kind.as_str(), metric.unit, metric.help);
+    }
+    text += "\n## Labels\n\n| label | on | values |\n|---|---|---|\n";
+    let mut seen: Vec<(String, String)> = Vec::new();
+    for metric in METRICS {
+        for label in metric.labels {
+            let (on, values) = match *label {
+                "reason" => (format!("`{}`", metric.name), reasons(metric)),
+                "source" => (format!("`{}`", metric.name), sources(metric).to_owned()),
+                _ => ("all".to_owned(), values(label)),
+            };
+            if !seen.contains(&((*label).to_owned(), on.clone())) {
+                text += &format!("| `{label}` | {on} | {values} |\n");
+                seen.push(((*label).to_owned(), on));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_fields_conventions() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("kvmeter_"), "{}", metric.name);
+            assert_eq!(metric.kind == Type::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn no_label_holds_a_pid_path_timestamp_or_free_text() {
+        let free = ["name", "tenant", "cgroup", "uuid", "vm_id", "incarnation", "version", "git_commit"];
+        for metric in METRICS {
+            for label in metric.labels {
+                assert!(!["pid", "tgid", "path", "time", "error"].contains(label));
+                let closed = free.contains(label) || ["reason", "source"].contains(label) || !values(label).is_empty();
+                assert!(closed, "{}: {label} has no set of values", metric.name);
+            }
+        }
+    }
+}

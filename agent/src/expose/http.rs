@@ -1,0 +1,194 @@
+//! The HTTP server: routes, and the two places it listens.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path as UrlPath, Query, State, rejection::QueryRejection},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus::Registry;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+
+use super::{api, collector, problem::Problem, status::Status};
+use crate::{account::Snapshot, clock, health, ledger::WriterHandle};
+
+/// What handlers read.
+#[derive(Clone)]
+pub struct Views {
+    /// The newest state.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What is exposed to Prometheus.
+    pub registry: Arc<Registry>,
+    /// What can be measured.
+    pub status: Arc<Status>,
+    /// The ledger's state.
+    pub ledger: WriterHandle,
+    /// The sample interval now in force, nanoseconds.
+    pub sample_ns: watch::Receiver<u64>,
+}
+
+impl Views {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
+    }
+
+    fn health(&self) -> Result<(), String> {
+        let now = clock::boot_ns().map_err(|error| error.to_string())?;
+        let sample_ns = *self.sample_ns.borrow();
+        health::check(&self.snapshot(), now, sample_ns, &self.ledger.stats())
+    }
+}
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The TCP address.
+    #[error("cannot listen on {address} (set `listen` to a free address, or to \"off\")")]
+    Tcp {
+        /// What was asked for.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The Unix socket.
+    #[error("cannot listen on the socket {path} (set `socket`, or make its directory writable)")]
+    Unix {
+        /// What was asked for.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// Another agent answers there.
+    #[error("another agent already answers on {0}")]
+    InUse(String),
+}
+
+/// All routes.
+pub fn router(views: Views) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/v1/status", get(status))
+        .route("/v1/vms", get(vms))
+        .route("/v1/vms/{vm_id}", get(vm))
+        .route("/v1/vms/{vm_id}/usage", get(usage))
+        .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
+        .method_not_allowed_fallback(|method: axum::http::Method, uri: axum::http::Uri| async move {
+            Problem::method(format!("{} takes no {method}", uri.path()))
+        })
+        .with_state(views)
+}
+
+/// Binds the TCP address.
+///
+/// # Errors
+/// Names the address.
+pub async fn listen_tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError::Tcp { address, source })
+}
+
+/// Binds the Unix socket, mode 0660; a file left by a dead agent is replaced, a living agent's is not.
+///
+/// # Errors
+/// Names the path.
+pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let name = path.display().to_string();
+    let failed = |source| ListenError::Unix { path: name.clone(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(ListenError::InUse(name));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn metrics(State(views): State<Views>) -> Response {
+    match collector::text(&views.registry) {
+        Ok((text, kind)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Err(error) => Problem::internal(format!("the metrics cannot be encoded: {error}")).into_response(),
+    }
+}
+
+async fn healthz(State(views): State<Views>) -> Response {
+    match views.health() {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => Problem::unavailable(why).into_response(),
+    }
+}
+
+async fn status(State(views): State<Views>) -> Response {
+    let snapshot = views.snapshot();
+    let stats = views.ledger.stats();
+    let host = &snapshot.host;
+    let kvm = host.kvm;
+    Json(serde_json::json!({
+        "version": views.status.version,
+        "git_commit": env!("KVMETER_GIT_COMMIT"),
+        "kernel": views.status.kernel,
+        "health": views.health().err().unwrap_or_else(|| "ok".to_owned()),
+        "cpu_source": views.status.cpu_source,
+        "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
+        "features": views.status.features,
+        "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held },
+        "unrun_vms": host.unrun_vms,
+        "losses": host.losses,
+        "sample_errors": host.sample_errors,
+        "ledger": {
+            "sequence": stats.last_seq, "spooled": stats.spooled, "degraded": stats.degraded,
+            "refused": stats.refused, "dropped_heartbeats": stats.dropped_heartbeats, "last_error": stats.last_error,
+        },
+    }))
+    .into_response()
+}
+
+/// Parameters of the list.
+#[derive(serde::Deserialize)]
+struct ListQuery {
+    /// Everything known of each VM instead of the short form.
+    #[serde(default)]
+    detail: bool,
+}
+
+async fn vms(State(views): State<Views>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
+    match query {
+        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail)).into_response(),
+        Err(_) => Problem::parameter("detail", "detail must be true or false".to_owned()).into_response(),
+    }
+}
+
+async fn vm(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> Response {
+    let snapshot = views.snapshot();
+    match api::find(&snapshot, &vm_id) {
+        Some(vm) => Json(api::detail(vm, &snapshot)).into_response(),
+        None => unknown(&vm_id),
+    }
+}
+
+async fn usage(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> Response {
+    let snapshot = views.snapshot();
+    match api::find(&snapshot, &vm_id) {
+        Some(vm) => match &vm.latest {
+            Some(sample) => Json(sample).into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        },
+        None => unknown(&vm_id),
+    }
+}
+
+fn unknown(vm_id: &str) -> Response {
+    Problem::not_found(format!("no VM has the vm_id {vm_id:?}")).into_response()
+}

@@ -1,0 +1,15 @@
+//! Views over the published snapshot: Prometheus text and the HTTP API. The only folder that imports prometheus and
+//! the HTTP server. Reading changes nothing and waits for no other view.
+
+pub mod agent;
+pub mod api;
+pub mod catalog;
+pub mod collector;
+pub mod family;
+pub mod http;
+pub mod problem;
+pub mod status;
+pub mod vm;
+
+pub use collector::Collected;
+pub use status::Status;

@@ -1,0 +1,62 @@
+//! Errors as HTTP shows them: `application/problem+json` (RFC 9457).
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+/// One error.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<&'static str>,
+}
+
+impl Problem {
+    /// No such thing; `detail` says which.
+    #[must_use]
+    pub fn not_found(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Not Found", status: 404, detail, parameter: None }
+    }
+
+    /// A parameter that cannot be used.
+    #[must_use]
+    pub fn parameter(parameter: &'static str, detail: String) -> Self {
+        Self { kind: "about:blank", title: "Bad Request", status: 400, detail, parameter: Some(parameter) }
+    }
+
+    /// The agent cannot answer now.
+    #[must_use]
+    pub fn unavailable(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Service Unavailable", status: 503, detail, parameter: None }
+    }
+
+    /// The agent failed.
+    #[must_use]
+    pub fn internal(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Internal Server Error", status: 500, detail, parameter: None }
+    }
+
+    /// Wrong method.
+    #[must_use]
+    pub fn method(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Method Not Allowed", status: 405, detail, parameter: None }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        let json = HeaderValue::from_static("application/problem+json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+}

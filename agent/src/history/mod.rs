@@ -1,0 +1,127 @@
+//! The recent past of each VM: a bounded ring of samples. A sample is a rate between two readings; the first reading
+//! gives none, and what was not measured is absent.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use crate::account::{CpuUsage, usage::percent};
+
+/// Samples a VM keeps in this version: one hour at the default interval.
+pub const RING: usize = 360;
+
+/// One point of a VM's line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sample {
+    /// RFC 3339.
+    pub at: String,
+    /// CPU use, 100 = one core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<f64>,
+    /// Time runnable but not running, 100 = one thread waiting all the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_delay_percent: Option<f64>,
+    /// Configured memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+}
+
+/// A reading the next sample is made against.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    boot_ns: u64,
+    cpu: Option<CpuUsage>,
+}
+
+/// One VM's ring.
+#[derive(Clone, Debug, Default)]
+pub struct Ring {
+    samples: VecDeque<Sample>,
+    last: Option<Mark>,
+}
+
+impl Ring {
+    /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `interval_ns` have passed since the
+    /// last one. `at` is the same instant for people.
+    pub fn offer(&mut self, boot_ns: u64, interval_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) {
+        let mark = Mark { boot_ns, cpu };
+        let Some(last) = self.last else {
+            self.last = Some(mark);
+            return;
+        };
+        let elapsed = boot_ns.saturating_sub(last.boot_ns);
+        if elapsed < interval_ns {
+            return;
+        }
+        let rate = |of: fn(&CpuUsage) -> u64| {
+            let (now, before) = (cpu.as_ref().map(of)?, last.cpu.as_ref().map(of)?);
+            percent(now.checked_sub(before)?, elapsed)
+        };
+        self.samples.push_back(Sample {
+            at: at.to_owned(),
+            cpu_percent: rate(CpuUsage::runtime_ns),
+            cpu_delay_percent: rate(CpuUsage::run_delay_ns),
+            memory_limit_bytes: (mem_bytes > 0).then_some(mem_bytes),
+        });
+        if self.samples.len() > RING {
+            self.samples.pop_front();
+        }
+        self.last = Some(mark);
+    }
+
+    /// The newest sample.
+    #[must_use]
+    pub fn latest(&self) -> Option<&Sample> {
+        self.samples.back()
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there is none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmeter_common::vm::RoleTime;
+
+    fn cpu(runtime_ns: u64) -> Option<CpuUsage> {
+        let vcpu = RoleTime { runtime_ns, run_delay_ns: 0 };
+        Some(CpuUsage { vcpu, ..CpuUsage::default() })
+    }
+
+    #[test]
+    fn the_first_reading_gives_no_rate() {
+        let mut ring = Ring::default();
+        ring.offer(0, 10, "a", cpu(5), 0);
+        assert!(ring.is_empty());
+        ring.offer(10, 10, "b", cpu(10), 0);
+        assert_eq!(ring.latest().unwrap().cpu_percent, Some(50.0));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_absent_and_never_zero() {
+        let mut ring = Ring::default();
+        ring.offer(0, 10, "a", None, 0);
+        ring.offer(10, 10, "b", cpu(10), 0);
+        let text = serde_json::to_string(ring.latest().unwrap()).unwrap();
+        assert_eq!(text, r#"{"at":"b"}"#);
+    }
+
+    #[test]
+    fn the_ring_is_bounded() {
+        let mut ring = Ring::default();
+        for i in 0..10_000 {
+            ring.offer(i * 10, 10, "x", cpu(i), 0);
+        }
+        assert_eq!(ring.len(), RING);
+    }
+}

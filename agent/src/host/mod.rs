@@ -1,0 +1,20 @@
+//! What the host says: the only folder that reads `/proc`, `/sys` or netlink.
+//!
+//! Everything takes a root path, `/` in life and a temporary directory in tests. Nothing is cached and nothing is
+//! retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
+//! mean different things to a bill.
+
+pub mod facts;
+mod file;
+mod kvm_fds;
+pub mod process;
+pub mod scan;
+pub mod schedstat;
+pub mod uevent;
+
+pub use facts::{Capability, HostFacts};
+pub use kvm_fds::KvmFds;
+pub use process::{Cmdline, ProcError, ProcFs, ProcStat};
+pub use scan::{ScanResult, scan_kvm};
+pub use schedstat::SchedstatFile;
+pub use uevent::{KvmUevent, UeventOutcome, UeventSocket};

@@ -1,0 +1,186 @@
+//! The loop of the writing thread: takes a group from the spool, appends it, tells what is durable, tries again with
+//! back-off. Shares its state with the handles under one lock that is never held while the disk is waited for.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::spool::{Entry, Spool};
+use super::{Clock, Draft, Journal, LedgerError, Options, Stats, Store, Written};
+
+/// What the thread and the handles share under the lock.
+pub(super) struct State {
+    pub(super) spool: Spool,
+    pub(super) stats: Stats,
+    pub(super) waiting_since: Option<Instant>,
+    pub(super) closing: bool,
+    pub(super) abandon: bool,
+    pub(super) finished: bool,
+}
+
+/// The meeting place of the thread and the handles.
+pub(super) struct Shared {
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+    pub(super) durable: AtomicU64,
+    pub(super) degraded: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(spool_records: usize, last_seq: u64) -> Self {
+        let state = State {
+            spool: Spool::new(spool_records),
+            stats: Stats::new(last_seq),
+            waiting_since: None,
+            closing: false,
+            abandon: false,
+            finished: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            durable: AtomicU64::new(0),
+            degraded: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
+        match until.map(|at| at.saturating_duration_since(Instant::now())) {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(left) => {
+                self.changed
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        }
+    }
+}
+
+/// Says that the thread is over, however it ended.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.lock().finished = true;
+        self.0.changed.notify_all();
+    }
+}
+
+pub(super) struct Pump<S> {
+    journal: Journal<S>,
+    options: Options,
+    clock: Clock,
+    on_commit: Box<dyn Fn() + Send>,
+    shared: Arc<Shared>,
+    /// Dropped last, so that the journal's lock is free when the end is told.
+    _ending: Ending,
+}
+
+impl<S: Store> Pump<S> {
+    pub(super) fn new(
+        journal: Journal<S>,
+        options: Options,
+        clock: Clock,
+        on_commit: Box<dyn Fn() + Send>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            journal,
+            options,
+            clock,
+            on_commit,
+            _ending: Ending(Arc::clone(&shared)),
+            shared,
+        }
+    }
+
+    /// Writes until it is told to end and nothing waits.
+    pub(super) fn run(&mut self) {
+        let mut pause = self.options.retry_min;
+        while let Some(group) = self.next_group() {
+            let (tickets, drafts): (Vec<u64>, Vec<Draft>) = group.into_iter().map(|e| (e.ticket, e.draft)).unzip();
+            match self.journal.append(&drafts, (self.clock)()) {
+                Ok(written) => {
+                    pause = self.options.retry_min;
+                    self.committed(&tickets, &written);
+                }
+                Err(error) => {
+                    let group = tickets
+                        .into_iter()
+                        .zip(drafts)
+                        .map(|(ticket, draft)| Entry { ticket, draft });
+                    self.failed(group.collect(), &error);
+                    self.rest(pause);
+                    pause = (pause * 2).min(self.options.retry_max);
+                }
+            }
+        }
+    }
+
+    /// Waits for facts; `None` when the writer is to end.
+    fn next_group(&self) -> Option<Vec<Entry>> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.abandon || (state.closing && !state.spool.has_waiting()) {
+                return None;
+            }
+            let due = state.waiting_since.map(|since| since + self.options.linger);
+            let lingered = due.is_some_and(|at| at <= Instant::now());
+            if state.spool.has_waiting() && (state.spool.is_urgent() || state.closing || lingered) {
+                let group = state.spool.take(self.options.group_records.max(1));
+                state.waiting_since = state.spool.has_waiting().then_some(state.waiting_since).flatten();
+                return Some(group);
+            }
+            state = self.shared.wait(state, due.filter(|_| !lingered));
+        }
+    }
+
+    fn committed(&self, tickets: &[u64], written: &[Written]) {
+        let mut state = self.shared.lock();
+        state.spool.done();
+        if state.stats.degraded {
+            tracing::info!(spooled = state.spool.len(), "the ledger can be written again");
+        }
+        state.stats.committed(written);
+        self.shared.degraded.store(false, Ordering::Release);
+        if let Some(last) = tickets.last() {
+            self.shared.durable.store(*last, Ordering::Release);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        (self.on_commit)();
+    }
+
+    fn failed(&self, group: Vec<Entry>, error: &LedgerError) {
+        let mut state = self.shared.lock();
+        let known = state.stats.last_error.take();
+        let first = !state.stats.degraded;
+        state.stats.failed(error);
+        state.spool.put_back(group);
+        state.waiting_since.get_or_insert_with(Instant::now);
+        self.shared.degraded.store(true, Ordering::Release);
+        if first || known != state.stats.last_error {
+            let error = state.stats.last_error.as_deref().unwrap_or_default();
+            tracing::error!(
+                spooled = state.spool.len(),
+                error,
+                "the ledger cannot be written; facts wait in memory"
+            );
+        }
+    }
+
+    /// Waits before the next try; a shutdown that begins meanwhile is worth one at once.
+    fn rest(&self, pause: Duration) {
+        let until = Instant::now() + pause;
+        let mut state = self.shared.lock();
+        let closing = state.closing;
+        while !state.abandon && state.closing == closing && Instant::now() < until {
+            state = self.shared.wait(state, Some(until));
+        }
+    }
+}

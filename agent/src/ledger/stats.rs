@@ -1,0 +1,59 @@
+//! What the writer counts, as one snapshot; `expose` turns it into metrics.
+
+use std::collections::BTreeMap;
+
+use super::{Kind, LedgerError, Op, Written};
+
+/// The writer's counters at one instant. Reading them changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Durable lines by kind since this writer began; every kind is there.
+    pub records_total: BTreeMap<Kind, u64>,
+    /// Failed attempts by operation; every operation is there.
+    pub write_failures: BTreeMap<Op, u64>,
+    /// Number of the last durable line; 0 if there is none.
+    pub last_seq: u64,
+    /// Records that wait in memory.
+    pub spooled: usize,
+    /// Heartbeats dropped because the spool was full.
+    pub dropped_heartbeats: u64,
+    /// Records refused because the spool was full of what may not be dropped, or the writer was closed.
+    pub refused: u64,
+    /// Lines that lost keys to stay within 16 KiB.
+    pub trimmed: u64,
+    /// Whether the last attempt failed.
+    pub degraded: bool,
+    /// The newest failure with its causes; stays after the recovery.
+    pub last_error: Option<String>,
+}
+
+impl Stats {
+    pub(super) fn new(last_seq: u64) -> Self {
+        Self {
+            records_total: Kind::ALL.iter().map(|kind| (*kind, 0)).collect(),
+            write_failures: Op::ALL.iter().map(|op| (*op, 0)).collect(),
+            last_seq,
+            spooled: 0,
+            dropped_heartbeats: 0,
+            refused: 0,
+            trimmed: 0,
+            degraded: false,
+            last_error: None,
+        }
+    }
+
+    pub(super) fn committed(&mut self, written: &[Written]) {
+        for line in written {
+            *self.records_total.entry(line.kind).or_default() += 1;
+            self.trimmed += u64::from(line.trimmed);
+            self.last_seq = line.seq;
+        }
+        self.degraded = false;
+    }
+
+    pub(super) fn failed(&mut self, error: &LedgerError) {
+        *self.write_failures.entry(error.op()).or_default() += 1;
+        self.last_error = Some(error.chain());
+        self.degraded = true;
+    }
+}

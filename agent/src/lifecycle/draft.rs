@@ -1,0 +1,120 @@
+//! From a VM to the ledger lines that tell of it. Pure: everything comes in as values.
+
+use crate::{
+    account::{CpuUsage, snapshot::VmFixed},
+    clock::Instant2,
+    ledger::{Coverage, Draft, Kind, Reason, Shape, Subject, TimeQuality, Usage},
+    lifecycle::Verdict,
+};
+
+/// What lines about one VM have in common.
+pub struct About<'a> {
+    /// The VM.
+    pub fixed: &'a VmFixed,
+    /// The boot its instants count in.
+    pub boot_id: &'a str,
+    /// Since when its numbers were watched, CLOCK_BOOTTIME nanoseconds.
+    pub observed_since_ns: u64,
+    /// How long earlier agents watched them, nanoseconds.
+    pub observed_before_ns: u64,
+    /// Its numbers so far; absent if none could be read.
+    pub cpu: Option<CpuUsage>,
+}
+
+impl About<'_> {
+    fn draft(&self, kind: Kind, emitted_at: u64, mono_ns: u64) -> Draft {
+        let subject = Subject::Incarnation(self.fixed.incarnation.clone());
+        let mut draft = Draft::new(kind, subject, self.boot_id, emitted_at, mono_ns);
+        draft.vm_id.clone_from(&self.fixed.vm_id);
+        draft.hypervisor.clone_from(&self.fixed.hypervisor);
+        draft.shape = Shape { cpu: self.fixed.vcpus, mem_bytes: self.fixed.mem_bytes, storage_bytes: 0 };
+        draft
+    }
+
+    fn named(&self, mut draft: Draft) -> Draft {
+        draft.name.clone_from(&self.fixed.name);
+        draft.uuid.clone_from(&self.fixed.uuid);
+        draft
+    }
+
+    /// The counters as the ledger writes them.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        let cpu = self.cpu?;
+        Some(Usage {
+            cpu_vcpu_ns: Some(cpu.vcpu.runtime_ns),
+            cpu_vmm_ns: Some(cpu.vmm.runtime_ns),
+            run_delay_ns: Some(cpu.run_delay_ns()),
+            ..Usage::default()
+        })
+    }
+
+    /// How much of the life up to `mono_ns` was watched.
+    #[must_use]
+    pub fn coverage(&self, mono_ns: u64) -> Coverage {
+        let age = mono_ns.saturating_sub(self.fixed.start_ns);
+        let lately = mono_ns.saturating_sub(self.observed_since_ns.max(self.fixed.start_ns));
+        let observed_ns = self.observed_before_ns.saturating_add(lately).min(age);
+        Coverage { observed_ns, unobserved_ns: age - observed_ns, lost_events: 0 }
+    }
+
+    /// `vm.compute.start`, at the process's start. `quality` is bounded where only `/proc` told the start, in ticks.
+    #[must_use]
+    pub fn start(&self, first_run_at: Option<u64>, reason: Option<Reason>, quality: TimeQuality) -> Draft {
+        let mut draft = self.named(self.draft(Kind::VmComputeStart, self.fixed.started_at, self.fixed.start_ns));
+        draft.evidence.first_run_at = first_run_at;
+        draft.reason = reason;
+        draft.time_quality = quality;
+        draft
+    }
+
+    /// `vm.compute.usage`, of the reading at `at`, for the slot that began at `slot` (Unix seconds).
+    #[must_use]
+    pub fn heartbeat(&self, at: Instant2, slot: u64) -> Draft {
+        let mut draft = self.draft(Kind::VmComputeUsage, at.unix_ns, at.boot_ns);
+        draft.slot = Some(slot);
+        draft.usage = self.usage();
+        draft.coverage = Some(self.coverage(at.boot_ns));
+        draft
+    }
+
+    /// `vm.compute.stop`, at the instant and with the certainty given.
+    #[must_use]
+    pub fn stop(&self, emitted_at: u64, mono_ns: u64, quality: TimeQuality, verdict: &Verdict) -> Draft {
+        let mut draft = self.named(self.draft(Kind::VmComputeStop, emitted_at, mono_ns));
+        draft.time_quality = quality;
+        draft.cause = verdict.cause.to_owned();
+        draft.reason = verdict.reason;
+        draft.evidence = verdict.evidence.clone();
+        draft.usage = self.usage();
+        draft.coverage = Some(self.coverage(mono_ns));
+        draft
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed() -> VmFixed {
+        VmFixed { incarnation: "i".into(), vm_id: "v".into(), start_ns: 100, started_at: 1_100, ..VmFixed::default() }
+    }
+
+    #[test]
+    fn observed_and_unobserved_sum_to_the_age() {
+        let fixed = fixed();
+        for since in [0, 100, 150, 500] {
+            let about = About { fixed: &fixed, boot_id: "b", observed_since_ns: since, observed_before_ns: 0, cpu: None };
+            let coverage = about.coverage(300);
+            assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
+        }
+    }
+
+    #[test]
+    fn unmeasured_usage_is_absent() {
+        let fixed = fixed();
+        let about = About { fixed: &fixed, boot_id: "b", observed_since_ns: 0, observed_before_ns: 0, cpu: None };
+        let verdict = crate::lifecycle::verdict(None, None);
+        assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());
+    }
+}

@@ -1,0 +1,6 @@
+//! Births and deaths of VMs: what they mean, and the ledger lines that tell them.
+
+pub mod draft;
+pub mod reason;
+
+pub use reason::{Verdict, verdict};

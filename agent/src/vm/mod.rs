@@ -1,0 +1,9 @@
+//! What a VM is: who it is, where its numbers come from, whether it lives. Owns no clock and no file.
+
+pub mod exit_reason;
+pub mod identity;
+pub mod record;
+pub mod registry;
+
+pub use record::{Line, Origin, Vm};
+pub use registry::Registry;

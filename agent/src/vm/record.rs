@@ -1,0 +1,154 @@
+//! One VM as the agent keeps it: what is fixed, what has been counted, what the ledger still owes it.
+
+use std::sync::Arc;
+
+use kvmeter_common::limits::EXIT_REASONS;
+
+use crate::{
+    account::{Carry, CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
+    history::Ring,
+    ledger::Ticket,
+    sample::ProcCpu,
+};
+
+/// Where a VM's numbers come from.
+pub enum Origin {
+    /// The kernel programs: a slot of theirs.
+    Slot(u32),
+    /// `/proc`, read at every sample.
+    Proc(ProcCpu),
+    /// It has ended; nothing is read any more.
+    Final,
+}
+
+impl Origin {
+    /// The word shown in status and API.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Slot(_) => "bpf",
+            Self::Proc(_) => "proc",
+            Self::Final => "final",
+        }
+    }
+}
+
+/// A ledger line on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Line {
+    /// There is none to wait for.
+    #[default]
+    None,
+    /// In this turn's batch.
+    Queued,
+    /// Handed to the writer.
+    Given(Ticket),
+}
+
+impl Line {
+    /// Whether nothing has to be waited for.
+    #[must_use]
+    pub fn is_durable(self, durable: Ticket) -> bool {
+        match self {
+            Self::None => true,
+            Self::Queued => false,
+            Self::Given(ticket) => ticket <= durable,
+        }
+    }
+
+    /// The batch was handed over.
+    pub fn given(&mut self, ticket: Ticket) {
+        if *self == Self::Queued {
+            *self = Self::Given(ticket);
+        }
+    }
+}
+
+/// One VM.
+pub struct Vm {
+    /// What does not change.
+    pub fixed: Arc<VmFixed>,
+    /// Since when it is watched, CLOCK_BOOTTIME nanoseconds.
+    pub observed_since_ns: u64,
+    /// How long earlier agents watched it, nanoseconds.
+    pub observed_before_ns: u64,
+    /// Where its numbers come from.
+    pub origin: Origin,
+    /// Where they came from while it lived.
+    pub source: &'static str,
+    /// Counters so far.
+    pub cpu: Option<CpuUsage>,
+    /// What an earlier agent told last, until the first reading is compared to it.
+    pub told: Option<Told>,
+    /// What that comparison found missing.
+    pub carry: Carry,
+    /// Exits to user space, where the hook is.
+    pub userspace_exits: Option<[u64; EXIT_REASONS]>,
+    /// First guest entry, CLOCK_BOOTTIME nanoseconds.
+    pub first_run_ns: Option<u64>,
+    /// When it was last known to live, CLOCK_BOOTTIME nanoseconds.
+    pub alive_ns: u64,
+    /// Its end.
+    pub end: Option<VmEnd>,
+    /// Its start line: shown to nobody before that is durable.
+    pub start_line: Line,
+    /// Its stop line.
+    pub stop_line: Line,
+    /// Its recent past.
+    pub ring: Ring,
+}
+
+impl Vm {
+    /// A VM just found.
+    #[must_use]
+    pub fn new(fixed: VmFixed, origin: Origin, observed_since_ns: u64, now_ns: u64) -> Self {
+        let source = origin.as_str();
+        Self {
+            fixed: Arc::new(fixed),
+            observed_since_ns,
+            observed_before_ns: 0,
+            origin,
+            source,
+            cpu: None,
+            told: None,
+            carry: Carry::default(),
+            userspace_exits: None,
+            first_run_ns: None,
+            alive_ns: now_ns,
+            end: None,
+            start_line: Line::None,
+            stop_line: Line::None,
+            ring: Ring::default(),
+        }
+    }
+
+    /// Takes a reading of its CPU time. True when a counter would have fallen (it is kept instead).
+    pub fn take_cpu(&mut self, reading: CpuUsage) -> bool {
+        if let Some(told) = self.told.take() {
+            self.carry = Carry::between(told, &reading);
+        }
+        let reading = self.carry.apply(reading);
+        match &mut self.cpu {
+            Some(cpu) => cpu.advance(reading),
+            None => {
+                self.cpu = Some(reading);
+                false
+            }
+        }
+    }
+
+    /// The clock tick of its start, which is all that `/proc` and an old ledger line have in common.
+    #[must_use]
+    pub fn start_tick(&self, tick_ns: u64) -> u64 {
+        self.fixed.start_ns / tick_ns.max(1)
+    }
+
+    /// The kernel slot, while it has one.
+    #[must_use]
+    pub fn slot(&self) -> Option<u32> {
+        match self.origin {
+            Origin::Slot(slot) => Some(slot),
+            _ => None,
+        }
+    }
+}

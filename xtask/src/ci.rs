@@ -1,0 +1,57 @@
+//! `cargo xtask ci`: what `.ci/run` runs, and what decides whether a change lands.
+//!
+//! Every step runs, whichever fail, so that one run shows all. How long each took is printed, the tests' count last.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::test::{self, Tally};
+use crate::workspace::Workspace;
+use crate::{docs, lint, packaging, setup};
+
+pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
+    let mut steps = Vec::new();
+    let mut tally = Tally::default();
+    let everything = setup::Needs {
+        tests: true,
+        lint: true,
+    };
+    step(&mut steps, "setup", || setup::setup(workspace, everything));
+    step(&mut steps, "lint", || lint::lint(workspace));
+    step(&mut steps, "docs", || docs::docs(workspace, true));
+    step(&mut steps, "packaging", || packaging::check(workspace));
+    step(&mut steps, "test", || {
+        let (counted, outcome) = test::test(workspace, &[])?;
+        tally = counted;
+        outcome
+    });
+    println!();
+    for (name, took, passed) in &steps {
+        println!(
+            "ci: {name:<10} {:>7.1} s  {}",
+            took.as_secs_f64(),
+            if *passed { "ok" } else { "FAILED" }
+        );
+    }
+    println!("{tally}");
+    let failed: Vec<_> = steps
+        .iter()
+        .filter(|(_, _, passed)| !passed)
+        .map(|(name, _, _)| *name)
+        .collect();
+    if !failed.is_empty() {
+        bail!("ci failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn step(steps: &mut Vec<(&'static str, Duration, bool)>, name: &'static str, work: impl FnOnce() -> Result<()>) {
+    println!("\nci: {name}");
+    let start = Instant::now();
+    let outcome = work();
+    if let Err(error) = &outcome {
+        eprintln!("xtask: {error:#}");
+    }
+    steps.push((name, start.elapsed(), outcome.is_ok()));
+}
