@@ -36,14 +36,16 @@ fn main() -> Outcome<()> {
     let root = workspace_root()?;
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-env=KVMETER_GIT_COMMIT={}", git_commit(&root));
-    let object = match ready_object().map_or_else(|| build(&root), Ok) {
-        Ok(object) => object,
-        Err(error) => {
-            // Cargo shows this as one `error:` line; a non-zero exit would bury it under the script's environment.
-            println!("cargo::error={}", error.to_string().replace('\n', " "));
-            return Ok(());
-        }
-    };
+    if let Err(error) = provide(&root) {
+        // Cargo shows this as one `error:` line; a non-zero exit would bury it under the script's environment.
+        println!("cargo::error={}", error.to_string().replace('\n', " "));
+    }
+    Ok(())
+}
+
+/// Puts the object where the agent includes it from.
+fn provide(root: &Path) -> Outcome<()> {
+    let object = ready_object().map_or_else(|| build(root), Ok)?;
     let bytes = fs::read(&object).map_err(|e| format!("cannot read the kernel programs {}: {e}", object.display()))?;
     let copy = PathBuf::from(env::var("OUT_DIR")?).join(PROGRAMS);
     if fs::read(&copy).ok().as_deref() != Some(&bytes) {
@@ -139,12 +141,13 @@ fn git_commit(root: &Path) -> String {
     }
     if let Some(directory) = git(root, &["rev-parse", "--absolute-git-dir"]) {
         let directory = PathBuf::from(directory);
-        // The reflog grows with every commit and checkout; HEAD alone stays the same while its branch moves. Only
-        // what exists is named: cargo would rerun for ever for the sake of a missing file.
-        for watched in ["HEAD", "logs/HEAD"].map(|name| directory.join(name)) {
-            if watched.exists() {
-                println!("cargo::rerun-if-changed={}", watched.display());
-            }
+        // The reflog grows with every commit and checkout; HEAD alone stays the same while its branch moves. Where
+        // there is no reflog yet, the first commit makes a branch. Only what exists is named: cargo would rerun for
+        // ever for the sake of a missing file.
+        let log = directory.join("logs/HEAD");
+        let moves = if log.exists() { log } else { directory.join("refs/heads") };
+        for watched in [directory.join("HEAD"), moves].iter().filter(|path| path.exists()) {
+            println!("cargo::rerun-if-changed={}", watched.display());
         }
     }
     git(root, &["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())

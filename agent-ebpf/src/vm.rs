@@ -55,7 +55,8 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     }
     // SAFETY: a live map value.
     unsafe { (&raw mut (*vm).state).write_volatile(state::LIVE) };
-    walk(signal, number);
+    // In the process's own context the running thread is the vCPU that was seen.
+    walk(signal, number, if with_args { task } else { 0 });
     wake(kind::VM_SEEN, number);
     Some(number)
 }
@@ -123,17 +124,20 @@ fn copy_args(task: Address, number: u32) -> Option<u32> {
     Some(length as u32)
 }
 
-/// Tracks the threads the process has so far. New ones are added at the list's tail before `task_newtask` fires, so
+/// Tracks the threads the process has so far, `vcpu` (0 if none) and those with guest time as vCPUs. New ones are added at the list's tail before `task_newtask` fires, so
 /// none slips between this walk and that hook.
 #[inline(always)]
-fn walk(signal: Address, number: u32) {
+fn walk(signal: Address, number: u32, vcpu: Address) {
     let head = signal + at(&offsets::SIGNAL_THREADS) as u64;
     let mut node: u64 = copy(signal, &offsets::SIGNAL_THREADS).unwrap_or(head);
     for _ in 0..limits::WALK {
         if node == head || node == 0 {
             return;
         }
-        track(node - at(&offsets::TASK_THREAD_NODE) as u64, number, role::VMM);
+        let thread = node - at(&offsets::TASK_THREAD_NODE) as u64;
+        let guest: u64 = copy(thread, &offsets::TASK_GUEST_TIME).unwrap_or(0);
+        let runs_guest = guest > 0 || thread == vcpu;
+        track(thread, number, if runs_guest { role::VCPU } else { role::VMM });
         node = next(node);
     }
     if node != head {

@@ -13,10 +13,7 @@ use crate::{docs, lint, packaging, setup};
 pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     let mut steps = Vec::new();
     let mut tally = Tally::default();
-    let everything = setup::Needs {
-        tests: true,
-        lint: true,
-    };
+    let everything = setup::Needs { tests: true, lint: true };
     step(&mut steps, "setup", || setup::setup(workspace, everything));
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));
@@ -28,18 +25,10 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     });
     println!();
     for (name, took, passed) in &steps {
-        println!(
-            "ci: {name:<10} {:>7.1} s  {}",
-            took.as_secs_f64(),
-            if *passed { "ok" } else { "FAILED" }
-        );
+        println!("ci: {name:<10} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });
     }
     println!("{tally}");
-    let failed: Vec<_> = steps
-        .iter()
-        .filter(|(_, _, passed)| !passed)
-        .map(|(name, _, _)| *name)
-        .collect();
+    let failed: Vec<_> = steps.iter().filter(|(_, _, passed)| !passed).map(|(name, _, _)| *name).collect();
     if !failed.is_empty() {
         bail!("ci failed: {}", failed.join(", "));
     }

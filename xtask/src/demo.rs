@@ -20,17 +20,9 @@ const GUESTS: [(&str, &str, bool); 6] = [
     ("spinner", "--vcpus 1 --duty 100 --memory 64M --touch 16M", false),
     ("half-idle", "--vcpus 1 --duty 50 --memory 128M --touch 64M", false),
     ("bursty", "--vcpus 1 --duty 80 --memory 64M --touch 8M", true),
-    (
-        "four-cpus",
-        "--vcpus 4 --duty 8 --exit-rate 500 --memory 256M --touch 128M --workers 2 --worker-duty 5",
-        false,
-    ),
+    ("four-cpus", "--vcpus 4 --duty 8 --exit-rate 500 --memory 256M --touch 128M --workers 2 --worker-duty 5", false),
     ("short-job", "--vcpus 1 --duty 30 --memory 32M --lifetime 5s", false),
-    (
-        "crasher",
-        "--vcpus 1 --duty 20 --memory 32M --lifetime 8s --end crash",
-        false,
-    ),
+    ("crasher", "--vcpus 1 --duty 20 --memory 32M --lifetime 8s --end crash", false),
 ];
 
 /// All the VMs.
@@ -65,11 +57,7 @@ impl Demo {
             changed: Instant::now(),
             stopped: false,
         });
-        let mut demo = Self {
-            program: program.to_path_buf(),
-            log: Some(log),
-            vms: vms.into(),
-        };
+        let mut demo = Self { program: program.to_path_buf(), log: Some(log), vms: vms.into() };
         for at in 0..demo.vms.len() {
             if let Err(error) = demo.launch(at) {
                 demo.stop()?;
@@ -81,23 +69,13 @@ impl Demo {
 
     fn launch(&mut self, at: usize) -> Result<()> {
         use std::os::unix::process::CommandExt as _;
-        let log = self
-            .log
-            .as_ref()
-            .context("the demo has not started")?
-            .try_clone()
-            .context("cannot share the VMs' log")?;
+        let log =
+            self.log.as_ref().context("the demo has not started")?.try_clone().context("cannot share the VMs' log")?;
         let vm = &mut self.vms[at];
         let mut command = Command::new(&self.program);
         command.args(["--id", vm.name]).args(vm.options.split(' '));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0);
-        let started = command
-            .spawn()
-            .with_context(|| format!("cannot run {}", self.program.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+        let started = command.spawn().with_context(|| format!("cannot run {}", self.program.display()))?;
         vm.child = Some(started);
         vm.changed = Instant::now();
         vm.stopped = false;
@@ -108,13 +86,7 @@ impl Demo {
     pub(crate) fn tick(&mut self) -> Result<()> {
         for at in 0..self.vms.len() {
             let vm = &mut self.vms[at];
-            let ended = vm
-                .child
-                .as_mut()
-                .map(Child::try_wait)
-                .transpose()
-                .context("cannot look after a VM")?
-                .flatten();
+            let ended = vm.child.as_mut().map(Child::try_wait).transpose().context("cannot look after a VM")?.flatten();
             if ended.is_some() {
                 vm.child = None;
                 vm.changed = Instant::now();

@@ -50,11 +50,7 @@ fn catalog(workspace: &Workspace) -> Result<String> {
 fn difference(before: &str, fresh: &str) -> String {
     let only = |left: &str, right: &str, mark: char| -> Vec<String> {
         let other: std::collections::HashSet<_> = right.lines().collect();
-        left.lines()
-            .filter(|line| !other.contains(line))
-            .take(10)
-            .map(|line| format!("{mark} {line}"))
-            .collect()
+        left.lines().filter(|line| !other.contains(line)).take(10).map(|line| format!("{mark} {line}")).collect()
     };
     [only(before, fresh, '-'), only(fresh, before, '+')].concat().join("\n")
 }

@@ -10,10 +10,10 @@ use std::process::Command;
 use std::sync::Once;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
-use crate::workspace::{on_path, output, run, shown};
+use crate::workspace::{on_path, output, shown};
 
 /// Package lists older than this are fetched again before something is installed.
 const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
@@ -48,10 +48,9 @@ pub(crate) fn rust() -> Result<()> {
             Some(family) => install("the distribution's Rust with its sources", &family),
             None => bail!("apt knows no Rust 1.{OLDEST_RUST_MINOR} or later"),
         },
-        Manager::Dnf => install(
-            "the distribution's Rust with its sources",
-            &words(&["rust", "rust-src", "cargo", "clippy", "gcc"]),
-        ),
+        Manager::Dnf => {
+            install("the distribution's Rust with its sources", &words(&["rust", "rust-src", "cargo", "clippy", "gcc"]))
+        }
     }
 }
 
@@ -70,16 +69,10 @@ pub(crate) fn clippy() -> Result<()> {
 pub(crate) fn llvm(versions: RangeInclusive<u32>) -> Result<()> {
     let why = "LLVM's development files, which bpf-linker is built with";
     if manager()? == Manager::Dnf {
-        return install(
-            why,
-            &words(&["llvm-devel", "zlib-devel", "libzstd-devel", "libxml2-devel", "gcc"]),
-        );
+        return install(why, &words(&["llvm-devel", "zlib-devel", "libzstd-devel", "libxml2-devel", "gcc"]));
     }
     refresh_if_old()?;
-    let Some(major) = versions
-        .clone()
-        .find(|major| candidate(&format!("llvm-{major}-dev")).is_some())
-    else {
+    let Some(major) = versions.clone().find(|major| candidate(&format!("llvm-{major}-dev")).is_some()) else {
         bail!("apt knows no LLVM {} to {}", versions.start(), versions.end());
     };
     let own = [format!("llvm-{major}-dev"), format!("libpolly-{major}-dev")];
@@ -89,24 +82,16 @@ pub(crate) fn llvm(versions: RangeInclusive<u32>) -> Result<()> {
 
 /// What the tests use beside cargo. A test whose program is not to be had is skipped, and says so.
 pub(crate) fn for_tests() {
-    let missing: Vec<_> = FOR_TESTS
-        .iter()
-        .filter(|(program, _, _)| on_path(program).is_none())
-        .collect();
+    let missing: Vec<_> = FOR_TESTS.iter().filter(|(program, _, _)| on_path(program).is_none()).collect();
     if missing.is_empty() {
         return;
     }
     let Ok(manager) = manager() else {
-        println!(
-            "setup: {} cannot be installed here; tests that use them will be skipped",
-            listed(&missing)
-        );
+        println!("setup: {} cannot be installed here; tests that use them will be skipped", listed(&missing));
         return;
     };
-    let mut packages: Vec<_> = missing
-        .iter()
-        .map(|(_, apt, dnf)| if manager == Manager::Apt { *apt } else { *dnf }.to_owned())
-        .collect();
+    let mut packages: Vec<_> =
+        missing.iter().map(|(_, apt, dnf)| if manager == Manager::Apt { *apt } else { *dnf }.to_owned()).collect();
     packages.dedup();
     if let Err(error) = install("what the tests use", &packages) {
         println!("setup: {error:#}; tests that use {} will be skipped", listed(&missing));
@@ -125,10 +110,8 @@ fn rust_family() -> Result<Option<Vec<String>>> {
     let plain = words(&["rustc", "rust-src", "cargo", "rust-clippy"]);
     let versioned = output(Command::new("apt-cache").args(["search", "--names-only", "^rustc-1\\.[0-9]+$"]));
     let versioned = versioned.unwrap_or_default();
-    let newest = versioned
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix("rustc-1.")?.parse::<u32>().ok())
-        .max();
+    let newest =
+        versioned.split_whitespace().filter_map(|word| word.strip_prefix("rustc-1.")?.parse::<u32>().ok()).max();
     let numbered = newest.map(|minor| {
         ["rustc-1.N", "rust-1.N-src", "cargo-1.N", "rust-1.N-clippy"]
             .map(|name| name.replace('N', &minor.to_string()))
@@ -136,10 +119,7 @@ fn rust_family() -> Result<Option<Vec<String>>> {
     });
     let new_enough =
         |family: &Vec<String>| candidate(&family[0]).and_then(|version| minor(&version)) >= Some(OLDEST_RUST_MINOR);
-    Ok([Some(web), Some(plain), numbered]
-        .into_iter()
-        .flatten()
-        .find(new_enough))
+    Ok([Some(web), Some(plain), numbered].into_iter().flatten().find(new_enough))
 }
 
 /// The minor release in a package version such as `1.96.0+dfsg1-1` or `2:1.96.0`.
@@ -151,9 +131,7 @@ fn minor(version: &str) -> Option<u32> {
 /// The version of a package that apt would install.
 fn candidate(package: &str) -> Option<String> {
     let policy = output(Command::new("apt-cache").args(["policy", package]))?;
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
     (version != "(none)").then(|| version.to_owned())
 }
 
@@ -165,25 +143,14 @@ fn install(why: &str, packages: &[String]) -> Result<()> {
     let mut command = match manager()? {
         Manager::Apt => {
             refresh_if_old()?;
-            let options = [
-                "install",
-                "-y",
-                "-q",
-                "--no-install-recommends",
-                "--no-remove",
-                "-o",
-                "DPkg::Lock::Timeout=300",
-            ];
-            as_root(
-                why,
-                "apt-get",
-                &[options.map(str::to_owned).as_slice(), packages].concat(),
-            )?
+            let options =
+                ["install", "-y", "-q", "--no-install-recommends", "--no-remove", "-o", "DPkg::Lock::Timeout=300"];
+            as_root(why, "apt-get", &[options.map(str::to_owned).as_slice(), packages].concat())?
         }
         Manager::Dnf => as_root(why, "dnf", &[&words(&["install", "-y", "-q"]), packages].concat())?,
     };
     println!("setup: installing {why}: {}", packages.join(" "));
-    run(&mut command, &format!("installing {why}"))
+    quietly(&mut command, &format!("installing {why}"))
 }
 
 /// Fetches apt's package lists, once, unless that was done not long ago.
@@ -196,7 +163,7 @@ fn refresh_if_old() -> Result<()> {
     let mut command = as_root("fetching the package lists", "apt-get", &words(&["update", "-q"]))?;
     println!("setup: fetching the package lists");
     // Lists that could be fetched in part may still know what is wanted; installing will tell.
-    if let Err(error) = run(&mut command, "fetching the package lists") {
+    if let Err(error) = quietly(&mut command, "fetching the package lists") {
         println!("setup: {error:#}");
     }
     Ok(())
@@ -213,6 +180,19 @@ fn lists_are_fresh() -> bool {
     known && ages.into_iter().flatten().any(|age| age < LISTS_STAY_FRESH)
 }
 
+/// Runs a command whose hundreds of lines matter only if it fails.
+fn quietly(command: &mut Command, purpose: &str) -> Result<()> {
+    let ran = command.output().with_context(|| format!("{purpose}: cannot run {}", shown(command)))?;
+    if !ran.status.success() {
+        let said = [ran.stdout, ran.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let lines: Vec<_> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(15)..].join("\n");
+        bail!("{purpose} failed: {} ended with {}:\n{last}", shown(command), ran.status);
+    }
+    Ok(())
+}
+
 /// The command as root: as it is, or through sudo. Says so, for a password may be asked for.
 fn as_root(why: &str, program: &str, arguments: &[String]) -> Result<Command> {
     let mut plain = Command::new(program);
@@ -221,16 +201,11 @@ fn as_root(why: &str, program: &str, arguments: &[String]) -> Result<Command> {
         return Ok(plain);
     }
     if on_path("sudo").is_none() {
-        bail!(
-            "{why} needs root, and there is no sudo here: run {} as root, then this again",
-            shown(&plain)
-        );
+        bail!("{why} needs root, and there is no sudo here: run {} as root, then this again", shown(&plain));
     }
     println!("setup: {why} needs root; using sudo");
     let mut command = Command::new("sudo");
-    command
-        .args(["env", "DEBIAN_FRONTEND=noninteractive", program])
-        .args(arguments);
+    command.args(["env", "DEBIAN_FRONTEND=noninteractive", program]).args(arguments);
     Ok(command)
 }
 

@@ -24,10 +24,7 @@ impl Source {
                 Kind::Comment => source.blank(part),
                 Kind::Text => {
                     let inner = part.trim_start_matches(['b', 'c', 'r']).trim_matches('#');
-                    let inner = inner
-                        .strip_prefix('"')
-                        .and_then(|text| text.strip_suffix('"'))
-                        .unwrap_or(inner);
+                    let inner = inner.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(inner);
                     source.strings.push((source.code.len(), inner.to_owned()));
                     source.blank(part);
                 }
@@ -38,8 +35,7 @@ impl Source {
     }
 
     fn blank(&mut self, part: &str) {
-        self.code
-            .extend(part.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
+        self.code.extend(part.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
     }
 
     /// The line, from 1, of an offset in `code`.
@@ -59,12 +55,7 @@ impl Source {
             code.push_str(&self.code[at..start]);
             let blank = |byte| if byte == b'\n' { '\n' } else { ' ' };
             code.extend(self.code.bytes().take(end).skip(start).map(blank));
-            strings.extend(
-                self.strings
-                    .iter()
-                    .filter(|(offset, _)| (at..start).contains(offset))
-                    .cloned(),
-            );
+            strings.extend(self.strings.iter().filter(|(offset, _)| (at..start).contains(offset)).cloned());
             at = end;
         }
         Self { code, strings }
@@ -136,22 +127,14 @@ fn block_comment(text: &str) -> usize {
 fn string(text: &str) -> Option<usize> {
     let prefix = text.len() - text.trim_start_matches(['b', 'c', 'r']).len();
     let raw = text[..prefix].contains('r');
-    let hashes = if raw {
-        text[prefix..].len() - text[prefix..].trim_start_matches('#').len()
-    } else {
-        0
-    };
+    let hashes = if raw { text[prefix..].len() - text[prefix..].trim_start_matches('#').len() } else { 0 };
     let open = prefix + hashes;
     if prefix > 2 || !text[open..].starts_with('"') {
         return None;
     }
     if raw {
         let close = format!("\"{}", "#".repeat(hashes));
-        return Some(
-            text[open + 1..]
-                .find(&close)
-                .map_or(text.len(), |end| open + 1 + end + close.len()),
-        );
+        return Some(text[open + 1..].find(&close).map_or(text.len(), |end| open + 1 + end + close.len()));
     }
     let mut escaped = false;
     for (offset, byte) in text.bytes().enumerate().skip(open + 1) {
@@ -173,9 +156,7 @@ fn character(text: &str) -> Option<usize> {
         let escaped = inner.chars().nth(1)?.len_utf8();
         return inner[1 + escaped..].find('\'').map(|end| 1 + 1 + escaped + end + 1);
     }
-    inner[first.len_utf8()..]
-        .starts_with('\'')
-        .then(|| 1 + first.len_utf8() + 1)
+    inner[first.len_utf8()..].starts_with('\'').then(|| 1 + first.len_utf8() + 1)
 }
 
 #[cfg(test)]
@@ -189,11 +170,7 @@ mod tests {
         assert!(!source.code.contains("unsafe"), "{}", source.code);
         assert!(source.code.contains("fn f<'a>() {}"));
         assert_eq!(source.code.matches('{').count(), 1);
-        let strings: Vec<_> = source
-            .strings
-            .iter()
-            .map(|(at, text)| (source.line(*at), text.as_str()))
-            .collect();
+        let strings: Vec<_> = source.strings.iter().map(|(at, text)| (source.line(*at), text.as_str())).collect();
         assert_eq!(strings, [(1, "unsafe \\\" {"), (2, "/proc")]);
     }
 

@@ -14,14 +14,10 @@ pub(crate) fn file(name: &str, text: &str) -> Option<String> {
 /// Functions that are too long: reported.
 pub(crate) fn functions(name: &str, source: &Source) -> Vec<String> {
     let code = &source.code;
-    let starts = code
-        .match_indices("fn ")
-        .filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+    let starts =
+        code.match_indices("fn ").filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
     let long = starts.filter_map(|(at, word)| {
-        let title: String = code[at + word.len()..]
-            .chars()
-            .take_while(|c| c.is_alphanumeric() || *c == '_')
-            .collect();
+        let title: String = code[at + word.len()..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
         let lines = source.line(item_end(code, body(code, at))) + 1 - source.line(at);
         let place = source.line(at);
         (!title.is_empty() && lines > FUNCTION_LINES)
@@ -50,14 +46,8 @@ mod tests {
 
     #[test]
     fn long_files_and_functions_are_named() {
-        let text = format!(
-            "fn short(x: [u8; 4]) {{}}\nfn long() {{\n{}}}\n",
-            "let _ = 1;\n".repeat(60)
-        );
-        assert_eq!(
-            functions("f.rs", &Source::read(&text)),
-            ["f.rs:2: `long` has 62 lines, 60 are enough"]
-        );
+        let text = format!("fn short(x: [u8; 4]) {{}}\nfn long() {{\n{}}}\n", "let _ = 1;\n".repeat(60));
+        assert_eq!(functions("f.rs", &Source::read(&text)), ["f.rs:2: `long` has 62 lines, 60 are enough"]);
         assert_eq!(file("f.rs", &text), None);
         assert!(file("f.rs", &"\n".repeat(301)).unwrap().contains("301"));
     }

@@ -40,10 +40,7 @@ pub(crate) fn obtain(workspace: &Workspace, llvm: u32) -> Result<PathBuf> {
     let llvm = obtain_llvm(llvm)?;
     build(workspace, &llvm)?;
     if !works(workspace, llvm.major) {
-        bail!(
-            "bpf-linker was built but does not run: try `{} --version`",
-            path.display()
-        );
+        bail!("bpf-linker was built but does not run: try `{} --version`", path.display());
     }
     Ok(path)
 }
@@ -58,21 +55,10 @@ fn works(workspace: &Workspace, llvm: u32) -> bool {
 
 fn build(workspace: &Workspace, llvm: &Llvm) -> Result<()> {
     let scratch = workspace.target("tools/build");
-    println!(
-        "setup: building bpf-linker {VERSION} for LLVM {} (about half a minute)",
-        llvm.major
-    );
+    println!("setup: building bpf-linker {VERSION} for LLVM {} (about half a minute)", llvm.major);
     let mut command = workspace.cargo();
     command
-        .args([
-            "install",
-            "bpf-linker",
-            "--version",
-            VERSION,
-            "--locked",
-            "--force",
-            "--quiet",
-        ])
+        .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--force", "--quiet"])
         .args(["--no-default-features", "--features", &format!("llvm-{}", llvm.major)])
         .arg("--root")
         .arg(workspace.target("tools"))
@@ -103,18 +89,10 @@ fn obtain_llvm(oldest: u32) -> Result<Llvm> {
 
 fn find_llvm(oldest: u32) -> Option<Llvm> {
     (oldest..=*LLVM.end()).find_map(|major| {
-        let own = [
-            format!("/usr/lib/llvm-{major}/bin/llvm-config"),
-            format!("/usr/lib64/llvm{major}/bin/llvm-config"),
-        ];
-        let named = [
-            format!("llvm-config-{major}"),
-            format!("llvm-config-{major}-64"),
-            "llvm-config".to_owned(),
-        ];
+        let own = [format!("/usr/lib/llvm-{major}/bin/llvm-config"), format!("/usr/lib64/llvm{major}/bin/llvm-config")];
+        let named = [format!("llvm-config-{major}"), format!("llvm-config-{major}-64"), "llvm-config".to_owned()];
         let own = own.into_iter().map(PathBuf::from);
-        own.chain(named.iter().filter_map(|name| on_path(name)))
-            .find_map(|config| inspect(&config, major))
+        own.chain(named.iter().filter_map(|name| on_path(name))).find_map(|config| inspect(&config, major))
     })
 }
 
@@ -124,8 +102,5 @@ fn inspect(config: &Path, major: u32) -> Option<Llvm> {
     let version = ask("--version")?;
     let library = Path::new(&ask("--libdir")?).join("libLLVM.so");
     let fits = version.split('.').next() == Some(major.to_string().as_str()) && library.exists();
-    fits.then_some(Llvm {
-        major,
-        prefix: ask("--prefix")?.into(),
-    })
+    fits.then_some(Llvm { major, prefix: ask("--prefix")?.into() })
 }

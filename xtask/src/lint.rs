@@ -14,13 +14,7 @@ use crate::workspace::{Workspace, run};
 use crate::{edges, toolchain};
 
 pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
-    let stamp = setup::prepare(
-        workspace,
-        Needs {
-            tests: false,
-            lint: true,
-        },
-    )?;
+    let stamp = setup::prepare(workspace, Needs { tests: false, lint: true })?;
     let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
         ("rustfmt", &|| format(workspace)),
         ("clippy", &|| host(workspace)),
@@ -42,24 +36,12 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
-    run(
-        workspace.cargo().args(["fmt", "--all", "--", "--check"]),
-        "formatting (`cargo fmt --all` mends it)",
-    )
+    run(workspace.cargo().args(["fmt", "--all", "--", "--check"]), "formatting (`cargo fmt --all` mends it)")
 }
 
 fn host(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo();
-    command.args([
-        "clippy",
-        "--workspace",
-        "--exclude",
-        "kvmeter-ebpf",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]);
+    command.args(["clippy", "--workspace", "--exclude", "kvmeter-ebpf", "--all-targets", "--", "-D", "warnings"]);
     run(&mut command, "clippy")
 }
 
@@ -72,10 +54,7 @@ fn kernel(workspace: &Workspace, stamp: &Stamp) -> Result<()> {
             stamp.toolchain
         );
     }
-    run(
-        &mut kernel_command(workspace, stamp, &clippy),
-        "clippy for the kernel programs",
-    )
+    run(&mut kernel_command(workspace, stamp, &clippy), "clippy for the kernel programs")
 }
 
 /// The `cargo-clippy` beside the cargo that builds the kernel programs.
@@ -84,11 +63,7 @@ pub(crate) fn kernel_clippy(stamp: &Stamp) -> PathBuf {
 }
 
 fn kernel_command(workspace: &Workspace, stamp: &Stamp, clippy: &std::path::Path) -> Command {
-    let target = if cfg!(target_endian = "big") {
-        "bpfeb-unknown-none"
-    } else {
-        "bpfel-unknown-none"
-    };
+    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let flags = [
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
         "-Cdebuginfo=2".to_owned(),
@@ -102,15 +77,7 @@ fn kernel_command(workspace: &Workspace, stamp: &Stamp, clippy: &std::path::Path
         .env("RUSTC", &stamp.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args([
-            "clippy",
-            "--release",
-            "--bins",
-            "--package",
-            "kvmeter-ebpf",
-            "--target",
-            target,
-        ])
+        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--target", target])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(workspace.target("ebpf"))
         .args(["--", "-D", "warnings"]);

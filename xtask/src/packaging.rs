@@ -13,13 +13,7 @@ use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace, on_path, relative};
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    setup::prepare(
-        workspace,
-        Needs {
-            tests: true,
-            lint: false,
-        },
-    )?;
+    setup::prepare(workspace, Needs { tests: true, lint: false })?;
     workspace.build(Profile::Dev)?;
     let folder = workspace.root.join("packaging");
     let mut files = Vec::new();
@@ -46,9 +40,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let list = fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
     for entry in list {
-        let path = entry
-            .with_context(|| format!("cannot list {}", directory.display()))?
-            .path();
+        let path = entry.with_context(|| format!("cannot list {}", directory.display()))?.path();
         if path.is_dir() {
             collect(&path, files)?;
         } else {
@@ -64,9 +56,7 @@ fn judge(workspace: &Workspace, path: &Path) -> Result<&'static str> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
     let agent = workspace.binary(Profile::Dev, "kvmeter");
     match extension.as_str() {
-        "json" => serde_json::from_str::<serde_json::Value>(&text)
-            .map(|_value| "JSON")
-            .context("is no JSON"),
+        "json" => serde_json::from_str::<serde_json::Value>(&text).map(|_value| "JSON").context("is no JSON"),
         "toml" => {
             asked(Command::new(agent).args(["config", "check", "--config"]).arg(path)).map(|()| "accepted by kvmeter")
         }
@@ -104,14 +94,21 @@ fn service(workspace: &Workspace, text: &str, path: &Path) -> Result<&'static st
     let copy = folder.join(path.file_name().unwrap_or_default());
     fs::write(&copy, text.replace("/usr/bin/kvmeter", &agent.to_string_lossy()))
         .with_context(|| format!("cannot write {}", copy.display()))?;
-    asked(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy)).map(|()| "accepted by systemd")
+    let mut command = Command::new("systemd-analyze");
+    let ran = command.args(["verify", "--man=no"]).arg(&copy).output().context("cannot run systemd-analyze")?;
+    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    // It lets an unknown key pass with a warning; what it says of the machine's own units does not matter here.
+    let name = copy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let about: Vec<_> = said.lines().filter(|line| line.contains(&name)).collect();
+    if !ran.status.success() || !about.is_empty() {
+        bail!("{}", if about.is_empty() { said.trim().to_owned() } else { about.join("\n") });
+    }
+    Ok("accepted by systemd")
 }
 
 /// Runs a checker; what it says is the error.
 fn asked(command: &mut Command) -> Result<()> {
-    let ran = command
-        .output()
-        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let ran = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !ran.status.success() {
         let said = [ran.stdout, ran.stderr].concat();
         bail!("{}", String::from_utf8_lossy(&said).trim());

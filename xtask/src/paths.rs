@@ -15,9 +15,7 @@ pub(crate) struct Named {
 impl Named {
     /// Whether it is this path or one below it.
     pub(crate) fn is_in(&self, prefix: &str) -> bool {
-        self.path
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        self.path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     }
 }
 
@@ -31,10 +29,7 @@ pub(crate) fn named(source: &Source, module: &[String]) -> Vec<Named> {
         let line = source.line(offset);
         if word == "use" {
             let (paths, after) = tree(&tokens, at + 1, &[]);
-            found.extend(paths.into_iter().map(|path| Named {
-                path: resolve(&path, module),
-                line,
-            }));
+            found.extend(paths.into_iter().map(|path| Named { path: resolve(&path, module), line }));
             at = after;
         } else if is_word(word) {
             let mut path = vec![word];
@@ -44,10 +39,7 @@ pub(crate) fn named(source: &Source, module: &[String]) -> Vec<Named> {
             }
             at += 1;
             if path.len() > 1 {
-                found.push(Named {
-                    path: resolve(&path, module),
-                    line,
-                });
+                found.push(Named { path: resolve(&path, module), line });
             }
         } else {
             at += 1;
@@ -136,19 +128,13 @@ mod tests {
 
     fn paths(text: &str) -> Vec<String> {
         let module = ["bpf".to_owned(), "maps".to_owned()];
-        named(&Source::read(text), &module)
-            .into_iter()
-            .map(|named| named.path)
-            .collect()
+        named(&Source::read(text), &module).into_iter().map(|named| named.path).collect()
     }
 
     #[test]
     fn use_trees_are_spread_out() {
         let found = paths("pub use std::{fs, io::{self, Read as R}, net::*};\nuse crate::a::b;");
-        assert_eq!(
-            found,
-            ["std::fs", "std::io", "std::io::Read", "std::net", "crate::a::b"]
-        );
+        assert_eq!(found, ["std::fs", "std::io", "std::io::Read", "std::net", "crate::a::b"]);
     }
 
     #[test]
@@ -162,13 +148,7 @@ mod tests {
     #[test]
     fn paths_in_code_are_found_and_prefixes_end_at_a_segment() {
         let found = named(&Source::read("\nlet x = std::fs::read(\"p\")?;"), &[]);
-        assert_eq!(
-            found,
-            [Named {
-                path: "std::fs::read".to_owned(),
-                line: 2
-            }]
-        );
+        assert_eq!(found, [Named { path: "std::fs::read".to_owned(), line: 2 }]);
         assert!(found[0].is_in("std::fs") && !found[0].is_in("std::f") && !found[0].is_in("std::fs::read_to"));
     }
 }

@@ -27,11 +27,7 @@ pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<()> {
         setup::prepare(workspace, Needs::default())?;
         workspace.build(profile)?;
     }
-    if geteuid().is_root() {
-        in_front()
-    } else {
-        again_as_root()
-    }
+    if geteuid().is_root() { in_front() } else { again_as_root() }
 }
 
 /// This program with its own arguments and one more, which comes right after `run`.
@@ -48,8 +44,7 @@ fn again_as_root() -> Result<()> {
     }
     println!("run: the agent needs root to load its kernel programs; using sudo");
     let mut sudo = Command::new("sudo");
-    sudo.arg("-E")
-        .arg(std::env::current_exe().context("cannot tell which program this is")?);
+    sudo.arg("-E").arg(std::env::current_exe().context("cannot tell which program this is")?);
     again(&mut sudo, "--built");
     Err(sudo.exec()).context("cannot run sudo")
 }
@@ -60,11 +55,7 @@ fn in_front() -> Result<()> {
     let mut command = Command::new(std::env::current_exe().context("cannot tell which program this is")?);
     again(&mut command, "--stage");
     // A group of its own: Ctrl-C at the terminal reaches only the program in front.
-    let mut child = command
-        .stdin(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .context("cannot start xtask again")?;
+    let mut child = command.stdin(Stdio::piped()).process_group(0).spawn().context("cannot start xtask again")?;
     loop {
         if signals::readable(&caught, Duration::from_millis(200)) {
             drop(child.stdin.take());

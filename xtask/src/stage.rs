@@ -35,12 +35,8 @@ pub(crate) fn perform(workspace: &Workspace, args: &RunArgs, profile: Profile) -
     let directory = workspace.target("run");
     let _only_one = lock(workspace)?;
     clear(&directory)?;
-    let mut stage = Stage {
-        binary: workspace.binary(profile, "kvmeter"),
-        directory,
-        agent: None,
-        demo: Demo::default(),
-    };
+    let mut stage =
+        Stage { binary: workspace.binary(profile, "kvmeter"), directory, agent: None, demo: Demo::default() };
     let played = stage.play(args, &workspace.binary(profile, "kvmeter-testvm"), &std::io::stdin());
     let stopped = stage.stop();
     played?;
@@ -125,11 +121,7 @@ impl Stage {
         command.args(["run", "--config"]).arg(&config).args(more);
         // A group of its own: Ctrl-C at the terminal reaches xtask alone, which then ends things in order.
         command.stdin(Stdio::null()).stdout(log).stderr(same).process_group(0);
-        self.agent = Some(
-            command
-                .spawn()
-                .with_context(|| format!("cannot run {}", self.binary.display()))?,
-        );
+        self.agent = Some(command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?);
         Ok(())
     }
 
@@ -149,30 +141,19 @@ impl Stage {
         while !healthy() {
             self.still_runs()?;
             if start.elapsed() > START_TAKES_AT_MOST {
-                bail!(
-                    "the agent does not answer on http://{LISTEN}/healthz; {}",
-                    self.last_words()
-                );
+                bail!("the agent does not answer on http://{LISTEN}/healthz; {}", self.last_words());
             }
             if signals::readable(ending, Duration::from_millis(100)) {
                 return Ok(false);
             }
         }
-        println!(
-            "run: the agent answers on http://{LISTEN} after {:.1} s",
-            start.elapsed().as_secs_f64()
-        );
+        println!("run: the agent answers on http://{LISTEN} after {:.1} s", start.elapsed().as_secs_f64());
         Ok(true)
     }
 
     fn still_runs(&mut self) -> Result<()> {
-        let ended = self
-            .agent
-            .as_mut()
-            .map(Child::try_wait)
-            .transpose()
-            .context("cannot look after the agent")?
-            .flatten();
+        let ended =
+            self.agent.as_mut().map(Child::try_wait).transpose().context("cannot look after the agent")?.flatten();
         if let Some(status) = ended {
             self.agent = None;
             bail!("the agent ended with {status}; {}", self.last_words());
@@ -191,11 +172,8 @@ impl Stage {
         let table = output(Command::new(&self.binary).args(["vms", "--socket"]).arg(self.socket()));
         let table = table.unwrap_or_else(|| "(`kvmeter vms` did not answer)\n".to_owned());
         let clear = if terminal { "\u{1b}[H\u{1b}[2J" } else { "" };
-        let stop = if terminal {
-            "Ctrl-C stops and removes everything"
-        } else {
-            "SIGTERM stops and removes everything"
-        };
+        let stop =
+            if terminal { "Ctrl-C stops and removes everything" } else { "SIGTERM stops and removes everything" };
         let log = self.log();
         // A reader that went away, as `| head` does, is no reason to leave VMs behind: the loop goes on to its end.
         let _shown = write!(
@@ -216,10 +194,7 @@ impl Stage {
         let start = Instant::now();
         while agent.try_wait().context("cannot look after the agent")?.is_none() {
             if start.elapsed() > STOP_TAKES_AT_MOST {
-                agent
-                    .kill()
-                    .and_then(|()| agent.wait())
-                    .context("cannot kill the agent")?;
+                agent.kill().and_then(|()| agent.wait()).context("cannot kill the agent")?;
                 bail!(
                     "the agent did not end within {STOP_TAKES_AT_MOST:?} of SIGTERM and was killed; see {}",
                     self.log().display()

@@ -81,11 +81,7 @@ pub(crate) fn forget(workspace: &Workspace) -> Result<()> {
 }
 
 fn parse(text: &str) -> Option<Stamp> {
-    let value = |key: &str| {
-        text.lines()
-            .filter_map(|line| line.split_once('='))
-            .find(|(name, _)| *name == key)
-    };
+    let value = |key: &str| text.lines().filter_map(|line| line.split_once('=')).find(|(name, _)| *name == key);
     let value = |key: &str| value(key).map(|(_, value)| value.to_owned());
     if value("version")? != VERSION {
         return None;

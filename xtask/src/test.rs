@@ -26,11 +26,7 @@ pub(crate) struct Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            out,
-            "{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        )
+        write!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
@@ -47,26 +43,13 @@ pub(crate) fn command(workspace: &Workspace, filters: &[String]) -> Result<()> {
 
 /// Runs the tests: how many did what, and whether cargo was content.
 pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, Result<()>)> {
-    setup::prepare(
-        workspace,
-        Needs {
-            tests: true,
-            lint: false,
-        },
-    )?;
+    setup::prepare(workspace, Needs { tests: true, lint: false })?;
     workspace.build(Profile::Dev)?;
     let log = workspace.target("skipped.log");
     fs::write(&log, "").with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = workspace.cargo();
     command
-        .args([
-            "test",
-            "--workspace",
-            "--exclude",
-            "kvmeter-ebpf",
-            "--no-fail-fast",
-            "--",
-        ])
+        .args(["test", "--workspace", "--exclude", "kvmeter-ebpf", "--no-fail-fast", "--"])
         .args(filters)
         .env("KVMETER_SKIP_LOG", &log)
         .env("KVMETER_BIN", workspace.binary(Profile::Dev, "kvmeter"))
@@ -115,11 +98,7 @@ fn counted(command: &mut Command) -> Result<(Tally, Result<()>)> {
         }
     }
     let status = child.wait().context("cannot wait for cargo")?;
-    let outcome = if status.success() {
-        Ok(())
-    } else {
-        Err(anyhow::anyhow!("`cargo test` ended with {status}"))
-    };
+    let outcome = if status.success() { Ok(()) } else { Err(anyhow::anyhow!("`cargo test` ended with {status}")) };
     Ok((tally, outcome))
 }
 
@@ -145,9 +124,7 @@ fn add(tally: &mut Tally, line: &str) {
 /// The tests that said they were skipped, once each.
 fn skips(log: &str) -> BTreeMap<&str, &str> {
     let lines = log.lines().filter_map(|line| line.strip_prefix("SKIPPED "));
-    lines
-        .map(|line| line.split_once(": ").unwrap_or((line, "no reason given")))
-        .collect()
+    lines.map(|line| line.split_once(": ").unwrap_or((line, "no reason given"))).collect()
 }
 
 #[cfg(test)]
@@ -172,9 +149,6 @@ mod tests {
     #[test]
     fn a_test_is_skipped_once_however_often_it_says_so() {
         let found = skips("SKIPPED a::b: no /dev/kvm\nSKIPPED a::b: no /dev/kvm\nSKIPPED c\nother\n");
-        assert_eq!(
-            found.into_iter().collect::<Vec<_>>(),
-            [("a::b", "no /dev/kvm"), ("c", "no reason given")]
-        );
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("a::b", "no /dev/kvm"), ("c", "no reason given")]);
     }
 }

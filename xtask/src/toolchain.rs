@@ -38,11 +38,9 @@ pub(crate) fn obtain() -> Result<Toolchain> {
         println!("setup: {} ({})", found.version, found.rustc.display());
         return Ok(found);
     }
-    for (kind, step) in [
-        (RUSTUP, add_sources as fn() -> Result<()>),
-        (DISTRIBUTION, install::rust),
-        (RUSTUP, add_nightly),
-    ] {
+    for (kind, step) in
+        [(RUSTUP, add_sources as fn() -> Result<()>), (DISTRIBUTION, install::rust), (RUSTUP, add_nightly)]
+    {
         if !wanted(kind) {
             continue;
         }
@@ -97,9 +95,7 @@ fn find() -> Option<Toolchain> {
 fn nightlies() -> Vec<PathBuf> {
     let home = env::var_os("RUSTUP_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".rustup")));
-    let mut found = home
-        .map(|home| entries(&home.join("toolchains"), "nightly"))
-        .unwrap_or_default();
+    let mut found = home.map(|home| entries(&home.join("toolchains"), "nightly")).unwrap_or_default();
     found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
     found
 }
@@ -116,13 +112,8 @@ fn entries(directory: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(list) = fs::read_dir(directory) else {
         return Vec::new();
     };
-    let named = |path: &PathBuf| {
-        path.file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-    };
-    list.filter_map(|entry| entry.ok().map(|entry| entry.path()))
-        .filter(named)
-        .collect()
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    list.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(named).collect()
 }
 
 /// The toolchain in this directory, if it is complete and new enough.
@@ -135,13 +126,7 @@ fn inspect(kind: &'static str, directory: &Path) -> Option<Toolchain> {
     let (minor, llvm) = versions(&about)?;
     let usable = minor >= OLDEST_MINOR && LLVM.contains(&llvm) && sources.is_file() && cargo.is_file();
     let version = about.lines().next()?.to_owned();
-    usable.then_some(Toolchain {
-        kind,
-        cargo,
-        rustc,
-        version,
-        llvm,
-    })
+    usable.then_some(Toolchain { kind, cargo, rustc, version, llvm })
 }
 
 /// The minor release of Rust 1 and the major version of LLVM in what `rustc -vV` prints.
@@ -191,10 +176,7 @@ fn rustup(arguments: &[&str], seconds: &str) -> Result<()> {
     let said = command.output()?;
     if !said.status.success() {
         let text = String::from_utf8_lossy(&said.stderr).into_owned();
-        let why = text
-            .lines()
-            .find(|line| line.contains("error"))
-            .unwrap_or("no answer in time");
+        let why = text.lines().find(|line| line.contains("error")).unwrap_or("no answer in time");
         bail!("rustup has none: {why}");
     }
     Ok(())
@@ -208,10 +190,7 @@ mod tests {
     fn versions_are_read_from_what_rustc_says_of_itself() {
         let about = "rustc 1.96.0 (ac68faa20 2026-05-25)\nbinary: rustc\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         assert_eq!(versions(about), Some((96, 22)));
-        assert_eq!(
-            versions("rustc 1.97.0-nightly\nrelease: 1.97.0-nightly\nLLVM version: 22.1.4"),
-            Some((97, 22))
-        );
+        assert_eq!(versions("rustc 1.97.0-nightly\nrelease: 1.97.0-nightly\nLLVM version: 22.1.4"), Some((97, 22)));
         assert_eq!(versions("rustc 1.96.0\n"), None);
     }
 }

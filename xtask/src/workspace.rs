@@ -10,12 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// What `cargo run` and rustup put into xtask's environment and no other program should take for its own.
-const OF_CARGO_RUN: [&str; 4] = [
-    "CARGO_MANIFEST_DIR",
-    "CARGO_MANIFEST_PATH",
-    "CARGO_PKG_NAME",
-    "CARGO_PKG_VERSION",
-];
+const OF_CARGO_RUN: [&str; 4] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"];
 
 /// A cargo profile that xtask builds with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +31,7 @@ impl Workspace {
     pub(crate) fn find() -> Result<Self> {
         let xtask =
             env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = xtask
-            .parent()
-            .context("xtask's package has no directory above it")?
-            .to_path_buf();
+        let root = xtask.parent().context("xtask's package has no directory above it")?.to_path_buf();
         let output = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |given| root.join(given));
         Ok(Self { root, output })
     }
@@ -81,9 +73,7 @@ impl Workspace {
 
 /// Runs a command to its end on this terminal.
 pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("{purpose}: cannot run {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("{purpose}: cannot run {}", shown(command)))?;
     if !status.success() {
         bail!("{purpose} failed: {} ended with {status}", shown(command));
     }
@@ -93,9 +83,7 @@ pub(crate) fn run(command: &mut Command, purpose: &str) -> Result<()> {
 /// What a command prints, if it succeeds.
 pub(crate) fn output(command: &mut Command) -> Option<String> {
     let ran = command.output().ok()?;
-    ran.status
-        .success()
-        .then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
+    ran.status.success().then(|| String::from_utf8_lossy(&ran.stdout).into_owned())
 }
 
 /// A program on the PATH.
@@ -103,10 +91,7 @@ pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     // Debian leaves the sbin directories out of a user's PATH, but that is where `ip` and others are.
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    env::split_paths(&path)
-        .chain(more)
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+    env::split_paths(&path).chain(more).map(|directory| directory.join(program)).find(|file| file.is_file())
 }
 
 /// The command line, as far as a reader needs it.

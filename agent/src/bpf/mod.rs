@@ -10,6 +10,7 @@ pub mod offsets;
 pub mod plan;
 pub mod programs;
 pub mod reading;
+pub mod slots;
 
 pub use kernel::Kernel;
 pub use plan::{State, Status};

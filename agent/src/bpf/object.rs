@@ -45,6 +45,9 @@ pub enum LoadError {
     /// A map cannot be filled.
     #[error("map {0} cannot be prepared")]
     Prepare(&'static str, #[source] aya::maps::MapError),
+    /// The CPUs to sample on are not known.
+    #[error("the list of online CPUs {0} cannot be read")]
+    Cpus(String, #[source] std::io::Error),
     /// A program without which CPU cannot be accounted did not attach.
     #[error("{0}")]
     Insufficient(String),

@@ -115,7 +115,7 @@ impl Engine {
         self.adopt(&missed, at);
         if let Some(kernel) = &mut self.kernel {
             let walked = kernel.walk();
-            let orphans = kernel.collect_orphans();
+            let orphans = kernel.slots().collect_orphans();
             if let Err(error) = walked {
                 tracing::warn!(%error, "the kernel's task walk failed");
                 self.count_error("walk", 1);

@@ -87,9 +87,9 @@ impl Engine {
         }
     }
 
-    fn found_by_kernel(&self, reading: &VmReading) -> Found {
+    fn found_by_kernel(&mut self, reading: &VmReading) -> Found {
         let tgid = Tgid(reading.tgid);
-        let (raw, truncated) = self.kernel.as_ref().map_or_else(Default::default, |k| k.args(reading.slot));
+        let (raw, truncated) = self.kernel.as_mut().map_or_else(Default::default, |k| k.slots().args(reading.slot));
         let from_proc = (raw.is_empty() || truncated).then(|| self.procfs.cmdline(tgid).ok()).flatten();
         let argv = match from_proc {
             Some(line) if !line.raw.is_empty() => Argv::parse(&line.raw, line.truncated),
@@ -190,7 +190,7 @@ impl Engine {
         self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, &verdict);
         self.slots.remove(&reading.slot);
         if let Some(kernel) = &mut self.kernel {
-            kernel.release(reading.slot);
+            kernel.slots().release(reading.slot);
         }
     }
 

@@ -43,7 +43,7 @@ impl Engine {
     }
 
     fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {
-        let readings = self.kernel.as_mut().map(crate::bpf::Kernel::read).unwrap_or_default();
+        let readings = self.kernel.as_mut().map(|kernel| kernel.slots().read()).unwrap_or_default();
         for interval in alive {
             let Some(tgid) = tgid_of(&interval) else { continue };
             let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());

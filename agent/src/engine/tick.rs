@@ -60,7 +60,7 @@ impl Engine {
     pub(super) fn read_kernel(&mut self, at: Instant2) {
         let Some(kernel) = self.kernel.as_mut() else { return };
         kernel.drain();
-        let readings = kernel.read();
+        let readings = kernel.slots().read();
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
         let (known, new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));

@@ -1,0 +1,55 @@
+//! Law: the parts sum to the whole, and the whole is what the scheduler itself accounted.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use kvmeter_tests::{
+    agent::Agent,
+    skip::host,
+    vmm::{schedstat, spawn::TestVm},
+};
+use nix::sys::signal::Signal;
+
+const CPU: &str = "kvmeter_vm_cpu_seconds_total";
+const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
+
+#[test]
+fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
+    let Some(_host) = host("cpu_time_lies_between_two_readings_of_the_scheduler") else { return Ok(()) };
+    let agent = Agent::start()?;
+    let vms = [
+        ("spin", TestVm::start(&["--id", "spin", "--duty", "100"])?),
+        ("half", TestVm::start(&["--id", "half", "--duty", "50", "--vcpus", "2"])?),
+        ("many", TestVm::start(&["--id", "many", "--duty", "20", "--vcpus", "4", "--workers", "8", "--worker-duty", "5"])?),
+    ];
+    agent.wait_until("all VMs", Duration::from_secs(20), |a| Ok(a.metrics()?.all("kvmeter_vm_running", &[]).count() == 3))?;
+    for _ in 0..5 {
+        let before: Vec<_> = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<_, _>>()?;
+        agent.wait_samples(1)?;
+        let scrape = agent.metrics()?;
+        for ((id, vm), before) in vms.iter().zip(before) {
+            let after = schedstat::sum(vm.pid())?;
+            let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
+            assert!(before.run_ns <= cpu && cpu <= after.run_ns, "{id}: {} <= {cpu} <= {}", before.run_ns, after.run_ns);
+            assert!(before.delay_ns <= delay && delay <= after.delay_ns, "{id}: delay {delay}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn stopped_threads_are_accounted_to_the_nanosecond() -> Result<()> {
+    let Some(_host) = host("stopped_threads_are_accounted_to_the_nanosecond") else { return Ok(()) };
+    let agent = Agent::start()?;
+    let vm = TestVm::start(&["--id", "parked", "--duty", "60", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
+    agent.wait_until("the VM", Duration::from_secs(20), |a| Ok(a.metrics()?.one("kvmeter_vm_running", &[]) == Some(1.0)))?;
+    vm.signal(Signal::SIGSTOP)?;
+    std::thread::sleep(Duration::from_millis(200));
+    let before = schedstat::sum(vm.pid())?;
+    agent.wait_samples(2)?;
+    let scrape = agent.metrics()?;
+    assert_eq!(before, schedstat::sum(vm.pid())?, "a stopped process uses nothing");
+    assert_eq!(scrape.nanos(CPU, "parked"), before.run_ns);
+    assert_eq!(scrape.nanos(DELAY, "parked"), before.delay_ns);
+    Ok(())
+}
