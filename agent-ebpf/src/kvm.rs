@@ -1,11 +1,12 @@
 //! KVM's tracepoints: what makes a thread a vCPU and a process a VM, and why the guest came out.
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use kvmeter_common::{limits, thread::ThreadSlot, thread::role, vm::VmSlot};
+use aya_log_ebpf::warn;
+use kvmeter_common::{limits, loss, thread::ThreadSlot, thread::role, vm::VmSlot};
 
 use crate::{
     counter::add,
-    maps::VMS,
+    maps::{LOSSES, VMS},
     task::{self, Address},
     tracked::{current_ids, owned, promote, slot_of, track},
     vm::{birth, now},
@@ -51,13 +52,26 @@ fn newcomer(task: Address) -> u32 {
     track(task, vm, role::VCPU)
 }
 
+/// Says, less and less often, that a vCPU runs without a slot. The loss itself is counted where it happened.
+#[inline(always)]
+fn untracked(ctx: &RawTracePointContext) {
+    let lost = LOSSES.get(loss::VM_SLOTS).copied().unwrap_or(0);
+    if lost != 0 && lost & (lost - 1) == 0 {
+        let (tid, tgid) = current_ids();
+        warn!(ctx, "no VM slot left for process {}, thread {}: it is read from /proc ({} times so far)", tgid, tid, lost);
+    }
+}
+
 /// `kvm_userspace_exit(reason, errno)`: once per return of `KVM_RUN`, on every architecture (virt/kvm/kvm_main.c). The
 /// reason is valid only without an error: an interrupted run repeats the old one.
 #[raw_tracepoint(tracepoint = "kvm_userspace_exit")]
 pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
     let reason: u32 = ctx.arg(0);
     let errno: i32 = ctx.arg(1);
-    let Some((_, vm)) = vcpu() else { return 0 };
+    let Some((_, vm)) = vcpu() else {
+        untracked(&ctx);
+        return 0;
+    };
     let index = if errno < 0 {
         limits::EXIT_INTERRUPTED
     } else if reason as usize >= limits::EXIT_INTERRUPTED {

@@ -53,7 +53,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         vms: config.bpf.max_vms,
         pid_max: facts.pid_max.unwrap_or(4_194_304),
     };
-    let kernel_log = config.log.level >= crate::config::LogLevel::Debug;
+    let kernel_log = config.log.level >= crate::config::LogLevel::Warn;
     Kernel::start(sizes, Path::new(object::KERNEL_BTF), kernel_log).map_err(|(error, statuses)| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);

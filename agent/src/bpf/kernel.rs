@@ -120,6 +120,15 @@ impl Kernel {
         self.cpus.iter().filter(|cpu| ask(cpu)).map(|_| 1).sum()
     }
 
+    /// Looks up which CPUs are online now; they are the ones [`Self::refresh`] asks.
+    ///
+    /// # Errors
+    /// When the list cannot be read; the old one stays.
+    pub fn list_cpus(&mut self) -> std::io::Result<()> {
+        self.cpus = aya::util::online_cpus().map_err(|(_, error)| error)?;
+        Ok(())
+    }
+
     /// Makes VMs of these processes, and finds threads that have no slot yet.
     ///
     /// # Errors

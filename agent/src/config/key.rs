@@ -72,11 +72,11 @@ pub(super) const KEYS: &[Key] = &[
     fixed("log.format", Text),
     live("log.level", Text),
     fixed("bpf.enabled", Text),
-    fixed("bpf.pin_dir", Text),
+    later("bpf.pin_dir", Text, Ignored),
     fixed("bpf.max_threads", Integer),
     fixed("bpf.max_vms", Integer),
     live("discovery.scan_interval", Text),
-    later("history.interval", Text, Ignored),
+    fixed("history.interval", Text),
     later("history.samples", Integer, Ignored),
     later("history.max_memory", Text, Ignored),
     Key {
@@ -84,7 +84,7 @@ pub(super) const KEYS: &[Key] = &[
         ..later("history.keep_stopped", Text, Ignored)
     },
     live("ledger.heartbeat", Text),
-    fixed("ledger.max_file", Text),
+    later("ledger.max_file", Text, Ignored),
     later("ledger.retain", Text, Ignored),
     later("ledger.readers", List, Ignored),
     live("metrics.linger", Text),

@@ -114,7 +114,7 @@ impl Engine {
             .collect();
         self.adopt(&missed, at);
         if let Some(kernel) = &mut self.kernel {
-            let walked = kernel.walk();
+            let walked = kernel.list_cpus().and_then(|()| kernel.walk());
             let orphans = kernel.slots().collect_orphans();
             if let Err(error) = walked {
                 tracing::warn!(%error, "the kernel's task walk failed");

@@ -138,7 +138,7 @@ impl Engine {
             tgid: found.tgid,
             vcpus: if found.vcpus > 0 { found.vcpus } else { identity.vcpus.unwrap_or(0) },
             mem_bytes: identity.mem_bytes.unwrap_or(0),
-            cgroup: String::new(),
+            cgroup: identity::label(self.procfs.cgroup(Tgid(found.tgid)).as_bytes()),
             start_ns,
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,

@@ -7,7 +7,7 @@ use crate::{
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Vm},
+    vm::{Origin, Vm, identity},
 };
 
 impl Engine {
@@ -49,7 +49,8 @@ impl Engine {
             let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());
             let origin = reading.map_or_else(|| Origin::Proc(ProcCpu::new(Tgid(tgid))), |r| Origin::Slot(r.slot));
             let observed_since = reading.map_or(now.boot_ns, |r| r.seen_ns);
-            let mut vm = Vm::new(fixed(&interval, tgid), origin, observed_since, now.boot_ns);
+            let cgroup = identity::label(self.procfs.cgroup(Tgid(tgid)).as_bytes());
+            let mut vm = Vm::new(fixed(&interval, tgid, cgroup), origin, observed_since, now.boot_ns);
             vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
             vm.told = interval.usage.as_ref().map(|usage| Told {
                 vcpu_ns: usage.cpu_vcpu_ns.unwrap_or(0),
@@ -96,7 +97,7 @@ fn tgid_of(interval: &OpenInterval) -> Option<u32> {
     interval.incarnation.split('-').nth(1)?.parse().ok()
 }
 
-fn fixed(interval: &OpenInterval, tgid: u32) -> VmFixed {
+fn fixed(interval: &OpenInterval, tgid: u32, cgroup: String) -> VmFixed {
     VmFixed {
         vm_id: interval.vm_id.clone(),
         incarnation: interval.incarnation.clone(),
@@ -107,7 +108,7 @@ fn fixed(interval: &OpenInterval, tgid: u32) -> VmFixed {
         tgid,
         vcpus: interval.shape.cpu,
         mem_bytes: interval.shape.mem_bytes,
-        cgroup: String::new(),
+        cgroup,
         start_ns: interval.started_mono_ns,
         started_at: interval.started_at,
         adopted: true,

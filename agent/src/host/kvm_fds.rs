@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::process::{ProcError, ProcFs};
 use crate::units::Tgid;
@@ -55,35 +56,52 @@ impl KvmFds {
 impl ProcFs {
     /// Counts the KVM files among a process's open files; needs the right to trace it.
     ///
+    /// A leader that ended before its process lets go of the file table (`exit_files`), so its own listing is empty
+    /// while its threads' are not: the first listing with an entry is read.
+    ///
     /// # Errors
     /// [`ProcError`]. A file that is closed while we look is no error.
     pub fn kvm_fds(&self, tgid: Tgid) -> Result<KvmFds, ProcError> {
-        let path = self.of(tgid).join("fd");
-        let mut found = KvmFds::default();
-        let mut refused = None;
-        for (seen, entry) in fs::read_dir(&path)
-            .map_err(|error| ProcError::of(error, &path))?
-            .enumerate()
-        {
-            let entry = entry.map_err(|error| ProcError::of(error, &path))?;
-            if seen >= MAX_FDS {
+        let process = self.of(tgid);
+        match fds_in(&process.join("fd")) {
+            Ok(None) => {}
+            Ok(Some(found)) => return Ok(found),
+            Err(error) => return Err(error),
+        }
+        for tid in self.thread_ids(tgid)?.into_iter().filter(|tid| tid.get() != tgid.get()) {
+            if let Ok(Some(found)) = fds_in(&process.join("task").join(tid.to_string()).join("fd")) {
+                return Ok(found);
+            }
+        }
+        Ok(KvmFds::default())
+    }
+}
+
+/// The KVM files of one listing; `None` if it lists nothing at all.
+fn fds_in(path: &Path) -> Result<Option<KvmFds>, ProcError> {
+    let mut found = KvmFds::default();
+    let mut refused = None;
+    let mut any = false;
+    for (seen, entry) in fs::read_dir(path).map_err(|error| ProcError::of(error, path))?.enumerate() {
+        let entry = entry.map_err(|error| ProcError::of(error, path))?;
+        any = true;
+        if seen >= MAX_FDS {
+            found.unseen = found.unseen.saturating_add(1);
+            continue;
+        }
+        match fs::read_link(entry.path()).map_err(|error| ProcError::of(error, path)) {
+            Ok(target) => found.count(target.as_os_str().as_bytes()),
+            Err(ProcError::Gone { .. }) => {}
+            Err(error) => {
                 found.unseen = found.unseen.saturating_add(1);
-                continue;
-            }
-            match fs::read_link(entry.path()).map_err(|error| ProcError::of(error, &path)) {
-                Ok(target) => found.count(target.as_os_str().as_bytes()),
-                Err(ProcError::Gone { .. }) => {}
-                Err(error) => {
-                    found.unseen = found.unseen.saturating_add(1);
-                    refused = Some(error);
-                }
+                refused = Some(error);
             }
         }
-        match refused {
-            // Nothing of KVM was seen, but not everything could be: that is a refusal, not an answer.
-            Some(error) if !found.any() => Err(error),
-            _ => Ok(found),
-        }
+    }
+    match refused {
+        // Nothing of KVM was seen, but not everything could be: that is a refusal, not an answer.
+        Some(error) if !found.any() => Err(error),
+        _ => Ok(any.then_some(found)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
 //! mean different things to a bill.
 
+mod cgroup;
 pub mod facts;
 mod file;
 mod kvm_fds;

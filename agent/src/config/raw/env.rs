@@ -9,7 +9,8 @@ use crate::config::suggest;
 const PREFIX: &str = "KVMETER_";
 const NESTING: &str = "__";
 /// Names with our prefix that are no configuration keys.
-const RESERVED: [&str; 1] = ["KVMETER_LOG"];
+const RESERVED: [&str; 6] =
+    ["KVMETER_LOG", "KVMETER_BIN", "KVMETER_TESTVM", "KVMETER_SKIP_LOG", "KVMETER_EBPF_OBJECT", "KVMETER_TOOLCHAIN"];
 
 /// Lays the variables named `KVMETER_…` over the table.
 pub(in crate::config) fn read_env(

@@ -1,0 +1,48 @@
+//! Which control group a process is in, through the `procfs` crate.
+
+use std::path::Path;
+
+use procfs::process::Process;
+
+use super::ProcFs;
+use crate::units::Tgid;
+
+/// Controllers that tell most about who owns a process, where several hierarchies name different groups.
+const TELLING: [&str; 4] = ["name=systemd", "cpu", "memory", "cpuacct"];
+
+impl ProcFs {
+    /// The process's control group: version 2's where that says anything but the root, else the first telling version 1
+    /// hierarchy's. Empty if it cannot be read or is the root everywhere.
+    #[must_use]
+    pub fn cgroup(&self, tgid: Tgid) -> String {
+        let Ok(groups) = Process::new_with_root(self.of(tgid)).and_then(|process| process.cgroups()) else {
+            return String::new();
+        };
+        let unified = groups.0.iter().find(|group| group.hierarchy == 0).map(|group| group.pathname.clone());
+        let by_controller = TELLING.iter().filter_map(|controller| {
+            groups.0.iter().find(|group| group.controllers.iter().any(|c| c == controller)).map(|g| g.pathname.clone())
+        });
+        unified.into_iter().chain(by_controller).find(|path| Path::new(path) != Path::new("/")).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> String {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("proc/7");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("cgroup"), text).unwrap();
+        ProcFs::new(root.path()).cgroup(Tgid(7))
+    }
+
+    #[test]
+    fn the_unified_hierarchy_comes_first_unless_it_says_nothing() {
+        assert_eq!(of("0::/machine.slice/a.scope\n"), "/machine.slice/a.scope");
+        assert_eq!(of("5:cpu,cpuacct:/vms/a\n0::/\n"), "/vms/a");
+        assert_eq!(of("0::/\n"), "");
+        assert_eq!(of("garbage"), "");
+    }
+}
