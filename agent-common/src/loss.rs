@@ -1,16 +1,8 @@
 //! Counters of everything the kernel side could not keep, each counted where it happened.
 
 /// Stages, in the order of the kernel's counter array.
-pub const STAGES: [&str; 8] = [
-    "wake",
-    "thread_slots",
-    "vm_slots",
-    "tid_range",
-    "thread_walk",
-    "vm_table",
-    "slot_return",
-    "slot_reused",
-];
+pub const STAGES: [&str; 8] =
+    ["wake", "thread_slots", "vm_slots", "tid_range", "thread_walk", "vm_table", "slot_return", "slot_reused"];
 
 /// The ring buffer had no room for a wake-up.
 pub const WAKE: u32 = 0;

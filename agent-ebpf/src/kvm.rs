@@ -58,7 +58,10 @@ fn untracked(ctx: &RawTracePointContext) {
     let lost = LOSSES.get(loss::VM_SLOTS).copied().unwrap_or(0);
     if lost != 0 && lost & (lost - 1) == 0 {
         let (tid, tgid) = current_ids();
-        warn!(ctx, "no VM slot left for process {}, thread {}: it is read from /proc ({} times so far)", tgid, tid, lost);
+        warn!(
+            ctx,
+            "no VM slot left for process {}, thread {}: it is read from /proc ({} times so far)", tgid, tid, lost
+        );
     }
 }
 

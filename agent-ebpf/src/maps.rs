@@ -7,8 +7,7 @@ use aya_ebpf::{
 };
 use kvmeter_common::{
     index::TidWord,
-    limits,
-    loss,
+    limits, loss,
     thread::ThreadSlot,
     vm::{VmArgs, VmSlot},
 };

@@ -63,17 +63,10 @@ pub fn now() -> io::Result<Instant2> {
         let after = read(ClockId::CLOCK_BOOTTIME)?;
         let width = after.saturating_sub(before);
         if best.is_none_or(|(narrowest, _)| width < narrowest) {
-            best = Some((
-                width,
-                Instant2 {
-                    boot_ns: before + width / 2,
-                    unix_ns,
-                },
-            ));
+            best = Some((width, Instant2 { boot_ns: before + width / 2, unix_ns }));
         }
     }
-    best.map(|(_, instant)| instant)
-        .ok_or_else(|| io::Error::other("no clock reading"))
+    best.map(|(_, instant)| instant).ok_or_else(|| io::Error::other("no clock reading"))
 }
 
 /// CLOCK_BOOTTIME alone, in nanoseconds.

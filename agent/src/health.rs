@@ -1,6 +1,6 @@
-//! Whether the agent does its work: pure judgement over a snapshot and the ledger's state.
+//! Whether the agent does its work: pure judgement over a snapshot.
 
-use crate::{account::Snapshot, ledger::Stats};
+use crate::account::Snapshot;
 
 /// Samples that may be late before the loop counts as stuck.
 const LATE: u64 = 10;
@@ -11,7 +11,7 @@ const PATIENCE_NS: u64 = 5_000_000_000;
 ///
 /// # Errors
 /// A sentence for a person.
-pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64, ledger: &Stats) -> Result<(), String> {
+pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64) -> Result<(), String> {
     if snapshot.serial == 0 {
         return Err("no sample has been taken yet".to_owned());
     }
@@ -19,6 +19,7 @@ pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64, ledger: &Sta
     if age > PATIENCE_NS.max(sample_ns.saturating_mul(LATE)) {
         return Err(format!("the sample loop is stuck: the newest sample is {} s old", age / 1_000_000_000));
     }
+    let ledger = &snapshot.host.ledger;
     if ledger.degraded || ledger.refused > 0 {
         let error = ledger.last_error.as_deref().unwrap_or("its memory is full");
         return Err(format!("the ledger cannot be written, {} lines wait in memory: {error}", ledger.spooled));

@@ -70,14 +70,7 @@ impl fmt::Display for Nanos {
 }
 
 /// Binary units, largest first: suffix and the power of two it stands for.
-const UNITS: [(&str, u32); 6] = [
-    ("EiB", 60),
-    ("PiB", 50),
-    ("TiB", 40),
-    ("GiB", 30),
-    ("MiB", 20),
-    ("KiB", 10),
-];
+const UNITS: [(&str, u32); 6] = [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 impl Bytes {
     /// `n` × 1024 bytes.
@@ -104,18 +97,13 @@ impl Bytes {
     /// [`SizeError`] if the text is no number, has an unknown unit, is no whole number of bytes or exceeds 2⁶⁴ − 1.
     pub fn parse_with_default_unit(text: &str, bare: Self) -> Result<Self, SizeError> {
         let text = text.trim();
-        let split = text
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(text.len());
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
         let (number, suffix) = text.split_at(split);
         let suffix = suffix.trim_start();
         let unit = if suffix.is_empty() {
             u128::from(bare.0)
         } else {
-            unit_bytes(suffix).ok_or_else(|| SizeError::Unit {
-                text: shortened(text),
-                unit: shortened(suffix),
-            })?
+            unit_bytes(suffix).ok_or_else(|| SizeError::Unit { text: shortened(text), unit: shortened(suffix) })?
         };
         scale(number, unit, text).map(Self)
     }
@@ -132,10 +120,7 @@ impl FromStr for Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS
-            .iter()
-            .find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift)
-        {
+        match UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.trailing_zeros() >= *shift) {
             Some((name, shift)) => write!(f, "{}{name}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -197,11 +182,7 @@ fn scale(number: &str, unit: u128, text: &str) -> Result<u64, SizeError> {
         return Err(SizeError::Fraction { text: shortened(text) });
     }
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
-    let tenths: u128 = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse().map_err(|_| not_a_number())?
-    };
+    let tenths: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| not_a_number())? };
     let divisor = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| not_a_number())?);
     let part = tenths * unit;
     if !part.is_multiple_of(divisor) {
@@ -241,29 +222,17 @@ mod tests {
     #[test]
     fn what_is_not_a_size_is_refused_by_name() {
         for text in ["", "MiB", "-1", "1..5G", "1.5.2G", ".5G", "1.", "1.x", "one"] {
-            assert!(
-                matches!(
-                    text.parse::<Bytes>(),
-                    Err(SizeError::Number { .. } | SizeError::Unit { .. })
-                ),
-                "{text}"
-            );
+            assert!(matches!(text.parse::<Bytes>(), Err(SizeError::Number { .. } | SizeError::Unit { .. })), "{text}");
         }
         assert!(matches!("5MB".parse::<Bytes>(), Err(SizeError::Unit { .. })));
         assert!(matches!("0.3K".parse::<Bytes>(), Err(SizeError::Fraction { .. })));
         assert!(matches!("16E".parse::<Bytes>(), Err(SizeError::TooLarge { .. })));
-        assert!(matches!(
-            "99999999999999999999".parse::<Bytes>(),
-            Err(SizeError::TooLarge { .. })
-        ));
+        assert!(matches!("99999999999999999999".parse::<Bytes>(), Err(SizeError::TooLarge { .. })));
     }
 
     #[test]
     fn a_bare_number_takes_the_unit_of_its_context() {
-        assert_eq!(
-            Bytes::parse_with_default_unit("512", Bytes::mib(1)),
-            Ok(Bytes::mib(512))
-        );
+        assert_eq!(Bytes::parse_with_default_unit("512", Bytes::mib(1)), Ok(Bytes::mib(512)));
         assert_eq!(Bytes::parse_with_default_unit("2G", Bytes::mib(1)), Ok(Bytes::gib(2)));
     }
 

@@ -31,6 +31,10 @@ const PURE: [&str; 5] = [
 ];
 const IMPURE: [&str; 3] = ["tokio", "std::fs", "std::net"];
 
+/// The closed words of the ledger's contract, which metrics and API show as well: names, no state.
+const VOCABULARY: [&str; 4] =
+    ["crate::ledger::Kind", "crate::ledger::Reason", "crate::ledger::Op", "crate::ledger::Shape"];
+
 /// Views read snapshots; none knows another.
 const VIEWS: [&str; 3] = ["expose", "history", "ledger"];
 
@@ -116,6 +120,9 @@ fn import(name: &str, module: &[String], named: &Named) -> Option<String> {
     }
     if PURE.iter().any(|pure| name.starts_with(pure)) && IMPURE.iter().any(|impure| named.is_in(impure)) {
         return Some(format!("`{path}`: this module is pure, it does no input or output"));
+    }
+    if VOCABULARY.iter().any(|word| named.is_in(word)) {
+        return None;
     }
     let own = module.first().map_or("", String::as_str);
     let foreign = |view: &&&str| VIEWS.contains(&own) && **view != own && named.is_in(&format!("crate::{view}"));

@@ -169,6 +169,10 @@ fn add_nightly() -> Result<()> {
 /// Runs rustup, with a time limit: behind a firewall that drops packets it would wait for ever.
 fn rustup(arguments: &[&str], seconds: &str) -> Result<()> {
     let Some(rustup) = on_path("rustup") else { return Ok(()) };
+    // rustup's own word for a machine whose toolchains are somebody's business.
+    if env::var_os("RUSTUP_AUTO_INSTALL").is_some_and(|value| value == "0") {
+        bail!("RUSTUP_AUTO_INSTALL=0 forbids rustup to install anything");
+    }
     let mut command = Command::new("timeout");
     command.arg(seconds).arg(rustup).args(arguments);
     command.env("RUSTUP_MAX_RETRIES", "0").env_remove("RUSTUP_TOOLCHAIN");

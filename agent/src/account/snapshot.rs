@@ -125,6 +125,8 @@ pub struct Host {
     pub boot: Histogram,
     /// Stopped VMs dropped because too many lingered.
     pub linger_dropped: u64,
+    /// The ledger's state.
+    pub ledger: LedgerState,
 }
 
 /// What KVM says of itself, and what we found.
@@ -136,6 +138,27 @@ pub struct KvmCount {
     pub count: Option<u64>,
     /// KVM VM descriptors found in `/proc` by the last full scan.
     pub held: Option<u64>,
+}
+
+/// The ledger's state, as the views show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerState {
+    /// Durable lines by kind.
+    pub records: Vec<(&'static str, u64)>,
+    /// Failed attempts by operation.
+    pub failures: Vec<(&'static str, u64)>,
+    /// Number of the last durable line.
+    pub sequence: u64,
+    /// Lines that wait in memory.
+    pub spooled: usize,
+    /// Lines refused because memory was full.
+    pub refused: u64,
+    /// Heartbeats dropped because memory was full.
+    pub dropped_heartbeats: u64,
+    /// Whether the last attempt to write failed.
+    pub degraded: bool,
+    /// The newest failure.
+    pub last_error: Option<String>,
 }
 
 /// A histogram with fixed bounds, cumulative as Prometheus wants it.

@@ -1,6 +1,5 @@
 //! Puts the parts together: facts, ledger, kernel side, engine, views; and takes them down in order.
 
-mod serve;
 mod start;
 
 pub use start::{METERING, start_kernel};
@@ -132,8 +131,7 @@ impl App {
     fn sum_up(&self) {
         let snapshot = self.snapshots.borrow();
         let programs = self.status.features.iter().filter(|f| f.advice.starts_with("hook ") || f.available).count();
-        let missing: Vec<_> =
-            self.status.features.iter().filter(|f| !f.available).map(|f| f.name.as_str()).collect();
+        let missing: Vec<_> = self.status.features.iter().filter(|f| !f.available).map(|f| f.name.as_str()).collect();
         tracing::info!(
             vms = snapshot.vms.len(),
             cpu_source = %self.status.cpu_source,

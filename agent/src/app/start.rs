@@ -1,10 +1,6 @@
 //! Start-up, in the order that fails early: sockets, ledger, kernel side, engine.
 
-use std::{
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    sync::Arc,
-};
+use std::{os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 use nix::sys::{
@@ -13,13 +9,13 @@ use nix::sys::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{App, Source, serve, settings};
+use super::{App, Source, settings};
 use crate::{
     bpf::{Kernel, Status as ProgramStatus, object},
     clock,
     config::{BpfMode, Config},
     engine::{Engine, Parts},
-    expose::{Status, http},
+    expose::{Status, http, serve},
     host::{HostFacts, UeventSocket},
     ledger::{Journal, Options, Stamp, Writer},
     logging::LevelHandle,
@@ -122,7 +118,8 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         .spawn(move || done.send(engine.run(recovered)))
         .context("the sample loop cannot be started")?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), ledger.clone(), &config, sample_seen)?;
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen)
+        .context("the metrics cannot be registered")?;
     serve::serve(http::router(views), tcp, unix);
     Ok(App { source, config, level, remote, engine: ended, writer, ledger, snapshots, sample_ns, status })
 }

@@ -33,7 +33,13 @@ pub struct Status {
 
 impl Status {
     pub(super) fn of(program: &Program, state: State) -> Self {
-        Self { name: program.name, hook: program.hook.to_string(), gives: program.gives, essential: program.essential, state }
+        Self {
+            name: program.name,
+            hook: program.hook.to_string(),
+            gives: program.gives,
+            essential: program.essential,
+            state,
+        }
     }
 }
 

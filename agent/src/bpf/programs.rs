@@ -40,8 +40,22 @@ pub struct Program {
 
 /// Fields read when a VM or thread gets its slot.
 const BIRTH: &[&str] = &[
-    "TASK_PID", "TASK_TGID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE", "TASK_SIGNAL", "TASK_LEADER", "TASK_START",
-    "TASK_MM", "TASK_COMM", "TASK_GUEST_TIME", "TASK_THREAD_NODE", "SIGNAL_THREADS", "SIGNAL_RUNTIME", "MM_ARG_START", "MM_ARG_END",
+    "TASK_PID",
+    "TASK_TGID",
+    "TASK_RUNTIME",
+    "TASK_RUN_DELAY",
+    "TASK_STATE",
+    "TASK_SIGNAL",
+    "TASK_LEADER",
+    "TASK_START",
+    "TASK_MM",
+    "TASK_COMM",
+    "TASK_GUEST_TIME",
+    "TASK_THREAD_NODE",
+    "SIGNAL_THREADS",
+    "SIGNAL_RUNTIME",
+    "MM_ARG_START",
+    "MM_ARG_END",
 ];
 
 /// Every program, in the order of loading: what ends a thread before what begins one.
@@ -57,7 +71,13 @@ pub const PROGRAMS: &[Program] = &[
         name: "sched_process_exit",
         hook: Hook::BtfTracepoint("sched_process_exit"),
         fields: &[
-            "TASK_TGID", "TASK_SIGNAL", "TASK_LEADER", "TASK_EXIT_CODE", "SIGNAL_LIVE", "SIGNAL_FLAGS", "SIGNAL_EXIT_CODE",
+            "TASK_TGID",
+            "TASK_SIGNAL",
+            "TASK_LEADER",
+            "TASK_EXIT_CODE",
+            "SIGNAL_LIVE",
+            "SIGNAL_FLAGS",
+            "SIGNAL_EXIT_CODE",
         ],
         essential: true,
         gives: "when and how a VM's process ended",

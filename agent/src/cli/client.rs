@@ -36,9 +36,9 @@ pub fn get(socket: &Path, path: &str) -> anyhow::Result<Answer> {
 }
 
 async fn ask(socket: &Path, path: &str) -> anyhow::Result<Answer> {
-    let stream = tokio::net::UnixStream::connect(socket)
-        .await
-        .with_context(|| format!("no agent answers on {} (is `kvmeter run` running? else give --socket)", socket.display()))?;
+    let stream = tokio::net::UnixStream::connect(socket).await.with_context(|| {
+        format!("no agent answers on {} (is `kvmeter run` running? else give --socket)", socket.display())
+    })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("the agent speaks no HTTP")?;
     let driver = tokio::spawn(connection);
     let request = Request::get(path).header(header::HOST, "kvmeter").body(Empty::<Bytes>::new())?;
@@ -47,7 +47,8 @@ async fn ask(socket: &Path, path: &str) -> anyhow::Result<Answer> {
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     let body = body.map_err(|error| anyhow::anyhow!("the agent's answer broke off: {error}"))?.to_bytes();
     driver.abort();
-    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).context("the answer is no JSON")? };
+    let body =
+        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).context("the answer is no JSON")? };
     Ok(Answer { status, body })
 }
 

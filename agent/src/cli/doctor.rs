@@ -85,7 +85,11 @@ fn ledger_works(config: &Config) -> Feature {
         name: "ledger".to_owned(),
         available: why.is_empty(),
         gives: format!("metering lines in {}", dir.display()),
-        advice: if why.is_empty() { String::new() } else { "make data_dir writable for the agent, or set another".to_owned() },
+        advice: if why.is_empty() {
+            String::new()
+        } else {
+            "make data_dir writable for the agent, or set another".to_owned()
+        },
         why,
     }
 }
@@ -119,7 +123,7 @@ fn report(diagnosis: &Diagnosis) -> String {
         status.version,
         status.kernel,
         yes_no(diagnosis.cpu),
-        if status.cpu_source == "bpf" { "kernel programs" } else { "/proc" },
+        if status.cpu_source == "bpf" { "kernel programs" } else { "the proc file system" },
         yes_no(diagnosis.ledger)
     )
 }

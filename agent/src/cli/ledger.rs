@@ -18,7 +18,9 @@ use crate::{
 #[derive(Subcommand)]
 pub(super) enum Ledger {
     /// Prints a ledger's lines
-    #[command(after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger show --json --kind vm.compute.stop /var/lib/kvmeter/metering")]
+    #[command(
+        after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger show --json --kind vm.compute.stop /var/lib/kvmeter/metering"
+    )]
     Show {
         /// Files or directories [default: the configured ledger]
         paths: Vec<PathBuf>,
@@ -36,7 +38,9 @@ pub(super) enum Ledger {
         since: Option<u64>,
     },
     /// Proves that a ledger is whole: sequence, chain, sums, pairs, bounds; only reads
-    #[command(after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering")]
+    #[command(
+        after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering"
+    )]
     Verify {
         /// Files or directories [default: the configured ledger]
         paths: Vec<PathBuf>,
@@ -80,7 +84,11 @@ fn print_lines(paths: &[PathBuf], filter: &Filter, format: Format) -> anyhow::Re
         let shown = show(BufReader::new(from), filter, format, &mut out)?;
         lines += shown.lines;
         if shown.unreadable > 0 {
-            eprintln!("kvmeter: {} lines of {} cannot be read; `kvmeter ledger verify` says why", shown.unreadable, file.display());
+            eprintln!(
+                "kvmeter: {} lines of {} cannot be read; `kvmeter ledger verify` says why",
+                shown.unreadable,
+                file.display()
+            );
         }
     }
     out.flush()?;

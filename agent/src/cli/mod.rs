@@ -72,7 +72,9 @@ enum Command {
         json: bool,
     },
     /// Tells what this host can and cannot measure, why, and what to do
-    #[command(after_help = "Ends with 0 if CPU and ledger work here, else with 3.\n\nExample:\n  kvmeter doctor --json")]
+    #[command(
+        after_help = "Ends with 0 if CPU and ledger work here, else with 3.\n\nExample:\n  kvmeter doctor --json"
+    )]
     Doctor {
         /// Print JSON
         #[arg(long)]
@@ -156,7 +158,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Doctor { json } => doctor::run(&source, json),
         Command::Ledger(command) => ledger::run(command, &source),
         Command::Config(ConfigCommand::Default) => print(Config::default_toml()),
-        Command::Config(ConfigCommand::Check { file }) => check(Source { path: file.or(source.path.clone()), ..source }),
+        Command::Config(ConfigCommand::Check { file }) => {
+            check(Source { path: file.or(source.path.clone()), ..source })
+        }
         Command::Catalog { markdown: true } => print(&catalog::markdown()),
         Command::Catalog { markdown: false } => print(&catalog_table()),
     }
@@ -190,7 +194,13 @@ fn check(source: Source) -> anyhow::Result<Outcome> {
 fn catalog_table() -> String {
     let rows = catalog::METRICS.iter().map(|metric| {
         let labels = metric.labels.join(",");
-        vec![metric.name.to_owned(), metric.kind.as_str().to_owned(), metric.unit.to_owned(), labels, metric.help.to_owned()]
+        vec![
+            metric.name.to_owned(),
+            metric.kind.as_str().to_owned(),
+            metric.unit.to_owned(),
+            labels,
+            metric.help.to_owned(),
+        ]
     });
     table::render(&["METRIC", "TYPE", "UNIT", "LABELS", "HELP"], rows.collect())
 }

@@ -5,8 +5,9 @@
 pub fn render(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut all = vec![head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()];
     all.extend(rows.into_iter().map(|row| row.into_iter().map(|cell| visible(&cell)).collect()));
-    let widths: Vec<usize> =
-        (0..head.len()).map(|c| all.iter().filter_map(|row| row.get(c)).map(|s| s.chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|c| all.iter().filter_map(|row| row.get(c)).map(|s| s.chars().count()).max().unwrap_or(0))
+        .collect();
     let mut text = String::new();
     for row in &all {
         let mut line = String::new();

@@ -38,26 +38,15 @@ pub(super) struct Key {
 }
 
 const fn fixed(path: &'static str, kind: Kind) -> Key {
-    Key {
-        path,
-        kind,
-        support: Support::Built,
-        reloadable: false,
-    }
+    Key { path, kind, support: Support::Built, reloadable: false }
 }
 
 const fn live(path: &'static str, kind: Kind) -> Key {
-    Key {
-        reloadable: true,
-        ..fixed(path, kind)
-    }
+    Key { reloadable: true, ..fixed(path, kind) }
 }
 
 const fn later(path: &'static str, kind: Kind, support: Support) -> Key {
-    Key {
-        support,
-        ..fixed(path, kind)
-    }
+    Key { support, ..fixed(path, kind) }
 }
 
 use Kind::{Bool, Integer, List, Table, Text};
@@ -79,10 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("history.interval", Text),
     later("history.samples", Integer, Ignored),
     later("history.max_memory", Text, Ignored),
-    Key {
-        reloadable: true,
-        ..later("history.keep_stopped", Text, Ignored)
-    },
+    Key { reloadable: true, ..later("history.keep_stopped", Text, Ignored) },
     live("ledger.heartbeat", Text),
     later("ledger.max_file", Text, Ignored),
     later("ledger.retain", Text, Ignored),
@@ -103,8 +89,7 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 
 /// Whether `path` is a table that holds keys (`ledger`), rather than a key itself.
 pub(super) fn is_section(path: &str) -> bool {
-    KEYS.iter()
-        .any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 #[cfg(test)]
@@ -115,11 +100,7 @@ mod tests {
     fn no_key_is_a_section_and_none_occurs_twice() {
         for (at, key) in KEYS.iter().enumerate() {
             assert!(!is_section(key.path), "{}", key.path);
-            assert!(
-                KEYS.iter().skip(at + 1).all(|other| other.path != key.path),
-                "{}",
-                key.path
-            );
+            assert!(KEYS.iter().skip(at + 1).all(|other| other.path != key.path), "{}", key.path);
         }
     }
 }

@@ -83,11 +83,7 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.list.len();
-        write!(
-            f,
-            "the configuration has {count} {}",
-            if count == 1 { "problem" } else { "problems" }
-        )?;
+        write!(f, "the configuration has {count} {}", if count == 1 { "problem" } else { "problems" })?;
         for problem in &self.list {
             write!(f, "\n  {problem}")?;
         }

@@ -40,19 +40,9 @@ pub(super) struct Table {
 
 /// Lays the flags over the table.
 pub(super) fn read_overrides(table: &mut Table, overrides: Overrides, problems: &mut Vec<Problem>) {
-    let Overrides {
-        listen,
-        socket,
-        data_dir,
-    } = overrides;
+    let Overrides { listen, socket, data_dir } = overrides;
     let mut set = |path, flag, text| {
-        table.entries.insert(
-            path,
-            Entry {
-                value: Value::Text(text),
-                origin: Origin::Flag(flag),
-            },
-        );
+        table.entries.insert(path, Entry { value: Value::Text(text), origin: Origin::Flag(flag) });
     };
     if let Some(listen) = listen {
         set("listen", "--listen", listen);
@@ -81,17 +71,11 @@ impl Value {
             Self::List(items) => format!("{items:?}"),
             Self::Other(kind) => format!("<{kind}>"),
         };
-        if text.chars().count() > 100 {
-            text.chars().take(99).chain(['…']).collect()
-        } else {
-            text
-        }
+        if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }
     }
 }
 
 fn absolute(path: &Path) -> Result<String, String> {
     let path: PathBuf = std::path::absolute(path).map_err(|error| error.to_string())?;
-    path.into_os_string()
-        .into_string()
-        .map_err(|_| "must be valid UTF-8".to_owned())
+    path.into_os_string().into_string().map_err(|_| "must be valid UTF-8".to_owned())
 }

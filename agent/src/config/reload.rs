@@ -16,9 +16,8 @@ impl Config {
     /// What changes when a running agent goes from `old` to `new`.
     #[must_use]
     pub fn reload_diff(old: &Self, new: &Self) -> ReloadDiff {
-        let (applied, needs_restart) = changed(old, new)
-            .into_iter()
-            .partition(|path| key::find(path).is_some_and(|key| key.reloadable));
+        let (applied, needs_restart) =
+            changed(old, new).into_iter().partition(|path| key::find(path).is_some_and(|key| key.reloadable));
         ReloadDiff { applied, needs_restart }
     }
 
@@ -48,17 +47,11 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("bpf.pin_dir", old.bpf.pin_dir != new.bpf.pin_dir),
         ("bpf.max_threads", old.bpf.max_threads != new.bpf.max_threads),
         ("bpf.max_vms", old.bpf.max_vms != new.bpf.max_vms),
-        (
-            "discovery.scan_interval",
-            old.discovery.scan_interval != new.discovery.scan_interval,
-        ),
+        ("discovery.scan_interval", old.discovery.scan_interval != new.discovery.scan_interval),
         ("history.interval", old.history.interval != new.history.interval),
         ("history.samples", old.history.samples != new.history.samples),
         ("history.max_memory", old.history.max_memory != new.history.max_memory),
-        (
-            "history.keep_stopped",
-            old.history.keep_stopped != new.history.keep_stopped,
-        ),
+        ("history.keep_stopped", old.history.keep_stopped != new.history.keep_stopped),
         ("ledger.heartbeat", old.ledger.heartbeat != new.ledger.heartbeat),
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),

@@ -46,38 +46,20 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         metrics: metrics(&mut taker, &default.metrics),
     };
     between_keys(&mut taker, &config);
-    if taker.problems.is_empty() {
-        Ok((config, warnings))
-    } else {
-        Err(Problems::new(taker.problems, warnings))
-    }
+    if taker.problems.is_empty() { Ok((config, warnings)) } else { Err(Problems::new(taker.problems, warnings)) }
 }
 
 fn log(taker: &mut Taker, default: &Log) -> Log {
-    let levels = [
-        LogLevel::Error,
-        LogLevel::Warn,
-        LogLevel::Info,
-        LogLevel::Debug,
-        LogLevel::Trace,
-    ];
+    let levels = [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace];
     Log {
-        format: taker.word(
-            "log.format",
-            default.format,
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        ),
+        format: taker.word("log.format", default.format, &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
         level: taker.word("log.level", default.level, &levels.map(|level| (level.as_str(), level))),
     }
 }
 
 fn bpf(taker: &mut Taker, default: &Bpf) -> Bpf {
     Bpf {
-        enabled: taker.word(
-            "bpf.enabled",
-            default.enabled,
-            &[("auto", BpfMode::Auto), ("off", BpfMode::Off)],
-        ),
+        enabled: taker.word("bpf.enabled", default.enabled, &[("auto", BpfMode::Auto), ("off", BpfMode::Off)]),
         pin_dir: taker.path("bpf.pin_dir", &default.pin_dir, MAX_PATH),
         max_threads: taker.number("bpf.max_threads", default.max_threads, 64, 1 << 20),
         max_vms: taker.number("bpf.max_vms", default.max_vms, 1, 1 << 16),
@@ -88,18 +70,9 @@ fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> H
     let interval = taker.duration("history.interval", default.interval, SECOND, HOUR);
     History {
         // Slow sampling alone is no contradiction: the default follows it.
-        interval: if taker.is_set("history.interval") {
-            interval
-        } else {
-            interval.max(sample_interval)
-        },
+        interval: if taker.is_set("history.interval") { interval } else { interval.max(sample_interval) },
         samples: taker.number("history.samples", default.samples, 1, 1_000_000),
-        max_memory: taker.size(
-            "history.max_memory",
-            default.max_memory,
-            Bytes::mib(1),
-            Bytes::gib(1024),
-        ),
+        max_memory: taker.size("history.max_memory", default.max_memory, Bytes::mib(1), Bytes::gib(1024)),
         keep_stopped: taker.duration("history.keep_stopped", default.keep_stopped, Duration::ZERO, 30 * DAY),
     }
 }
@@ -126,10 +99,9 @@ fn metrics(taker: &mut Taker, default: &Metrics) -> Metrics {
 /// Rules that need more than one key; one that is wrong by itself is not compared.
 fn between_keys(taker: &mut Taker, config: &Config) {
     let sample = config.sample_interval;
-    for (key, interval) in [
-        ("history.interval", config.history.interval),
-        ("ledger.heartbeat", config.ledger.heartbeat),
-    ] {
+    for (key, interval) in
+        [("history.interval", config.history.interval), ("ledger.heartbeat", config.ledger.heartbeat)]
+    {
         if interval < sample && taker.sound(&[key, "sample_interval"]) {
             let sample = humantime::format_duration(sample);
             taker.conflict(key, format!("must not be shorter than sample_interval ({sample})"));
@@ -137,15 +109,8 @@ fn between_keys(taker: &mut Taker, config: &Config) {
     }
     let (vms, threads) = (config.bpf.max_vms, config.bpf.max_threads);
     if vms > threads && taker.sound(&["bpf.max_vms", "bpf.max_threads"]) {
-        let culprit = if taker.is_set("bpf.max_vms") {
-            "bpf.max_vms"
-        } else {
-            "bpf.max_threads"
-        };
-        taker.conflict(
-            culprit,
-            format!("bpf.max_vms ({vms}) must not exceed bpf.max_threads ({threads})"),
-        );
+        let culprit = if taker.is_set("bpf.max_vms") { "bpf.max_vms" } else { "bpf.max_threads" };
+        taker.conflict(culprit, format!("bpf.max_vms ({vms}) must not exceed bpf.max_threads ({threads})"));
     }
 }
 

@@ -152,36 +152,22 @@ impl Default for Config {
             socket: PathBuf::from("/run/kvmeter/kvmeter.sock"),
             data_dir: PathBuf::from("/var/lib/kvmeter"),
             sample_interval: seconds(1),
-            log: Log {
-                format: LogFormat::Text,
-                level: LogLevel::Info,
-            },
+            log: Log { format: LogFormat::Text, level: LogLevel::Info },
             bpf: Bpf {
                 enabled: BpfMode::Auto,
                 pin_dir: PathBuf::from("/sys/fs/bpf/kvmeter"),
                 max_threads: 32_768,
                 max_vms: 4096,
             },
-            discovery: Discovery {
-                scan_interval: seconds(60),
-            },
+            discovery: Discovery { scan_interval: seconds(60) },
             history: History {
                 interval: seconds(10),
                 samples: 60_480,
                 max_memory: Bytes::mib(256),
                 keep_stopped: seconds(3600),
             },
-            ledger: Ledger {
-                heartbeat: seconds(60),
-                max_file: Bytes::mib(64),
-                retain: None,
-                readers: Vec::new(),
-            },
-            metrics: Metrics {
-                linger: seconds(120),
-                histograms: false,
-                per_vcpu: false,
-            },
+            ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
+            metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
         }
     }
 }

@@ -19,12 +19,8 @@ impl Taker {
     /// A duration such as `"60s"`, within bounds.
     pub(super) fn duration(&mut self, key: &str, default: Duration, min: Duration, max: Duration) -> Duration {
         let shown = humantime::format_duration;
-        let allowed = format!(
-            "must be a duration from {} to {}, such as \"{}\"",
-            shown(min),
-            shown(max),
-            shown(default)
-        );
+        let allowed =
+            format!("must be a duration from {} to {}, such as \"{}\"", shown(min), shown(max), shown(default));
         self.take(key, &allowed, |value| match value {
             Value::Text(text) => humantime::parse_duration(text).ok().filter(|d| (min..=max).contains(d)),
             _ => None,
@@ -48,16 +44,10 @@ impl Taker {
 
     /// A whole number, within bounds.
     pub(super) fn number(&mut self, key: &str, default: u32, min: u32, max: u32) -> u32 {
-        self.take(
-            key,
-            &format!("must be a whole number from {min} to {max}"),
-            |value| match value {
-                Value::Integer(number) => u32::try_from(*number)
-                    .ok()
-                    .filter(|number| (min..=max).contains(number)),
-                _ => None,
-            },
-        )
+        self.take(key, &format!("must be a whole number from {min} to {max}"), |value| match value {
+            Value::Integer(number) => u32::try_from(*number).ok().filter(|number| (min..=max).contains(number)),
+            _ => None,
+        })
         .unwrap_or(default)
     }
 
@@ -73,23 +63,16 @@ impl Taker {
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &str, default: T, words: &[(&str, T)]) -> T {
         let names: Vec<String> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
-        self.take(
-            key,
-            &format!("must be one of {}", names.join(", ")),
-            |value| match value {
-                Value::Text(text) => words.iter().find(|(name, _)| name == text).map(|(_, word)| *word),
-                _ => None,
-            },
-        )
+        self.take(key, &format!("must be one of {}", names.join(", ")), |value| match value {
+            Value::Text(text) => words.iter().find(|(name, _)| name == text).map(|(_, word)| *word),
+            _ => None,
+        })
         .unwrap_or(default)
     }
 
     /// An absolute path of at most `max` bytes.
     pub(super) fn path(&mut self, key: &str, default: &Path, max: usize) -> PathBuf {
-        let allowed = format!(
-            "must be an absolute path of at most {max} bytes, such as \"{}\"",
-            default.display()
-        );
+        let allowed = format!("must be an absolute path of at most {max} bytes, such as \"{}\"", default.display());
         self.take(key, &allowed, |value| match value {
             Value::Text(text) if text.len() <= max && !text.contains('\0') => {
                 Some(PathBuf::from(text)).filter(|path| path.is_absolute())
@@ -124,10 +107,7 @@ impl Taker {
 
     /// Where a key was set.
     pub(super) fn origin(&self, key: &str) -> Origin {
-        self.table
-            .entries
-            .get(key)
-            .map_or(Origin::Default, |entry| entry.origin.clone())
+        self.table.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone())
     }
 
     /// Whether a key is set by anyone.
@@ -137,20 +117,13 @@ impl Taker {
 
     /// Whether nothing is wrong with any of these keys so far.
     pub(super) fn sound(&self, keys: &[&str]) -> bool {
-        self.problems
-            .iter()
-            .all(|problem| problem.key.as_deref().is_none_or(|key| !keys.contains(&key)))
+        self.problems.iter().all(|problem| problem.key.as_deref().is_none_or(|key| !keys.contains(&key)))
     }
 
     /// Adds a problem about a key that is right by itself.
     pub(super) fn conflict(&mut self, key: &str, text: String) {
         let value = self.table.entries.get(key).map(|entry| entry.value.shown());
-        self.problems.push(Problem {
-            key: Some(key.to_owned()),
-            value,
-            origin: self.origin(key),
-            text,
-        });
+        self.problems.push(Problem { key: Some(key.to_owned()), value, origin: self.origin(key), text });
     }
 
     fn take<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
@@ -172,9 +145,7 @@ fn distinct_names(names: &[String], max: usize) -> bool {
     let safe = |name: &str| {
         (1..=64).contains(&name.len())
             && !name.starts_with('.')
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
     };
     let distinct = names.iter().enumerate().all(|(at, name)| !names[..at].contains(name));
     names.len() <= max && distinct && names.iter().all(|name| safe(name))

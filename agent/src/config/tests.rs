@@ -58,11 +58,7 @@ fn the_default_file_shows_every_key_that_is_built() {
     let shown = Config::default_toml().parse::<toml::Table>().unwrap();
     for key in KEYS.iter().filter(|key| key.support == Support::Built) {
         let (section, name) = key.path.split_once('.').unwrap_or(("", key.path));
-        let table = if section.is_empty() {
-            Some(&shown)
-        } else {
-            shown.get(section).and_then(|v| v.as_table())
-        };
+        let table = if section.is_empty() { Some(&shown) } else { shown.get(section).and_then(|v| v.as_table()) };
         assert!(table.is_some_and(|table| table.contains_key(name)), "{}", key.path);
     }
 }
@@ -74,18 +70,12 @@ fn every_resolved_key_takes_a_value_and_reload_tells_it_apart() {
         let config = good(&format!("{path} = {value}"));
         assert_ne!(config, Config::default(), "{path}");
         let diff = Config::reload_diff(&Config::default(), &config);
-        let (applied, restart) = if key.reloadable {
-            (vec![*path], vec![])
-        } else {
-            (vec![], vec![*path])
-        };
+        let (applied, restart) = if key.reloadable { (vec![*path], vec![]) } else { (vec![], vec![*path]) };
         assert_eq!((diff.applied, diff.needs_restart), (applied, restart));
         let reloaded = Config::default().with_reloadable(&config);
         assert_eq!(reloaded == config, key.reloadable, "{path}");
     }
-    let untested = KEYS
-        .iter()
-        .filter(|key| OTHERS.iter().all(|(path, _)| *path != key.path));
+    let untested = KEYS.iter().filter(|key| OTHERS.iter().all(|(path, _)| *path != key.path));
     assert!(untested.into_iter().all(|key| key.support == Support::Refused));
 }
 
@@ -94,10 +84,7 @@ fn every_resolved_key_refuses_a_wrong_type_by_name_value_and_line() {
     for (path, _) in OTHERS {
         assert_eq!(problems(&format!("\n{path} = 1.5")).len(), 1, "{path}");
         let said = &problems(&format!("\n{path} = 1.5"))[0];
-        assert!(
-            said.starts_with(&format!("k.toml:2: {path} = <float>: must be ")),
-            "{said}"
-        );
+        assert!(said.starts_with(&format!("k.toml:2: {path} = <float>: must be ")), "{said}");
     }
 }
 
@@ -152,42 +139,22 @@ fn keys_of_later_versions_are_refused_or_warned_about_but_never_ignored() {
         let (_, value) = OTHERS.iter().find(|(path, _)| *path == key.path).unwrap();
         let warnings = text(&format!("{} = {value}", key.path)).unwrap().1;
         assert_eq!(warnings.len(), 1, "{}", key.path);
-        assert!(
-            warnings[0].to_string().contains("not supported by this version"),
-            "{warnings:?}"
-        );
+        assert!(warnings[0].to_string().contains("not supported by this version"), "{warnings:?}");
     }
-    assert_eq!(
-        text("hooks = []\nledger.readers = []\nmetrics.histograms = false")
-            .unwrap()
-            .1,
-        []
-    );
+    assert_eq!(text("hooks = []\nledger.readers = []\nmetrics.histograms = false").unwrap().1, []);
 }
 
 #[test]
 fn off_or_nothing_turns_tcp_off() {
-    assert_eq!(
-        (good("listen = \"\"").listen, good("listen = \"off\"").listen),
-        (None, None)
-    );
+    assert_eq!((good("listen = \"\"").listen, good("listen = \"off\"").listen), (None, None));
     assert_eq!(problems("listen = \"localhost:9973\"").len(), 1);
 }
 
 #[test]
 fn intervals_that_contradict_each_other_are_a_problem_and_slow_sampling_is_not() {
-    assert_eq!(
-        good("sample_interval = \"60s\"").history.interval,
-        Duration::from_secs(60)
-    );
-    assert_eq!(
-        problems("sample_interval = \"30s\"\nledger.heartbeat = \"10s\"").len(),
-        1
-    );
-    assert_eq!(
-        problems("sample_interval = \"30s\"\nhistory.interval = \"10s\"").len(),
-        1
-    );
+    assert_eq!(good("sample_interval = \"60s\"").history.interval, Duration::from_secs(60));
+    assert_eq!(problems("sample_interval = \"30s\"\nledger.heartbeat = \"10s\"").len(), 1);
+    assert_eq!(problems("sample_interval = \"30s\"\nhistory.interval = \"10s\"").len(), 1);
     assert_eq!(problems("sample_interval = \"x\"\nledger.heartbeat = \"x\"").len(), 2);
     assert_eq!(problems("bpf.max_vms = 100\nbpf.max_threads = 64").len(), 1);
 }

@@ -80,10 +80,8 @@ impl Engine {
     /// Once a sample: looks whether a pending VM runs by now; at every reconcile: scans everything.
     pub(super) fn search(&mut self, at: Instant2) {
         let waiting: Vec<u32> = self.pending.values().map(|pending| pending.tgid).collect();
-        let mut running: Vec<u32> = waiting
-            .into_iter()
-            .filter(|tgid| self.registry.of_tgid(*tgid).is_none() && self.has_run(*tgid))
-            .collect();
+        let mut running: Vec<u32> =
+            waiting.into_iter().filter(|tgid| self.registry.of_tgid(*tgid).is_none() && self.has_run(*tgid)).collect();
         if self.kernel.is_none() {
             // Without hooks a VM with vCPUs counts as one as soon as it is found.
             running.extend(self.holders());

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    account::{Snapshot, VmView},
+    account::{Snapshot, VmView, snapshot::LedgerState},
     clock::Instant2,
-    ledger::Ticket,
+    ledger::{Stats, Ticket},
     vm::Vm,
 };
 
@@ -42,11 +42,26 @@ impl Engine {
             }
         }
         self.host.linger_dropped = self.registry.dropped();
+        self.host.ledger = state_of(&self.ledger.stats());
         let durable = self.ledger.durable();
         let degraded = self.ledger.is_degraded();
-        let vms = self.registry.live().chain(self.registry.stopped()).filter_map(|vm| view(vm, durable, degraded)).collect();
+        let vms =
+            self.registry.live().chain(self.registry.stopped()).filter_map(|vm| view(vm, durable, degraded)).collect();
         let snapshot = Snapshot { taken: at, serial: self.serial, vms, host: Arc::new(self.host.clone()) };
         self.snapshots.send_replace(Arc::new(snapshot));
+    }
+}
+
+fn state_of(stats: &Stats) -> LedgerState {
+    LedgerState {
+        records: stats.records_total.iter().map(|(kind, count)| (kind.as_str(), *count)).collect(),
+        failures: stats.write_failures.iter().map(|(op, count)| (op.as_str(), *count)).collect(),
+        sequence: stats.last_seq,
+        spooled: stats.spooled,
+        refused: stats.refused,
+        dropped_heartbeats: stats.dropped_heartbeats,
+        degraded: stats.degraded,
+        last_error: stats.last_error.clone(),
     }
 }
 

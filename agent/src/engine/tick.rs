@@ -110,12 +110,8 @@ impl Engine {
 
     /// Reads the VMs that only `/proc` tells of; ends those that are gone.
     fn sample_proc(&mut self, at: Instant2) {
-        let tgids: Vec<u32> = self
-            .registry
-            .live()
-            .filter(|vm| matches!(vm.origin, Origin::Proc(_)))
-            .map(|vm| vm.fixed.tgid)
-            .collect();
+        let tgids: Vec<u32> =
+            self.registry.live().filter(|vm| matches!(vm.origin, Origin::Proc(_))).map(|vm| vm.fixed.tgid).collect();
         for tgid in tgids {
             self.sample_one(tgid, at);
         }

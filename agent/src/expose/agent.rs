@@ -6,9 +6,8 @@ use prometheus::proto::MetricFamily;
 
 use super::{Status, catalog, family::Family};
 use crate::{
-    account::{Snapshot, VmState},
+    account::{Snapshot, VmState, snapshot::LedgerState},
     expose::catalog::Metric,
-    ledger::Stats,
 };
 
 fn single(metric: &'static Metric, value: f64) -> MetricFamily {
@@ -62,22 +61,18 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
 
 /// Families about this agent: what it was built from, what it can measure, its ledger.
 #[must_use]
-pub fn own(status: &Status, stats: &Stats, free_bytes: Option<u64>) -> Vec<MetricFamily> {
+pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>) -> Vec<MetricFamily> {
     let mut build = Family::new(&catalog::BUILD_INFO);
     build.push(&[env!("CARGO_PKG_VERSION"), env!("KVMETER_GIT_COMMIT")], 1.0);
     let features = status.features.iter().map(|feature| (feature.name.as_str(), u64::from(feature.available)));
     let mut all = vec![
         build.done(),
         by_one(&catalog::FEATURE, features),
-        by_one(&catalog::LEDGER_RECORDS, stats.records_total.iter().map(|(kind, count)| (kind.as_str(), *count))),
-        single(&catalog::LEDGER_SEQUENCE, stats.last_seq as f64),
-        single(&catalog::LEDGER_SPOOLED, stats.spooled as f64),
+        by_one(&catalog::LEDGER_RECORDS, ledger.records.iter().copied()),
+        by_one(&catalog::LEDGER_FAILURES, ledger.failures.iter().copied()),
+        single(&catalog::LEDGER_SEQUENCE, ledger.sequence as f64),
+        single(&catalog::LEDGER_SPOOLED, ledger.spooled as f64),
     ];
-    let mut failures = Family::new(&catalog::LEDGER_FAILURES);
-    for (op, count) in &stats.write_failures {
-        failures.push(&[op.as_str()], *count as f64);
-    }
-    all.push(failures.done());
     if let Some(free) = free_bytes {
         all.push(single(&catalog::LEDGER_FREE, free as f64));
     }

@@ -165,7 +165,13 @@ pub fn markdown() -> String {
     );
     for metric in METRICS {
         let labels = metric.labels.iter().map(|l| format!("`{l}`")).collect::<Vec<_>>().join(" ");
-        text += &format!("| `{}` | {} | {} | {labels} | {} |\n", metric.name, metric.kind.as_str(), metric.unit, metric.help);
+        text += &format!(
+            "| `{}` | {} | {} | {labels} | {} |\n",
+            metric.name,
+            metric.kind.as_str(),
+            metric.unit,
+            metric.help
+        );
     }
     text += "\n## Labels\n\n| label | on | values |\n|---|---|---|\n";
     let mut seen: Vec<(String, String)> = Vec::new();

@@ -10,7 +10,7 @@ use prometheus::{
 use tokio::sync::watch;
 
 use super::{Status, agent, catalog, vm};
-use crate::{account::Snapshot, ledger::WriterHandle};
+use crate::account::Snapshot;
 
 /// What a scrape is built from.
 #[derive(Clone)]
@@ -19,8 +19,6 @@ pub struct Collected {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What this host can measure.
     pub status: Arc<Status>,
-    /// The ledger's counters.
-    pub ledger: WriterHandle,
     /// Where the ledger is kept.
     pub data_dir: PathBuf,
 }
@@ -61,10 +59,9 @@ impl Collector for Owner {
     fn collect(&self) -> Vec<MetricFamily> {
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.collected.snapshots.borrow());
-        let stats = self.collected.ledger.stats();
         let mut families = vm::families(&snapshot);
         families.extend(agent::host(&snapshot));
-        families.extend(agent::own(&self.collected.status, &stats, self.collected.free_bytes()));
+        families.extend(agent::own(&self.collected.status, &snapshot.host.ledger, self.collected.free_bytes()));
         families
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{api, collector, problem::Problem, status::Status};
-use crate::{account::Snapshot, clock, health, ledger::WriterHandle};
+use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
 #[derive(Clone)]
@@ -27,8 +27,6 @@ pub struct Views {
     pub registry: Arc<Registry>,
     /// What can be measured.
     pub status: Arc<Status>,
-    /// The ledger's state.
-    pub ledger: WriterHandle,
     /// The sample interval now in force, nanoseconds.
     pub sample_ns: watch::Receiver<u64>,
 }
@@ -41,7 +39,7 @@ impl Views {
     fn health(&self) -> Result<(), String> {
         let now = clock::boot_ns().map_err(|error| error.to_string())?;
         let sample_ns = *self.sample_ns.borrow();
-        health::check(&self.snapshot(), now, sample_ns, &self.ledger.stats())
+        health::check(&self.snapshot(), now, sample_ns)
     }
 }
 
@@ -132,9 +130,8 @@ async fn healthz(State(views): State<Views>) -> Response {
 
 async fn status(State(views): State<Views>) -> Response {
     let snapshot = views.snapshot();
-    let stats = views.ledger.stats();
     let host = &snapshot.host;
-    let kvm = host.kvm;
+    let (kvm, ledger) = (host.kvm, &host.ledger);
     Json(serde_json::json!({
         "version": views.status.version,
         "git_commit": env!("KVMETER_GIT_COMMIT"),
@@ -148,8 +145,8 @@ async fn status(State(views): State<Views>) -> Response {
         "losses": host.losses,
         "sample_errors": host.sample_errors,
         "ledger": {
-            "sequence": stats.last_seq, "spooled": stats.spooled, "degraded": stats.degraded,
-            "refused": stats.refused, "dropped_heartbeats": stats.dropped_heartbeats, "last_error": stats.last_error,
+            "sequence": ledger.sequence, "spooled": ledger.spooled, "degraded": ledger.degraded,
+            "refused": ledger.refused, "dropped_heartbeats": ledger.dropped_heartbeats, "last_error": ledger.last_error,
         },
     }))
     .into_response()

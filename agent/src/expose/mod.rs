@@ -8,6 +8,7 @@ pub mod collector;
 pub mod family;
 pub mod http;
 pub mod problem;
+pub mod serve;
 pub mod status;
 pub mod vm;
 

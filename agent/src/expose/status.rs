@@ -43,7 +43,11 @@ fn feature(name: &str, available: bool, gives: &str, why: &str, advice: &str) ->
 impl Status {
     /// From what became of the kernel side, the uevent socket, and the host.
     #[must_use]
-    pub fn new(facts: &HostFacts, kernel: Result<&[ProgramStatus], (&str, &[ProgramStatus])>, uevents: Result<(), &str>) -> Self {
+    pub fn new(
+        facts: &HostFacts,
+        kernel: Result<&[ProgramStatus], (&str, &[ProgramStatus])>,
+        uevents: Result<(), &str>,
+    ) -> Self {
         let (by_kernel, why, programs) = match kernel {
             Ok(programs) => (true, "", programs),
             Err((why, programs)) => (false, why, programs),
@@ -63,8 +67,18 @@ impl Status {
             uevents.err().unwrap_or_default(),
             "run in the host's network namespace; the periodic scan of /proc finds VMs later",
         ));
-        features.push(host_feature("kvm", &facts.kvm, "this host can run KVM VMs", "load the kvm module, or enable virtualisation in the firmware"));
-        features.push(host_feature("btf", &facts.btf, "kernel fields are found by name", "use a kernel built with CONFIG_DEBUG_INFO_BTF=y"));
+        features.push(host_feature(
+            "kvm",
+            &facts.kvm,
+            "this host can run KVM VMs",
+            "load the kvm module, or enable virtualisation in the firmware",
+        ));
+        features.push(host_feature(
+            "btf",
+            &facts.btf,
+            "kernel fields are found by name",
+            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+        ));
         features.push(feature(
             "init_pid_namespace",
             facts.init_pid_namespace.unwrap_or(false),

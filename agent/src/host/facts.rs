@@ -67,10 +67,7 @@ impl HostFacts {
     /// Reads all facts below `root`, `/` on a real host. Never fails: see `errors`.
     #[must_use]
     pub fn gather(root: &Path) -> Self {
-        let mut read = Reader {
-            root,
-            errors: Vec::new(),
-        };
+        let mut read = Reader { root, errors: Vec::new() };
         let boot_id = read.text("proc/sys/kernel/random/boot_id", |text| Some(text.to_owned()));
         let pid_max = read.text("proc/sys/kernel/pid_max", |text| text.parse().ok());
         let kernel_release = read.text("proc/sys/kernel/osrelease", |text| Some(text.to_owned()));
@@ -106,8 +103,7 @@ impl HostFacts {
     /// Nanoseconds of one clock tick; `None` if the tick is unknown.
     #[must_use]
     pub fn tick_ns(&self) -> Option<u64> {
-        self.clock_ticks
-            .and_then(|per_second| 1_000_000_000u64.checked_div(per_second))
+        self.clock_ticks.and_then(|per_second| 1_000_000_000u64.checked_div(per_second))
     }
 }
 
@@ -135,12 +131,9 @@ impl Reader<'_> {
     }
 
     fn clock_ticks(&mut self) -> Option<u64> {
-        let ticks = file::bytes(&self.root.join("proc/self/auxv"), 8192)
-            .ok()
-            .and_then(|(raw, _)| auxiliary(&raw));
+        let ticks = file::bytes(&self.root.join("proc/self/auxv"), 8192).ok().and_then(|(raw, _)| auxiliary(&raw));
         if ticks.is_none() {
-            self.errors
-                .push("/proc/self/auxv does not tell the clock tick".to_owned());
+            self.errors.push("/proc/self/auxv does not tell the clock tick".to_owned());
         }
         ticks
     }
@@ -159,11 +152,7 @@ impl Reader<'_> {
 /// The machine's id; containers and images without one fall back to the firmware's, which survives a reinstallation.
 fn machine_id(root: &Path) -> String {
     let hex = |text: String| {
-        let id: String = text
-            .chars()
-            .filter(|c| *c != '-')
-            .collect::<String>()
-            .to_ascii_lowercase();
+        let id: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
         (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
     };
     ["etc/machine-id", "sys/class/dmi/id/product_uuid"]
@@ -175,16 +164,8 @@ fn machine_id(root: &Path) -> String {
 fn presence(path: &Path) -> Presence {
     let exists = path.exists();
     match File::open(path) {
-        Ok(_) => Presence {
-            exists: true,
-            readable: true,
-            error: None,
-        },
-        Err(error) => Presence {
-            exists,
-            readable: false,
-            error: Some(error.to_string()),
-        },
+        Ok(_) => Presence { exists: true, readable: true, error: None },
+        Err(error) => Presence { exists, readable: false, error: Some(error.to_string()) },
     }
 }
 
@@ -210,20 +191,10 @@ fn effective_capabilities(status: &str) -> Option<u64> {
 
 /// The clock tick in an auxiliary vector: pairs of native words.
 fn auxiliary(raw: &[u8]) -> Option<u64> {
-    let word = |bytes: &[u8]| {
-        bytes
-            .try_into()
-            .ok()
-            .map(usize::from_ne_bytes)
-            .and_then(|word| u64::try_from(word).ok())
-    };
+    let word = |bytes: &[u8]| bytes.try_into().ok().map(usize::from_ne_bytes).and_then(|word| u64::try_from(word).ok());
     raw.chunks_exact(2 * size_of::<usize>()).find_map(|pair| {
         let (key, value) = pair.split_at(size_of::<usize>());
-        if word(key) == Some(AT_CLKTCK) {
-            word(value).filter(|ticks| *ticks > 0)
-        } else {
-            None
-        }
+        if word(key) == Some(AT_CLKTCK) { word(value).filter(|ticks| *ticks > 0) } else { None }
     })
 }
 

@@ -47,8 +47,7 @@ impl KvmFds {
             self.vcpus = self.vcpus.saturating_add(1);
         } else if let Some(id) = kind.strip_prefix(b"vcpu:") {
             self.vcpus = self.vcpus.saturating_add(1);
-            self.vcpu_ids
-                .extend(std::str::from_utf8(id).ok().and_then(|id| id.parse::<u32>().ok()));
+            self.vcpu_ids.extend(std::str::from_utf8(id).ok().and_then(|id| id.parse::<u32>().ok()));
         }
     }
 }
@@ -133,18 +132,12 @@ mod tests {
             "anon_inode:kvm-vcpu-stats:0",
         ])
         .unwrap();
-        assert_eq!(
-            (found.vms, found.vcpus, found.vcpu_ids),
-            (1, 3, BTreeSet::from([0, 11]))
-        );
+        assert_eq!((found.vms, found.vcpus, found.vcpu_ids), (1, 3, BTreeSet::from([0, 11])));
     }
 
     #[test]
     fn a_statistics_file_is_no_vcpu() {
-        assert_eq!(
-            fds(&["anon_inode:kvm-vcpu-stats:0", "anon_inode:kvm-vm-stats"]).unwrap(),
-            KvmFds::default()
-        );
+        assert_eq!(fds(&["anon_inode:kvm-vcpu-stats:0", "anon_inode:kvm-vm-stats"]).unwrap(), KvmFds::default());
     }
 
     #[test]

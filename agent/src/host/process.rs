@@ -116,9 +116,7 @@ impl ProcFs {
     /// Reads `<root>/proc`; `root` is `/` on a real host.
     #[must_use]
     pub fn new(root: &Path) -> Self {
-        Self {
-            proc: root.join("proc"),
-        }
+        Self { proc: root.join("proc") }
     }
 
     /// Every process that is visible, in ascending order.
@@ -155,10 +153,7 @@ impl ProcFs {
         let path = self.of(tgid).join("task").join(tid.to_string()).join("stat");
         let raw = read(&path)?;
         let ticks = split_stat(&raw).and_then(|(_, fields)| number(&fields, 43));
-        ticks.ok_or(ProcError::Malformed {
-            path,
-            field: "guest_time",
-        })
+        ticks.ok_or(ProcError::Malformed { path, field: "guest_time" })
     }
 
     /// The command line, cut at [`MAX_CMDLINE`].
@@ -193,10 +188,7 @@ impl ProcFs {
     /// [`ProcError`]; `Gone` for a kernel thread, which has no executable.
     pub fn exe_name(&self, tgid: Tgid) -> Result<Vec<u8>, ProcError> {
         let path = self.of(tgid).join("exe");
-        let target = fs::read_link(&path)
-            .map_err(|error| ProcError::of(error, &path))?
-            .into_os_string()
-            .into_vec();
+        let target = fs::read_link(&path).map_err(|error| ProcError::of(error, &path))?.into_os_string().into_vec();
         let target = target.strip_suffix(b" (deleted)").unwrap_or(&target);
         Ok(target.rsplit(|b| *b == b'/').next().unwrap_or(target).to_vec())
     }
@@ -209,10 +201,7 @@ impl ProcFs {
         let path = self.proc.join(tid.to_string()).join("status");
         let raw = read(&path)?;
         let value = raw.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
-        match value
-            .and_then(|v| std::str::from_utf8(v).ok())
-            .and_then(|v| v.trim().parse().ok())
-        {
+        match value.and_then(|v| std::str::from_utf8(v).ok()).and_then(|v| v.trim().parse().ok()) {
             Some(tgid) => Ok(Tgid(tgid)),
             None => Err(ProcError::Malformed { path, field: "Tgid" }),
         }
@@ -229,9 +218,7 @@ impl ProcFs {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ProcError> {
-    file::bytes(path, MAX_STAT)
-        .map(|(raw, _)| raw)
-        .map_err(|error| ProcError::of(error, path))
+    file::bytes(path, MAX_STAT).map(|(raw, _)| raw).map_err(|error| ProcError::of(error, path))
 }
 
 /// The entries of a directory whose names are numbers, sorted.

@@ -64,14 +64,8 @@ mod tests {
         add(root.path(), 12, &["anon_inode:kvm-vm", "anon_inode:kvm-vcpu:0"]);
         fs::create_dir_all(root.path().join("proc/13")).unwrap();
         let result = scan_kvm(&ProcFs::new(root.path()), &|tgid| tgid == Tgid(12)).unwrap();
-        assert_eq!(
-            result.found.iter().map(|(tgid, _)| *tgid).collect::<Vec<_>>(),
-            [Tgid(11)]
-        );
-        assert_eq!(
-            (result.processes, result.vanished, result.denied, result.failed),
-            (4, 1, 0, 0)
-        );
+        assert_eq!(result.found.iter().map(|(tgid, _)| *tgid).collect::<Vec<_>>(), [Tgid(11)]);
+        assert_eq!((result.processes, result.vanished, result.denied, result.failed), (4, 1, 0, 0));
     }
 
     #[test]

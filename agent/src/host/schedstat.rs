@@ -50,10 +50,7 @@ impl SchedstatFile {
         };
         match parse(line.get(..length).unwrap_or_default()) {
             Some(numbers) => Ok(Some(numbers)),
-            None => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "schedstat does not begin with two numbers",
-            )),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "schedstat does not begin with two numbers")),
         }
     }
 }

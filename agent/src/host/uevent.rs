@@ -127,10 +127,7 @@ impl AsRawFd for UeventSocket {
 /// Reads `change@/devices/virtual/misc/kvm\0KEY=value\0…`; `None` if it is no KVM VM's event.
 fn parse(message: &[u8]) -> Option<KvmUevent> {
     let value = |key: &str| {
-        let of_key = |pair: &'_ [u8]| {
-            pair.strip_prefix(key.as_bytes())
-                .is_some_and(|rest| rest.starts_with(b"="))
-        };
+        let of_key = |pair: &'_ [u8]| pair.strip_prefix(key.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
         let pair = message.split(|b| *b == 0).find(|pair| of_key(pair))?;
         std::str::from_utf8(pair.get(key.len() + 1..)?).ok()
     };

@@ -48,21 +48,13 @@ struct CoverageWire {
 
 impl From<CoverageWire> for Coverage {
     fn from(w: CoverageWire) -> Self {
-        Self {
-            observed_ns: w.observed_ns.0,
-            unobserved_ns: w.unobserved_ns.0,
-            lost_events: w.lost_events,
-        }
+        Self { observed_ns: w.observed_ns.0, unobserved_ns: w.unobserved_ns.0, lost_events: w.lost_events }
     }
 }
 
 impl From<Coverage> for CoverageWire {
     fn from(c: Coverage) -> Self {
-        Self {
-            observed_ns: Dec(c.observed_ns),
-            unobserved_ns: Dec(c.unobserved_ns),
-            lost_events: c.lost_events,
-        }
+        Self { observed_ns: Dec(c.observed_ns), unobserved_ns: Dec(c.unobserved_ns), lost_events: c.lost_events }
     }
 }
 

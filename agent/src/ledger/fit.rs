@@ -112,15 +112,13 @@ pub(super) fn settle_subject(subject: &Subject) -> Subject {
 
 fn clip(key: &str, text: &mut String, limit: usize, trimmed: &mut Vec<String>) {
     let mut room = limit;
-    let end = text
-        .char_indices()
-        .find_map(|(at, c)| match room.checked_sub(encoded_bytes(c)) {
-            Some(left) => {
-                room = left;
-                None
-            }
-            None => Some(at),
-        });
+    let end = text.char_indices().find_map(|(at, c)| match room.checked_sub(encoded_bytes(c)) {
+        Some(left) => {
+            room = left;
+            None
+        }
+        None => Some(at),
+    });
     if let Some(end) = end {
         text.truncate(end);
         if !trimmed.iter().any(|t| t == key) {

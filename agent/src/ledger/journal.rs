@@ -123,11 +123,7 @@ impl<S: Store> Journal<S> {
     }
 
     fn encode_group(&self, drafts: &[Draft], now: Stamp) -> Result<Group, LedgerError> {
-        let mut group = Group {
-            bytes: Vec::new(),
-            written: Vec::with_capacity(drafts.len()),
-            head: self.head.clone(),
-        };
+        let mut group = Group { bytes: Vec::new(), written: Vec::with_capacity(drafts.len()), head: self.head.clone() };
         let mut earlier: HashMap<(Subject, Kind), u64> = HashMap::new();
         for draft in drafts {
             let seq = group.head.next_seq;
@@ -147,22 +143,12 @@ impl<S: Store> Journal<S> {
                 prev: &group.head.prev,
                 recorded_at: now.unix_ns,
             };
-            let line = encode(draft, &place).map_err(|source| LedgerError::Encode {
-                kind: draft.kind,
-                seq,
-                source,
-            })?;
+            let line = encode(draft, &place).map_err(|source| LedgerError::Encode { kind: draft.kind, seq, source })?;
             if !line.trimmed.is_empty() {
                 tracing::warn!(seq, keys = ?line.trimmed, "a ledger line was over 16 KiB and lost keys");
             }
             let (bytes, trimmed) = (line.bytes.len(), !line.trimmed.is_empty());
-            group.written.push(Written {
-                seq,
-                id: line.id,
-                kind: draft.kind,
-                bytes,
-                trimmed,
-            });
+            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed });
             group.bytes.extend_from_slice(&line.bytes);
             group.head.next_seq = seq.saturating_add(1);
             group.head.prev = line.chain;
@@ -175,17 +161,11 @@ impl<S: Store> Journal<S> {
     fn check_standing(&self) -> Result<(), LedgerError> {
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         if !standing.in_place {
-            return Err(LedgerError::Replaced {
-                path: self.path.clone(),
-            });
+            return Err(LedgerError::Replaced { path: self.path.clone() });
         }
         if standing.bytes != self.head.good_bytes {
             let (expected, found) = (self.head.good_bytes, standing.bytes);
-            return Err(LedgerError::Resized {
-                path: self.path.clone(),
-                expected,
-                found,
-            });
+            return Err(LedgerError::Resized { path: self.path.clone(), expected, found });
         }
         Ok(())
     }
@@ -196,43 +176,25 @@ impl<S: Store> Journal<S> {
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         let (expected, found) = (self.head.good_bytes, standing.bytes);
         if !standing.in_place {
-            return Err(LedgerError::Replaced {
-                path: self.path.clone(),
-            });
+            return Err(LedgerError::Replaced { path: self.path.clone() });
         }
         if found < expected {
-            return Err(LedgerError::Resized {
-                path: self.path.clone(),
-                expected,
-                found,
-            });
+            return Err(LedgerError::Resized { path: self.path.clone(), expected, found });
         }
-        self.store
-            .truncate(expected)
-            .map_err(|e| self.io("truncate", Op::Write, e))?;
+        self.store.truncate(expected).map_err(|e| self.io("truncate", Op::Write, e))?;
         let mut last = vec![0; usize::try_from(self.head.last_bytes).unwrap_or(0)];
         let offset = expected.saturating_sub(self.head.last_bytes);
-        self.store
-            .read_at(offset, &mut last)
-            .map_err(|e| self.io("read back", Op::Open, e))?;
+        self.store.read_at(offset, &mut last).map_err(|e| self.io("read back", Op::Open, e))?;
         let line = last.strip_suffix(b"\n");
         if self.head.last_bytes > 0 && line.map(digest::chain).as_ref() != Some(&self.head.prev) {
-            return Err(LedgerError::TailLost {
-                path: self.path.clone(),
-                offset: expected,
-            });
+            return Err(LedgerError::TailLost { path: self.path.clone(), offset: expected });
         }
         self.suspect = false;
         Ok(())
     }
 
     fn io(&self, doing: &'static str, op: Op, source: io::Error) -> LedgerError {
-        LedgerError::Io {
-            doing,
-            path: self.path.clone(),
-            op,
-            source,
-        }
+        LedgerError::Io { doing, path: self.path.clone(), op, source }
     }
 }
 

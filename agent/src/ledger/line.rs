@@ -47,10 +47,7 @@ impl Line {
         }
         let time_quality = match (w.time_quality, w.not_before, w.not_after) {
             (Quality::Exact, None, None) => TimeQuality::Exact,
-            (Quality::Bounded, Some(low), Some(high)) => TimeQuality::Bounded {
-                not_before: low.0,
-                not_after: high.0,
-            },
+            (Quality::Bounded, Some(low), Some(high)) => TimeQuality::Bounded { not_before: low.0, not_after: high.0 },
             _ => return Err(LineError::Bounds),
         };
         let subject = if !w.incarnation.is_empty() {
@@ -90,36 +87,18 @@ impl Line {
             slot: None,
         };
         let (ledger, seq, id, host) = (w.ledger, w.seq, w.id, w.host);
-        Ok(Self {
-            fact,
-            ledger,
-            seq,
-            id,
-            host,
-            recorded_at: w.recorded_at.0,
-            prev: w.prev,
-            trimmed: w.trimmed,
-        })
+        Ok(Self { fact, ledger, seq, id, host, recorded_at: w.recorded_at.0, prev: w.prev, trimmed: w.trimmed })
     }
 }
 
 /// Compares a line's last key with what its bytes give.
 pub(super) fn check_sum(bytes: &[u8]) -> Result<(), LineError> {
-    let split = bytes
-        .len()
-        .checked_sub(SUM_TAIL_BYTES)
-        .and_then(|at| bytes.split_at_checked(at));
+    let split = bytes.len().checked_sub(SUM_TAIL_BYTES).and_then(|at| bytes.split_at_checked(at));
     let (body, tail) = split.ok_or(LineError::NoSum)?;
-    let stated = tail
-        .strip_prefix(b",\"sum\":\"")
-        .and_then(|t| t.strip_suffix(b"\"}"))
-        .ok_or(LineError::NoSum)?;
+    let stated = tail.strip_prefix(b",\"sum\":\"").and_then(|t| t.strip_suffix(b"\"}")).ok_or(LineError::NoSum)?;
     let computed = digest::sum(body);
     if stated == computed.as_bytes() {
         return Ok(());
     }
-    Err(LineError::Sum {
-        stated: String::from_utf8_lossy(stated).into_owned(),
-        computed,
-    })
+    Err(LineError::Sum { stated: String::from_utf8_lossy(stated).into_owned(), computed })
 }

@@ -32,12 +32,7 @@ impl WriteLock {
     /// [`LedgerError::Locked`] with the holder's pid, or [`LedgerError::Io`].
     pub fn take(dir: &Path) -> Result<Self, LedgerError> {
         let path = dir.join(LOCK_NAME);
-        let io = |doing, source| LedgerError::Io {
-            doing,
-            path: path.clone(),
-            op: Op::Open,
-            source,
-        };
+        let io = |doing, source| LedgerError::Io { doing, path: path.clone(), op: Op::Open, source };
         let mut file = open(&path, true).map_err(|e| io("open", e))?;
         for _ in 0..TRIES {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -55,10 +50,7 @@ impl WriteLock {
         if file.take(16).read_to_string(&mut pid).is_err() || pid.trim().is_empty() {
             pid = "unknown".to_owned();
         }
-        Err(LedgerError::Locked {
-            path,
-            pid: pid.trim().to_owned(),
-        })
+        Err(LedgerError::Locked { path, pid: pid.trim().to_owned() })
     }
 
     /// The lock file.
@@ -86,13 +78,7 @@ pub fn is_written(dir: &Path) -> io::Result<bool> {
 
 fn open(path: &Path, writing: bool) -> io::Result<File> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
-    OpenOptions::new()
-        .read(true)
-        .write(writing)
-        .create(writing)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+    OpenOptions::new().read(true).write(writing).create(writing).mode(0o600).custom_flags(flags).open(path)
 }
 
 fn name_holder(file: &mut File) -> io::Result<()> {

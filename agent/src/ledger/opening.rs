@@ -22,12 +22,7 @@ impl Journal<FileStore> {
         make_dir(dir)?;
         let lock = WriteLock::take(dir)?;
         let path = dir.join(FILE_NAME);
-        let io = |doing, op, source| LedgerError::Io {
-            doing,
-            path: path.clone(),
-            op,
-            source,
-        };
+        let io = |doing, op, source| LedgerError::Io { doing, path: path.clone(), op, source };
         let mut store = FileStore::open(&path).map_err(|e| io("open", Op::Open, e))?;
         torn::sync_dir(dir)?;
         let mut file = store.file();
@@ -35,9 +30,7 @@ impl Journal<FileStore> {
         let mut found = recover(BufReader::with_capacity(1 << 17, file), &path)?;
         if found.torn_bytes > 0 {
             torn::save(dir, store.file(), found.good_bytes, found.next_seq)?;
-            store
-                .truncate(found.good_bytes)
-                .map_err(|e| io("cut the torn tail of", Op::Write, e))?;
+            store.truncate(found.good_bytes).map_err(|e| io("cut the torn tail of", Op::Write, e))?;
         }
         // Lines of an agent that died between write and sync are kept, so they must be durable before they are shown.
         store.sync().map_err(|e| io("sync", Op::Sync, e))?;
@@ -52,23 +45,14 @@ impl Journal<FileStore> {
 
     fn tell_torn(&mut self, found: &mut Recovered, boot_id: &str, now: Stamp) -> Result<(), LedgerError> {
         let Some(torn) = &found.torn else { return Ok(()) };
-        let mut draft = Draft::new(
-            Kind::LedgerRecovered,
-            Subject::Ledger,
-            boot_id,
-            now.unix_ns,
-            now.mono_ns,
-        );
+        let mut draft = Draft::new(Kind::LedgerRecovered, Subject::Ledger, boot_id, now.unix_ns, now.mono_ns);
         draft.cause = "torn-tail".to_owned();
         draft.cut_bytes = Some(torn.bytes);
         draft.resumed_after.clone_from(&found.last);
         let kept_in = torn.path.display();
         tracing::warn!(bytes = torn.bytes, %kept_in, "the ledger's tail was torn; it is cut back to the last line");
         let written = self.append(&[draft], now)?;
-        found.last = written.last().map(|w| Mark {
-            seq: w.seq,
-            id: w.id.clone(),
-        });
+        found.last = written.last().map(|w| Mark { seq: w.seq, id: w.id.clone() });
         found.clean = false;
         let (next_seq, prev) = self.head();
         (found.next_seq, found.prev) = (next_seq, prev.to_owned());
@@ -77,12 +61,7 @@ impl Journal<FileStore> {
 }
 
 fn make_dir(dir: &Path) -> Result<(), LedgerError> {
-    let io = |source| LedgerError::Io {
-        doing: "create",
-        path: dir.to_owned(),
-        op: Op::Open,
-        source,
-    };
+    let io = |source| LedgerError::Io { doing: "create", path: dir.to_owned(), op: Op::Open, source };
     let fresh = fs::symlink_metadata(dir).is_err();
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
     match dir.parent() {
@@ -94,13 +73,11 @@ fn make_dir(dir: &Path) -> Result<(), LedgerError> {
 fn draw_ledger_id() -> Result<String, LedgerError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; LEDGER_ID_BYTES];
-    File::open(path)
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .map_err(|source| LedgerError::Io {
-            doing: "draw from",
-            path: path.to_owned(),
-            op: Op::Open,
-            source,
-        })?;
+    File::open(path).and_then(|mut random| random.read_exact(&mut bytes)).map_err(|source| LedgerError::Io {
+        doing: "draw from",
+        path: path.to_owned(),
+        op: Op::Open,
+        source,
+    })?;
     Ok(digest::hex(&bytes))
 }

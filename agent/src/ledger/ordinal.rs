@@ -40,10 +40,7 @@ impl Ordinals {
             return;
         }
         if matches!(subject, Subject::Incarnation(_)) && kind == Kind::VmComputeStop {
-            let corrections = self
-                .live
-                .remove(text)
-                .map_or(0, |counts| counts[Kind::Correction as usize]);
+            let corrections = self.live.remove(text).map_or(0, |counts| counts[Kind::Correction as usize]);
             self.ended.entry(short(text)).or_insert(corrections);
             return;
         }

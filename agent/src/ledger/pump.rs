@@ -51,12 +51,7 @@ impl Shared {
     pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>, until: Option<Instant>) -> MutexGuard<'a, State> {
         match until.map(|at| at.saturating_duration_since(Instant::now())) {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            Some(left) => {
-                self.changed
-                    .wait_timeout(state, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
-            }
+            Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
         }
     }
 }
@@ -89,14 +84,7 @@ impl<S: Store> Pump<S> {
         on_commit: Box<dyn Fn() + Send>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self {
-            journal,
-            options,
-            clock,
-            on_commit,
-            _ending: Ending(Arc::clone(&shared)),
-            shared,
-        }
+        Self { journal, options, clock, on_commit, _ending: Ending(Arc::clone(&shared)), shared }
     }
 
     /// Writes until it is told to end and nothing waits.
@@ -110,10 +98,7 @@ impl<S: Store> Pump<S> {
                     self.committed(&tickets, &written);
                 }
                 Err(error) => {
-                    let group = tickets
-                        .into_iter()
-                        .zip(drafts)
-                        .map(|(ticket, draft)| Entry { ticket, draft });
+                    let group = tickets.into_iter().zip(drafts).map(|(ticket, draft)| Entry { ticket, draft });
                     self.failed(group.collect(), &error);
                     self.rest(pause);
                     pause = (pause * 2).min(self.options.retry_max);
@@ -166,11 +151,7 @@ impl<S: Store> Pump<S> {
         self.shared.degraded.store(true, Ordering::Release);
         if first || known != state.stats.last_error {
             let error = state.stats.last_error.as_deref().unwrap_or_default();
-            tracing::error!(
-                spooled = state.spool.len(),
-                error,
-                "the ledger cannot be written; facts wait in memory"
-            );
+            tracing::error!(spooled = state.spool.len(), error, "the ledger cannot be written; facts wait in memory");
         }
     }
 

@@ -144,12 +144,7 @@ pub struct Encoded {
 /// [`LineError::TooLong`] and [`LineError::Json`] stand for what the bounds above rule out.
 pub fn encode(draft: &Draft, place: &Place<'_>) -> Result<Encoded, LineError> {
     let (mut draft, mut trimmed) = fit::settle(draft);
-    let id = digest::fact_id(
-        &draft.boot_id,
-        draft.subject.text(place.ledger),
-        draft.kind,
-        place.ordinal,
-    );
+    let id = digest::fact_id(&draft.boot_id, draft.subject.text(place.ledger), draft.kind, place.ordinal);
     for step in fit::STEPS {
         step.apply(&mut draft, &mut trimmed);
         let wire = wire(&draft, place, &id, &trimmed);
@@ -160,12 +155,7 @@ pub fn encode(draft: &Draft, place: &Place<'_>) -> Result<Encoded, LineError> {
         if bytes.len() < LINE_MAX_BYTES {
             let chain = digest::chain(&bytes);
             bytes.push(b'\n');
-            return Ok(Encoded {
-                bytes,
-                id,
-                chain,
-                trimmed,
-            });
+            return Ok(Encoded { bytes, id, chain, trimmed });
         }
     }
     Err(LineError::TooLong)

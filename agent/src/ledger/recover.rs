@@ -44,31 +44,18 @@ pub struct Recovered {
 /// # Errors
 /// [`LedgerError::Damaged`] for anything but a torn tail, [`LedgerError::Io`] for what the reader says.
 pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError> {
-    let mut state = Recovered {
-        next_seq: 1,
-        prev: digest::NO_PREV.to_owned(),
-        ..Recovered::default()
-    };
+    let mut state = Recovered { next_seq: 1, prev: digest::NO_PREV.to_owned(), ..Recovered::default() };
     let mut intervals = Intervals::default();
     let mut scanner = Scanner::new(from);
-    let io = |source| LedgerError::Io {
-        doing: "read",
-        path: path.to_owned(),
-        op: Op::Open,
-        source,
-    };
+    let io = |source| LedgerError::Io { doing: "read", path: path.to_owned(), op: Op::Open, source };
     while let Some(raw) = scanner.next_line().map_err(io)? {
         if !raw.complete {
             state.torn_bytes = raw.len;
             state.clean = false;
             break;
         }
-        let damaged = |source| LedgerError::Damaged {
-            path: path.to_owned(),
-            line: raw.number,
-            offset: raw.offset,
-            source,
-        };
+        let damaged =
+            |source| LedgerError::Damaged { path: path.to_owned(), line: raw.number, offset: raw.offset, source };
         let line = state.accept(&raw).map_err(damaged)?;
         intervals.note(&line);
     }
@@ -83,31 +70,19 @@ impl Recovered {
         }
         let line = Line::parse(&raw.bytes)?;
         if line.seq != self.next_seq {
-            return Err(LineError::Seq {
-                expected: self.next_seq,
-                found: line.seq,
-            });
+            return Err(LineError::Seq { expected: self.next_seq, found: line.seq });
         }
         if line.prev != self.prev {
-            return Err(LineError::Prev {
-                expected: self.prev.clone(),
-                found: line.prev,
-            });
+            return Err(LineError::Prev { expected: self.prev.clone(), found: line.prev });
         }
         if self.ledger_id.is_empty() {
             self.ledger_id.clone_from(&line.ledger);
         } else if line.ledger != self.ledger_id {
-            return Err(LineError::Ledger {
-                expected: self.ledger_id.clone(),
-                found: line.ledger,
-            });
+            return Err(LineError::Ledger { expected: self.ledger_id.clone(), found: line.ledger });
         }
         self.next_seq = line.seq.saturating_add(1);
         self.prev = digest::chain(&raw.bytes);
-        self.last = Some(Mark {
-            seq: line.seq,
-            id: line.id.clone(),
-        });
+        self.last = Some(Mark { seq: line.seq, id: line.id.clone() });
         self.clean = line.fact.kind == Kind::AgentDown;
         self.good_bytes = raw.end();
         self.last_bytes = raw.len + 1;

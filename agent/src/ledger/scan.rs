@@ -46,11 +46,7 @@ pub struct Scanner<R> {
 impl<R: BufRead> Scanner<R> {
     /// Begins at the reader's position, which counts as byte 0.
     pub const fn new(from: R) -> Self {
-        Self {
-            from,
-            number: 0,
-            offset: 0,
-        }
+        Self { from, number: 0, offset: 0 }
     }
 
     /// The next line, or `None` at the end.
@@ -58,13 +54,7 @@ impl<R: BufRead> Scanner<R> {
     /// # Errors
     /// What the reader says.
     pub fn next_line(&mut self) -> io::Result<Option<RawLine>> {
-        let mut line = RawLine {
-            number: self.number + 1,
-            offset: self.offset,
-            bytes: vec![],
-            len: 0,
-            complete: false,
-        };
+        let mut line = RawLine { number: self.number + 1, offset: self.offset, bytes: vec![], len: 0, complete: false };
         while !line.complete {
             let chunk = match self.from.fill_buf() {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

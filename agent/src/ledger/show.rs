@@ -77,62 +77,32 @@ pub fn show(from: impl BufRead, filter: &Filter, format: Format, out: &mut impl 
 
 fn head(out: &mut impl Write) -> io::Result<()> {
     let (seq, at, kind, vm, why) = ("SEQ", "EMITTED AT", "KIND", "VM", "WHY");
-    writeln!(
-        out,
-        "{seq:>8}  {at:<30}  {kind:<18}  {vm:<36}  {why:<20}  {:>12}  DETAIL",
-        "CPU s"
-    )
+    writeln!(out, "{seq:>8}  {at:<30}  {kind:<18}  {vm:<36}  {why:<20}  {:>12}  DETAIL", "CPU s")
 }
 
 fn row(line: &Line, out: &mut impl Write) -> io::Result<()> {
     let fact = &line.fact;
     let (seq, at, kind) = (line.seq, When(fact.emitted_at), fact.kind);
-    let vm = if fact.vm_id.is_empty() {
-        plain(&fact.snapshot_id)
-    } else {
-        plain(&fact.vm_id)
-    };
+    let vm = if fact.vm_id.is_empty() { plain(&fact.snapshot_id) } else { plain(&fact.vm_id) };
     let why = match (fact.reason, fact.cause.as_str()) {
         (Some(reason), "") => reason.to_string(),
         (Some(reason), cause) => format!("{reason} ({})", plain(cause)),
         (None, cause) => plain(cause),
     };
-    let cpu = fact
-        .usage
-        .as_ref()
-        .and_then(super::Usage::cpu_ns)
-        .map(seconds)
-        .unwrap_or_default();
-    writeln!(
-        out,
-        "{seq:>8}  {at}  {kind:<18}  {vm:<36}  {why:<20}  {cpu:>12}  {}",
-        detail(line).join(" ")
-    )
+    let cpu = fact.usage.as_ref().and_then(super::Usage::cpu_ns).map(seconds).unwrap_or_default();
+    writeln!(out, "{seq:>8}  {at}  {kind:<18}  {vm:<36}  {why:<20}  {cpu:>12}  {}", detail(line).join(" "))
 }
 
 fn detail(line: &Line) -> Vec<String> {
     let (fact, mut parts) = (&line.fact, Vec::new());
-    for (key, text) in [
-        ("name", &fact.name),
-        ("tenant", &fact.tenant),
-        ("corrects", &fact.corrects),
-    ] {
+    for (key, text) in [("name", &fact.name), ("tenant", &fact.tenant), ("corrects", &fact.corrects)] {
         if !text.is_empty() {
             parts.push(format!("{key}={}", plain(text)));
         }
     }
     let shape = fact.shape;
-    let sizes = [
-        ("cpus", shape.cpu.into()),
-        ("mem", shape.mem_bytes),
-        ("storage", shape.storage_bytes),
-    ];
-    parts.extend(
-        sizes
-            .iter()
-            .filter(|(_, n)| *n > 0)
-            .map(|(key, n)| format!("{key}={n}")),
-    );
+    let sizes = [("cpus", shape.cpu.into()), ("mem", shape.mem_bytes), ("storage", shape.storage_bytes)];
+    parts.extend(sizes.iter().filter(|(_, n)| *n > 0).map(|(key, n)| format!("{key}={n}")));
     if matches!(fact.time_quality, super::TimeQuality::Bounded { .. }) {
         parts.push("bounded".to_owned());
     }
@@ -147,13 +117,5 @@ fn seconds(ns: u64) -> String {
 }
 
 fn plain(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
-        .collect()
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }

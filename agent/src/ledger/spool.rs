@@ -42,13 +42,7 @@ pub(super) struct Spool {
 
 impl Spool {
     pub(super) fn new(capacity: usize) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            in_flight: 0,
-            capacity,
-            heartbeats: 0,
-            last_ticket: 0,
-        }
+        Self { queue: VecDeque::new(), in_flight: 0, capacity, heartbeats: 0, last_ticket: 0 }
     }
 
     /// Records in memory, those being written included.
@@ -86,10 +80,7 @@ impl Spool {
                 self.heartbeats += 1;
             }
             self.last_ticket += 1;
-            self.queue.push_back(Entry {
-                ticket: self.last_ticket,
-                draft,
-            });
+            self.queue.push_back(Entry { ticket: self.last_ticket, draft });
         }
         Ok((self.last_ticket, dropped as u64))
     }

@@ -75,11 +75,7 @@ impl FileStore {
         if !meta.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            identity: (meta.dev(), meta.ino()),
-        })
+        Ok(Self { path: path.to_owned(), file, identity: (meta.dev(), meta.ino()) })
     }
 
     /// The open file, for reading it from the beginning.
@@ -90,13 +86,7 @@ impl FileStore {
 
 fn open(path: &Path, create: bool) -> io::Result<File> {
     let flags = (OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).bits();
-    OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(create)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+    OpenOptions::new().read(true).append(true).create(create).mode(0o600).custom_flags(flags).open(path)
 }
 
 impl Store for FileStore {
@@ -129,9 +119,6 @@ impl Store for FileStore {
             Err(e) => return Err(e),
         };
         let in_place = (own.dev(), own.ino()) == self.identity && named == Some(self.identity);
-        Ok(Standing {
-            bytes: own.len(),
-            in_place,
-        })
+        Ok(Standing { bytes: own.len(), in_place })
     }
 }

@@ -23,12 +23,7 @@ pub struct Torn {
 pub(super) fn save(dir: &Path, ledger: &File, good_bytes: u64, seq: u64) -> Result<(), LedgerError> {
     let path = side_path(dir, seq);
     let draft = path.with_extension("tmp");
-    let io = |doing, op, source| LedgerError::Io {
-        doing,
-        path: path.clone(),
-        op,
-        source,
-    };
+    let io = |doing, op, source| LedgerError::Io { doing, path: path.clone(), op, source };
     write_side(&path, &draft, ledger, good_bytes).map_err(|e| io("save the torn tail in", Op::Write, e))?;
     fs::rename(&draft, &path).map_err(|e| io("rename the torn tail to", Op::Rename, e))?;
     sync_dir(dir)
@@ -38,28 +33,15 @@ pub(super) fn save(dir: &Path, ledger: &File, good_bytes: u64, seq: u64) -> Resu
 pub(super) fn untold(dir: &Path, seq: u64) -> Result<Option<Torn>, LedgerError> {
     let path = side_path(dir, seq);
     match fs::metadata(&path) {
-        Ok(meta) => Ok(Some(Torn {
-            bytes: meta.len(),
-            path,
-        })),
+        Ok(meta) => Ok(Some(Torn { bytes: meta.len(), path })),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LedgerError::Io {
-            doing: "look at",
-            path,
-            op: Op::Open,
-            source,
-        }),
+        Err(source) => Err(LedgerError::Io { doing: "look at", path, op: Op::Open, source }),
     }
 }
 
 /// Makes names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), LedgerError> {
-    let io = |source| LedgerError::Io {
-        doing: "sync the directory",
-        path: dir.to_owned(),
-        op: Op::Sync,
-        source,
-    };
+    let io = |source| LedgerError::Io { doing: "sync the directory", path: dir.to_owned(), op: Op::Sync, source };
     File::open(dir).and_then(|d| d.sync_all()).map_err(io)
 }
 
@@ -68,12 +50,7 @@ fn side_path(dir: &Path, seq: u64) -> PathBuf {
 }
 
 fn write_side(path: &Path, draft: &Path, ledger: &File, good_bytes: u64) -> io::Result<()> {
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(draft)?;
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
     let mut tail = ledger;
     let known = match File::open(path) {
         Ok(known) => Some(known).filter(|k| !same_bytes(k, ledger, good_bytes).unwrap_or(false)),

@@ -77,10 +77,7 @@ impl Usage {
     #[must_use]
     pub fn cpu_ns(&self) -> Option<u64> {
         let base = self.cpu_vcpu_ns?.saturating_add(self.cpu_vmm_ns?);
-        Some(
-            base.saturating_add(self.cpu_io_ns.unwrap_or(0))
-                .saturating_add(self.cpu_vhost_ns.unwrap_or(0)),
-        )
+        Some(base.saturating_add(self.cpu_io_ns.unwrap_or(0)).saturating_add(self.cpu_vhost_ns.unwrap_or(0)))
     }
 }
 

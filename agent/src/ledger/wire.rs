@@ -31,9 +31,7 @@ impl<'de, T: FromStr> Deserialize<'de> for Dec<T> {
         let text = String::deserialize(from)?;
         let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
         let number = plain.then(|| text.parse().ok()).flatten();
-        number
-            .map(Dec)
-            .ok_or_else(|| de::Error::custom(format_args!("{text:?} is no decimal number in range")))
+        number.map(Dec).ok_or_else(|| de::Error::custom(format_args!("{text:?} is no decimal number in range")))
     }
 }
 
@@ -56,10 +54,7 @@ impl<'de> Deserialize<'de> for When {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         let since = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
-        let ns = humantime::parse_rfc3339(&text)
-            .ok()
-            .and_then(since)
-            .and_then(|d| u64::try_from(d.as_nanos()).ok());
+        let ns = humantime::parse_rfc3339(&text).ok().and_then(since).and_then(|d| u64::try_from(d.as_nanos()).ok());
         let exact = text.len() == "1970-01-01T00:00:00.000000000Z".len();
         let refused = || de::Error::custom(format_args!("{text:?} is no RFC 3339 instant with nine decimals and Z"));
         ns.filter(|_| exact).map(When).ok_or_else(refused)

@@ -61,9 +61,7 @@ pub struct WriterHandle(Arc<Shared>);
 
 impl fmt::Debug for WriterHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriterHandle")
-            .field("durable", &self.durable())
-            .finish_non_exhaustive()
+        f.debug_struct("WriterHandle").field("durable", &self.durable()).finish_non_exhaustive()
     }
 }
 
@@ -76,10 +74,7 @@ impl WriterHandle {
         let mut state = self.0.lock();
         if state.closing || state.finished {
             state.stats.refused += drafts.len() as u64;
-            return Err(Refused {
-                drafts,
-                why: Refusal::Closed,
-            });
+            return Err(Refused { drafts, why: Refusal::Closed });
         }
         match state.spool.push(drafts) {
             Ok((ticket, dropped)) => {
@@ -91,10 +86,7 @@ impl WriterHandle {
             }
             Err(drafts) => {
                 state.stats.refused += drafts.len() as u64;
-                Err(Refused {
-                    drafts,
-                    why: Refusal::Full,
-                })
+                Err(Refused { drafts, why: Refusal::Full })
             }
         }
     }
@@ -127,10 +119,7 @@ impl WriterHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = self.0.lock();
-        Stats {
-            spooled: state.spool.len(),
-            ..state.stats.clone()
-        }
+        Stats { spooled: state.spool.len(), ..state.stats.clone() }
     }
 }
 
@@ -156,10 +145,7 @@ impl Writer {
         let mut pump = Pump::new(journal, options, clock, on_commit, Arc::clone(&shared));
         let run = move || pump.run();
         let thread = thread::Builder::new().name("ledger".to_owned()).spawn(run)?;
-        Ok(Self {
-            handle: WriterHandle(shared),
-            thread: Some(thread),
-        })
+        Ok(Self { handle: WriterHandle(shared), thread: Some(thread) })
     }
 
     /// A handle for those who know facts.
@@ -194,11 +180,7 @@ impl Writer {
             Some(thread) => thread.join().is_ok(),
             None => false,
         };
-        if left == 0 && joined {
-            Ok(())
-        } else {
-            Err(Undrained { left, last_error })
-        }
+        if left == 0 && joined { Ok(()) } else { Err(Undrained { left, last_error }) }
     }
 }
 

@@ -104,7 +104,8 @@ mod tests {
     fn observed_and_unobserved_sum_to_the_age() {
         let fixed = fixed();
         for since in [0, 100, 150, 500] {
-            let about = About { fixed: &fixed, boot_id: "b", observed_since_ns: since, observed_before_ns: 0, cpu: None };
+            let about =
+                About { fixed: &fixed, boot_id: "b", observed_since_ns: since, observed_before_ns: 0, cpu: None };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
         }

@@ -25,16 +25,8 @@ pub(in crate::config) fn read_env(
             continue;
         }
         let origin = Origin::Environment(name.clone());
-        let Some(key) = KEYS
-            .iter()
-            .find(|key| key.kind != Kind::Table && env_name(key.path) == name)
-        else {
-            problems.push(Problem {
-                key: None,
-                value: None,
-                origin,
-                text: unknown_env(&name),
-            });
+        let Some(key) = KEYS.iter().find(|key| key.kind != Kind::Table && env_name(key.path) == name) else {
+            problems.push(Problem { key: None, value: None, origin, text: unknown_env(&name) });
             continue;
         };
         match from_env(key.kind, &text) {
@@ -52,22 +44,9 @@ pub(in crate::config) fn read_env(
 fn from_env(kind: Kind, text: &str) -> Result<Value, &'static str> {
     match kind {
         Kind::Text | Kind::Table => Ok(Value::Text(text.to_owned())),
-        Kind::Integer => text
-            .trim()
-            .parse()
-            .map(Value::Integer)
-            .map_err(|_| "must be a whole number"),
-        Kind::Bool => text
-            .trim()
-            .parse()
-            .map(Value::Bool)
-            .map_err(|_| "must be true or false"),
-        Kind::List => Ok(Value::List(
-            text.split(',')
-                .map(|s| s.trim().to_owned())
-                .filter(|s| !s.is_empty())
-                .collect(),
-        )),
+        Kind::Integer => text.trim().parse().map(Value::Integer).map_err(|_| "must be a whole number"),
+        Kind::Bool => text.trim().parse().map(Value::Bool).map_err(|_| "must be true or false"),
+        Kind::List => Ok(Value::List(text.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect())),
     }
 }
 
@@ -76,15 +55,8 @@ fn env_name(path: &str) -> String {
 }
 
 fn unknown_env(name: &str) -> String {
-    let path = name
-        .strip_prefix(PREFIX)
-        .unwrap_or(name)
-        .to_ascii_lowercase()
-        .replace(NESTING, ".");
-    match suggest::nearest(
-        &path,
-        KEYS.iter().filter(|key| key.kind != Kind::Table).map(|key| key.path),
-    ) {
+    let path = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase().replace(NESTING, ".");
+    match suggest::nearest(&path, KEYS.iter().filter(|key| key.kind != Kind::Table).map(|key| key.path)) {
         Some(known) => format!("unknown variable; did you mean {}?", env_name(known)),
         None => "unknown variable; names that begin with KVMETER_ are configuration keys".to_owned(),
     }

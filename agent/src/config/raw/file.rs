@@ -19,11 +19,7 @@ pub(in crate::config) fn read_file(table: &mut Table, path: &Path, required: boo
     match bounded(path) {
         Ok(text) => read_text(table, path, &text, problems),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {}
-        Err(error) => problems.push(whole_file(
-            path,
-            None,
-            format!("cannot read the configuration: {error}"),
-        )),
+        Err(error) => problems.push(whole_file(path, None, format!("cannot read the configuration: {error}"))),
     }
 }
 
@@ -38,13 +34,7 @@ pub(in crate::config) fn read_text(table: &mut Table, path: &Path, text: &str, p
         }));
         return;
     }
-    FileReader {
-        table,
-        path,
-        text,
-        problems,
-    }
-    .walk("", root.get_ref());
+    FileReader { table, path, text, problems }.walk("", root.get_ref());
 }
 
 struct FileReader<'a> {
@@ -57,30 +47,14 @@ struct FileReader<'a> {
 impl FileReader<'_> {
     fn walk(&mut self, prefix: &str, table: &DeTable<'_>) {
         for (name, value) in table {
-            let path = if prefix.is_empty() {
-                name.get_ref().to_string()
-            } else {
-                format!("{prefix}.{}", name.get_ref())
-            };
-            let origin = Origin::File {
-                path: self.path.to_owned(),
-                line: Some(line_of(self.text, name.span().start)),
-            };
+            let path =
+                if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
+            let origin = Origin::File { path: self.path.to_owned(), line: Some(line_of(self.text, name.span().start)) };
             // A quoted name with a dot in it is one name, whatever path it looks like.
-            let known = if name.get_ref().contains('.') {
-                None
-            } else {
-                key::find(&path)
-            };
+            let known = if name.get_ref().contains('.') { None } else { key::find(&path) };
             match (known, value.get_ref()) {
                 (Some(key), value) => {
-                    self.table.entries.insert(
-                        key.path,
-                        Entry {
-                            value: from_toml(value),
-                            origin,
-                        },
-                    );
+                    self.table.entries.insert(key.path, Entry { value: from_toml(value), origin });
                 }
                 (None, DeValue::Table(inner)) if key::is_section(&path) => self.walk(&path, inner),
                 (None, value) if key::is_section(&path) => {
@@ -95,12 +69,7 @@ impl FileReader<'_> {
     }
 
     fn report(&mut self, path: String, value: &DeValue<'_>, origin: Origin, text: String) {
-        self.problems.push(Problem {
-            key: Some(path),
-            value: Some(from_toml(value).shown()),
-            origin,
-            text,
-        });
+        self.problems.push(Problem { key: Some(path), value: Some(from_toml(value).shown()), origin, text });
     }
 }
 
@@ -113,10 +82,8 @@ fn from_toml(value: &DeValue<'_>) -> Value {
             Err(_) => Value::Other("integer beyond 64 bits"),
         },
         DeValue::Array(items) => {
-            let texts: Option<Vec<String>> = items
-                .iter()
-                .map(|item| item.get_ref().as_str().map(str::to_owned))
-                .collect();
+            let texts: Option<Vec<String>> =
+                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
             texts.map_or(Value::Other("array"), Value::List)
         }
         other => Value::Other(other.type_str()),
@@ -134,15 +101,7 @@ fn bounded(path: &Path) -> io::Result<String> {
 }
 
 fn whole_file(path: &Path, line: Option<usize>, text: String) -> Problem {
-    Problem {
-        key: None,
-        value: None,
-        origin: Origin::File {
-            path: path.to_owned(),
-            line,
-        },
-        text,
-    }
+    Problem { key: None, value: None, origin: Origin::File { path: path.to_owned(), line }, text }
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -14,24 +14,15 @@ fn load(toml: &str, env: &[(&str, &str)], overrides: Overrides) -> Result<Config
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("k.toml");
     fs::write(&file, toml).unwrap();
-    let env = env
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Config::load(Some(&file), env, overrides).map(|(config, _)| config)
 }
 
 #[test]
 fn flag_goes_before_environment_before_file_before_default() {
     let file = "listen = \"127.0.0.1:1\"\nsocket = \"/file\"\ndata_dir = \"/file\"\n[ledger]\nheartbeat = \"11s\"";
-    let env = [
-        ("KVMETER_LISTEN", "127.0.0.1:2"),
-        ("KVMETER_SOCKET", "/env"),
-        ("KVMETER_LEDGER__HEARTBEAT", "22s"),
-    ];
-    let flags = Overrides {
-        listen: Some("127.0.0.1:3".into()),
-        ..Overrides::default()
-    };
+    let env = [("KVMETER_LISTEN", "127.0.0.1:2"), ("KVMETER_SOCKET", "/env"), ("KVMETER_LEDGER__HEARTBEAT", "22s")];
+    let flags = Overrides { listen: Some("127.0.0.1:3".into()), ..Overrides::default() };
     let config = load(file, &env, flags).unwrap();
     assert_eq!(config.listen, Some("127.0.0.1:3".parse().unwrap()));
     assert_eq!(config.socket, Path::new("/env"));
@@ -42,21 +33,10 @@ fn flag_goes_before_environment_before_file_before_default() {
 
 #[test]
 fn a_flag_may_be_a_relative_path_and_a_bad_one_is_named() {
-    let flags = Overrides {
-        data_dir: Some("d".into()),
-        ..Overrides::default()
-    };
+    let flags = Overrides { data_dir: Some("d".into()), ..Overrides::default() };
     assert!(load("", &[], flags).unwrap().data_dir.is_absolute());
-    let flags = Overrides {
-        listen: Some("nowhere".into()),
-        ..Overrides::default()
-    };
-    assert!(
-        load("", &[], flags)
-            .unwrap_err()
-            .to_string()
-            .contains("flag --listen: listen = \"nowhere\"")
-    );
+    let flags = Overrides { listen: Some("nowhere".into()), ..Overrides::default() };
+    assert!(load("", &[], flags).unwrap_err().to_string().contains("flag --listen: listen = \"nowhere\""));
 }
 
 #[test]
@@ -75,23 +55,13 @@ fn the_environment_reaches_every_kind_of_value() {
         Overrides::default(),
     )
     .unwrap();
-    assert_eq!(
-        (config.bpf.max_vms, config.metrics.histograms, config.listen),
-        (7, true, None)
-    );
-    assert_eq!(
-        (config.ledger.readers, config.ledger.max_file),
-        (vec!["a".into(), "b".into()], Bytes::mib(1))
-    );
+    assert_eq!((config.bpf.max_vms, config.metrics.histograms, config.listen), (7, true, None));
+    assert_eq!((config.ledger.readers, config.ledger.max_file), (vec!["a".into(), "b".into()], Bytes::mib(1)));
 }
 
 #[test]
 fn unknown_variables_with_our_prefix_are_problems() {
-    let env = [
-        ("KVMETER_LEDGER_HEARTBEAT", "5s"),
-        ("KVMETER_BPF__MAX_VMS", "many"),
-        ("KVMETER_HOOKS", "x"),
-    ];
+    let env = [("KVMETER_LEDGER_HEARTBEAT", "5s"), ("KVMETER_BPF__MAX_VMS", "many"), ("KVMETER_HOOKS", "x")];
     let said = load("", &env, Overrides::default()).unwrap_err().to_string();
     assert!(said.contains("KVMETER_LEDGER_HEARTBEAT: unknown variable; did you mean KVMETER_LEDGER__HEARTBEAT?"));
     assert!(
@@ -104,22 +74,10 @@ fn unknown_variables_with_our_prefix_are_problems() {
 #[test]
 fn a_missing_default_file_means_defaults_and_a_missing_named_one_is_an_error() {
     if !Path::new(DEFAULT_PATH).exists() {
-        assert_eq!(
-            Config::load(None, std::iter::empty(), Overrides::default()).unwrap().0,
-            Config::default()
-        );
+        assert_eq!(Config::load(None, std::iter::empty(), Overrides::default()).unwrap().0, Config::default());
     }
-    let named = Config::load(
-        Some(Path::new("/nonexistent/k.toml")),
-        std::iter::empty(),
-        Overrides::default(),
-    );
-    assert!(
-        named
-            .unwrap_err()
-            .to_string()
-            .contains("/nonexistent/k.toml: cannot read the configuration")
-    );
+    let named = Config::load(Some(Path::new("/nonexistent/k.toml")), std::iter::empty(), Overrides::default());
+    assert!(named.unwrap_err().to_string().contains("/nonexistent/k.toml: cannot read the configuration"));
     assert!(Config::load(Some(Path::new("/")), std::iter::empty(), Overrides::default()).is_err());
 }
 

@@ -22,14 +22,8 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, in the order of their bits.
-    pub const ALL: [Self; 6] = [
-        Self::DacReadSearch,
-        Self::NetAdmin,
-        Self::SysPtrace,
-        Self::SysAdmin,
-        Self::Perfmon,
-        Self::Bpf,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::DacReadSearch, Self::NetAdmin, Self::SysPtrace, Self::SysAdmin, Self::Perfmon, Self::Bpf];
 
     /// Its bit in `CapEff`.
     #[must_use]

@@ -19,10 +19,7 @@ fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
 #[test]
 fn a_host_is_read_from_its_root() {
     let root = host(&[
-        (
-            "proc/sys/kernel/random/boot_id",
-            "3d1219c7-c4c5-404a-aa1f-6d2a48adfda4\n",
-        ),
+        ("proc/sys/kernel/random/boot_id", "3d1219c7-c4c5-404a-aa1f-6d2a48adfda4\n"),
         ("proc/sys/kernel/pid_max", "4194304\n"),
         ("proc/sys/kernel/osrelease", "6.18.0\n"),
         ("sys/devices/system/cpu/online", "0-3,5,8-9\n"),
@@ -33,27 +30,10 @@ fn a_host_is_read_from_its_root() {
         ("dev/kvm", ""),
     ]);
     let facts = HostFacts::gather(root.path());
-    assert_eq!(
-        (facts.online_cpus, facts.mem_total, facts.pid_max),
-        (Some(7), Some(Bytes::mib(1)), Some(4_194_304))
-    );
-    assert_eq!(
-        (facts.kernel_release.as_deref(), facts.machine_id.len()),
-        (Some("6.18.0"), 32)
-    );
-    let held: Vec<_> = Capability::ALL
-        .into_iter()
-        .filter(|capability| facts.has(*capability))
-        .collect();
-    assert_eq!(
-        held,
-        [
-            Capability::NetAdmin,
-            Capability::SysAdmin,
-            Capability::Perfmon,
-            Capability::Bpf
-        ]
-    );
+    assert_eq!((facts.online_cpus, facts.mem_total, facts.pid_max), (Some(7), Some(Bytes::mib(1)), Some(4_194_304)));
+    assert_eq!((facts.kernel_release.as_deref(), facts.machine_id.len()), (Some("6.18.0"), 32));
+    let held: Vec<_> = Capability::ALL.into_iter().filter(|capability| facts.has(*capability)).collect();
+    assert_eq!(held, [Capability::NetAdmin, Capability::SysAdmin, Capability::Perfmon, Capability::Bpf]);
     assert!(facts.kvm.readable && facts.schedstat);
     assert!(!facts.btf.exists && facts.btf.error.is_some());
 }
@@ -61,10 +41,7 @@ fn a_host_is_read_from_its_root() {
 #[test]
 fn what_cannot_be_read_is_absent_and_explained() {
     let facts = HostFacts::gather(host(&[]).path());
-    assert_eq!(
-        (&facts.boot_id, facts.online_cpus, facts.mem_total, facts.tick_ns()),
-        (&None, None, None, None)
-    );
+    assert_eq!((&facts.boot_id, facts.online_cpus, facts.mem_total, facts.tick_ns()), (&None, None, None, None));
     assert_eq!(facts.machine_id, "unknown");
     assert!(facts.errors.iter().any(|error| error.contains("boot_id")));
     assert!(!facts.schedstat);
@@ -74,10 +51,7 @@ fn what_cannot_be_read_is_absent_and_explained() {
 fn the_firmwares_id_stands_in_for_a_missing_machine_id() {
     let root = host(&[
         ("etc/machine-id", "uninitialized\n"),
-        (
-            "sys/class/dmi/id/product_uuid",
-            "3D1219C7-C4C5-404A-AA1F-6D2A48ADFDA4\n",
-        ),
+        ("sys/class/dmi/id/product_uuid", "3D1219C7-C4C5-404A-AA1F-6D2A48ADFDA4\n"),
     ]);
     assert_eq!(machine_id(root.path()), "3d1219c7c4c5404aaa1f6d2a48adfda4");
 }

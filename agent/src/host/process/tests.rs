@@ -51,12 +51,7 @@ fn a_vanished_process_is_gone_and_nothing_else() {
 
 #[test]
 fn processes_are_the_numbers_in_proc() {
-    let (_root, procfs) = host(&[
-        ("7/stat", b""),
-        ("10/stat", b""),
-        ("self/stat", b""),
-        ("99999999999/x", b""),
-    ]);
+    let (_root, procfs) = host(&[("7/stat", b""), ("10/stat", b""), ("self/stat", b""), ("99999999999/x", b"")]);
     assert_eq!(procfs.tgids().unwrap(), [Tgid(7), Tgid(10)]);
 }
 
@@ -64,13 +59,7 @@ fn processes_are_the_numbers_in_proc() {
 fn a_command_line_is_bounded_and_says_so() {
     let long = vec![b'x'; 70_000];
     let (_root, procfs) = host(&[("1/cmdline", b"kvm\0-m\0"), ("2/cmdline", &long)]);
-    assert_eq!(
-        procfs.cmdline(Tgid(1)).unwrap(),
-        Cmdline {
-            raw: b"kvm\0-m\0".to_vec(),
-            truncated: false
-        }
-    );
+    assert_eq!(procfs.cmdline(Tgid(1)).unwrap(), Cmdline { raw: b"kvm\0-m\0".to_vec(), truncated: false });
     let cut = procfs.cmdline(Tgid(2)).unwrap();
     assert_eq!((cut.raw.len(), cut.truncated), (65_536, true));
 }

@@ -13,32 +13,18 @@ const CREATE: &[u8] = b"change@/devices/virtual/misc/kvm\0ACTION=change\0DEVPATH
 #[test]
 fn a_created_vm_is_announced_with_its_thread_and_totals() {
     let event = parse(CREATE).unwrap();
-    assert_eq!(
-        (event.change, event.pid, event.created_total, event.count),
-        (KvmChange::Create, 4242, 7, 2)
-    );
+    assert_eq!((event.change, event.pid, event.created_total, event.count), (KvmChange::Create, 4242, 7, 2));
     assert_eq!(event.stats_path.as_deref(), Some("/kvm/4242-9"));
 }
 
 #[test]
 fn other_devices_and_other_events_are_not_ours() {
-    let replaced = |from: &str, to: &str| {
-        String::from_utf8(CREATE.to_vec())
-            .unwrap()
-            .replace(from, to)
-            .into_bytes()
-    };
+    let replaced = |from: &str, to: &str| String::from_utf8(CREATE.to_vec()).unwrap().replace(from, to).into_bytes();
     assert_eq!(parse(&replaced("DEVNAME=kvm", "DEVNAME=tun")), None);
     assert_eq!(parse(&replaced("EVENT=create", "EVENT=other")), None);
     assert_eq!(parse(&replaced("PID=4242", "PID=x")), None);
-    assert_eq!(
-        parse(&replaced("EVENT=create", "EVENT=destroy")).unwrap().change,
-        KvmChange::Destroy
-    );
-    assert_eq!(
-        parse(&replaced("STATS_PATH=/kvm/4242-9\0", "")).unwrap().stats_path,
-        None
-    );
+    assert_eq!(parse(&replaced("EVENT=create", "EVENT=destroy")).unwrap().change, KvmChange::Destroy);
+    assert_eq!(parse(&replaced("STATS_PATH=/kvm/4242-9\0", "")).unwrap().stats_path, None);
 }
 
 proptest! {
@@ -55,10 +41,7 @@ proptest! {
 fn make_a_vm() -> bool {
     // KVM_CREATE_VM is _IO(0xAE, 1).
     let script = "import fcntl, os; os.close(fcntl.ioctl(os.open('/dev/kvm', os.O_RDWR), 0xAE01, 0))";
-    std::process::Command::new("python3")
-        .args(["-c", script])
-        .output()
-        .is_ok_and(|out| out.status.success())
+    std::process::Command::new("python3").args(["-c", script]).output().is_ok_and(|out| out.status.success())
 }
 
 #[test]

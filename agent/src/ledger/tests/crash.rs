@@ -13,10 +13,7 @@ fn a_new_ledger_is_private_and_begins_at_one() {
     assert_eq!(found.ledger_id.len(), 16);
     journal.append(&day(), at(50)).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
-    assert_eq!(
-        (mode(&dir), mode(&file(&dir)), mode(&dir.join(LOCK_NAME))),
-        (0o700, 0o600, 0o600)
-    );
+    assert_eq!((mode(&dir), mode(&file(&dir)), mode(&dir.join(LOCK_NAME))), (0o700, 0o600, 0o600));
     assert_eq!(verified(&dir).exit_code(), 0, "{}", verified(&dir));
 }
 
@@ -35,11 +32,7 @@ fn restart_goes_on_with_the_sequence_the_chain_and_the_ids() {
         journal.append(&day()[split..], at(50)).unwrap();
         assert!(verified(&dir).exit_code() == 0, "split {split}: {}", verified(&dir));
         let ids = |lines: Vec<Line>| -> Vec<String> {
-            lines
-                .into_iter()
-                .filter(|l| l.fact.subject != Subject::Ledger)
-                .map(|l| l.id)
-                .collect()
+            lines.into_iter().filter(|l| l.fact.subject != Subject::Ledger).map(|l| l.id).collect()
         };
         assert_eq!(ids(lines(&dir)), ids(lines(&whole)));
     }
@@ -73,14 +66,8 @@ fn a_returning_agent_learns_what_is_open() {
         (open.incarnation.as_str(), open.vm_id.as_str(), open.name.as_str()),
         (&*incarnation(2), "vm-2", "late")
     );
-    assert_eq!(
-        (open.started_at, open.last_evidence_at),
-        (at(0).unix_ns, at(10).unix_ns)
-    );
-    assert_eq!(
-        (open.last_seen_at, open.last_seen_mono_ns),
-        (at(50).unix_ns, at(45).mono_ns)
-    );
+    assert_eq!((open.started_at, open.last_evidence_at), (at(0).unix_ns, at(10).unix_ns));
+    assert_eq!((open.last_seen_at, open.last_seen_mono_ns), (at(50).unix_ns, at(45).mono_ns));
     assert_eq!(open.usage.as_ref().unwrap().cpu_vcpu_ns, Some(12 * SECOND));
     assert_eq!(found.open_storage.len(), 1);
     assert_eq!(found.open_storage[0].subject, Subject::Storage("8:9:10".to_owned()));
@@ -91,18 +78,10 @@ fn a_torn_tail_is_cut_back_and_told() {
     let (_root, dir) = fresh_dir();
     open(&dir).0.append(&day(), at(50)).unwrap();
     let kept = fs::read(file(&dir)).unwrap();
-    fs::OpenOptions::new()
-        .append(true)
-        .open(file(&dir))
-        .unwrap()
-        .write_all(b"{\"kind\":\"vm.com")
-        .unwrap();
+    fs::OpenOptions::new().append(true).open(file(&dir)).unwrap().write_all(b"{\"kind\":\"vm.com").unwrap();
     let (journal, found) = open(&dir);
     assert!(!found.clean);
-    assert_eq!(
-        (found.torn.as_ref().unwrap().bytes, found.next_seq, journal.last_seq()),
-        (15, 17, 16)
-    );
+    assert_eq!((found.torn.as_ref().unwrap().bytes, found.next_seq, journal.last_seq()), (15, 17, 16));
     assert_eq!(fs::read(dir.join("torn-16.bin")).unwrap(), b"{\"kind\":\"vm.com");
     assert!(fs::read(file(&dir)).unwrap().starts_with(&kept));
     let told = lines(&dir).pop().unwrap();
@@ -118,12 +97,7 @@ fn a_recovery_that_died_before_its_line_is_told_by_the_next() {
     let (_root, dir) = fresh_dir();
     open(&dir).0.append(&day(), at(50)).unwrap();
     fs::write(dir.join("torn-16.bin"), b"abc").unwrap();
-    fs::OpenOptions::new()
-        .append(true)
-        .open(file(&dir))
-        .unwrap()
-        .write_all(b"{\"ki")
-        .unwrap();
+    fs::OpenOptions::new().append(true).open(file(&dir)).unwrap().write_all(b"{\"ki").unwrap();
     assert_eq!(open(&dir).1.torn.unwrap().bytes, 7);
     assert_eq!(fs::read(dir.join("torn-16.bin")).unwrap(), b"abc{\"ki");
 }
@@ -139,9 +113,7 @@ fn every_prefix_of_a_ledger_recovers() {
     drop(journal);
     let whole = fs::read(file(&dir)).unwrap();
     // Thousands of syncs: in memory where the host has such a file system.
-    let root = tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap();
+    let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let dir = root.path().join("metering");
     fs::create_dir(&dir).unwrap();
     for end in (0..durable).step_by(97).chain(durable..=whole.len()) {
@@ -152,11 +124,7 @@ fn every_prefix_of_a_ledger_recovers() {
         let kept = whole[..end].iter().filter(|b| **b == b'\n').count() as u64;
         let (mut journal, found) = open(&dir);
         let torn = u64::from(found.torn.is_some());
-        assert_eq!(
-            (found.next_seq, torn == 1),
-            (kept + torn + 1, end > 0 && whole[end - 1] != b'\n'),
-            "cut at {end}"
-        );
+        assert_eq!((found.next_seq, torn == 1), (kept + torn + 1, end > 0 && whole[end - 1] != b'\n'), "cut at {end}");
         journal.append(&[agent(Kind::AgentUp, 60)], at(60)).unwrap();
         assert_eq!(verified(&dir).exit_code(), 0, "cut at {end}: {}", verified(&dir));
     }
@@ -171,10 +139,7 @@ fn damage_before_the_tail_stops_the_ledger_and_names_the_place() {
     bytes[third + 20] ^= 1;
     fs::write(file(&dir), &bytes).unwrap();
     let error = Journal::open(&dir, HOST, BOOT, at(60)).unwrap_err();
-    assert!(
-        matches!(&error, LedgerError::Damaged { line: 3, offset, .. } if *offset == third as u64),
-        "{error}"
-    );
+    assert!(matches!(&error, LedgerError::Damaged { line: 3, offset, .. } if *offset == third as u64), "{error}");
     assert!(error.to_string().contains("kvmeter ledger verify"));
     assert_eq!(fs::read(file(&dir)).unwrap(), bytes, "nothing was changed");
 }
@@ -184,22 +149,10 @@ fn a_missing_line_stops_the_ledger() {
     let (_root, dir) = fresh_dir();
     open(&dir).0.append(&day(), at(50)).unwrap();
     let text = fs::read_to_string(file(&dir)).unwrap();
-    let holed: String = text
-        .split_inclusive('\n')
-        .enumerate()
-        .filter(|(n, _)| *n != 5)
-        .map(|(_, l)| l)
-        .collect();
+    let holed: String = text.split_inclusive('\n').enumerate().filter(|(n, _)| *n != 5).map(|(_, l)| l).collect();
     fs::write(file(&dir), holed).unwrap();
     let error = Journal::open(&dir, HOST, BOOT, at(60)).unwrap_err();
-    assert!(matches!(
-        error,
-        LedgerError::Damaged {
-            line: 6,
-            source: LineError::Seq { expected: 6, found: 7 },
-            ..
-        }
-    ));
+    assert!(matches!(error, LedgerError::Damaged { line: 6, source: LineError::Seq { expected: 6, found: 7 }, .. }));
 }
 
 #[test]
@@ -221,8 +174,5 @@ fn a_ledger_behind_a_symbolic_link_is_refused() {
     fs::create_dir(&dir).unwrap();
     fs::write(root.path().join("elsewhere"), b"").unwrap();
     std::os::unix::fs::symlink(root.path().join("elsewhere"), file(&dir)).unwrap();
-    assert!(matches!(
-        Journal::open(&dir, HOST, BOOT, at(0)),
-        Err(LedgerError::Io { op: Op::Open, .. })
-    ));
+    assert!(matches!(Journal::open(&dir, HOST, BOOT, at(0)), Err(LedgerError::Io { op: Op::Open, .. })));
 }

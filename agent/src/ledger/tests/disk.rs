@@ -9,23 +9,14 @@ fn a_failed_write_leaves_no_half_line_and_can_be_tried_again() {
         let (_root, dir) = fresh_dir();
         let (mut journal, faults) = faulty(&dir);
         journal.append(&day()[..3], at(1)).unwrap();
-        *faults.lock().unwrap() = Faults {
-            full_after: Some(700),
-            truncate_fails,
-            ..Faults::default()
-        };
+        *faults.lock().unwrap() = Faults { full_after: Some(700), truncate_fails, ..Faults::default() };
         let error = journal.append(&day()[3..], at(2)).unwrap_err();
         assert_eq!(error.op(), Op::Write);
         assert_eq!(journal.last_seq(), 3);
         *faults.lock().unwrap() = Faults::default();
         journal.append(&day()[3..], at(3)).unwrap();
         assert_eq!(faults.lock().unwrap().reopened, u32::from(truncate_fails));
-        assert_eq!(
-            (verified(&dir).exit_code(), verified(&dir).lines),
-            (0, 15),
-            "{}",
-            verified(&dir)
-        );
+        assert_eq!((verified(&dir).exit_code(), verified(&dir).lines), (0, 15), "{}", verified(&dir));
     }
 }
 
@@ -35,23 +26,14 @@ fn after_a_failed_sync_the_file_is_reopened_and_written_again() {
         let (_root, dir) = fresh_dir();
         let (mut journal, faults) = faulty(&dir);
         journal.append(&day()[..3], at(1)).unwrap();
-        *faults.lock().unwrap() = Faults {
-            sync_fails: true,
-            pages_lost,
-            ..Faults::default()
-        };
+        *faults.lock().unwrap() = Faults { sync_fails: true, pages_lost, ..Faults::default() };
         for _ in 0..2 {
             assert_eq!(journal.append(&day()[3..], at(2)).unwrap_err().op(), Op::Sync);
         }
         faults.lock().unwrap().sync_fails = false;
         journal.append(&day()[3..], at(3)).unwrap();
         assert_eq!(faults.lock().unwrap().reopened, 2);
-        assert_eq!(
-            (verified(&dir).exit_code(), verified(&dir).lines),
-            (0, 15),
-            "{}",
-            verified(&dir)
-        );
+        assert_eq!((verified(&dir).exit_code(), verified(&dir).lines), (0, 15), "{}", verified(&dir));
     }
 }
 
@@ -67,10 +49,7 @@ fn a_durable_line_lost_by_the_disk_is_noticed_not_papered_over() {
     let third_ends = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').nth(2).unwrap().0;
     bytes[third_ends - 40] = 0;
     fs::write(file(&dir), bytes).unwrap();
-    assert!(matches!(
-        journal.append(&day()[3..], at(3)),
-        Err(LedgerError::TailLost { .. })
-    ));
+    assert!(matches!(journal.append(&day()[3..], at(3)), Err(LedgerError::TailLost { .. })));
 }
 
 #[test]
@@ -78,12 +57,7 @@ fn truncation_by_others_is_noticed() {
     let (_root, dir) = fresh_dir();
     let (mut journal, _) = open(&dir);
     journal.append(&day()[..3], at(1)).unwrap();
-    fs::OpenOptions::new()
-        .write(true)
-        .open(file(&dir))
-        .unwrap()
-        .set_len(0)
-        .unwrap();
+    fs::OpenOptions::new().write(true).open(file(&dir)).unwrap().set_len(0).unwrap();
     let error = journal.append(&day()[3..], at(2)).unwrap_err();
     assert!(matches!(error, LedgerError::Resized { found: 0, .. }), "{error}");
 }
@@ -94,16 +68,8 @@ fn a_line_appended_by_others_is_noticed() {
     let (_root, dir) = fresh_dir();
     let (mut journal, _) = open(&dir);
     journal.append(&day()[..3], at(1)).unwrap();
-    fs::OpenOptions::new()
-        .append(true)
-        .open(file(&dir))
-        .unwrap()
-        .write_all(b"{}\n")
-        .unwrap();
-    assert!(matches!(
-        journal.append(&day()[3..], at(2)),
-        Err(LedgerError::Resized { .. })
-    ));
+    fs::OpenOptions::new().append(true).open(file(&dir)).unwrap().write_all(b"{}\n").unwrap();
+    assert!(matches!(journal.append(&day()[3..], at(2)), Err(LedgerError::Resized { .. })));
 }
 
 #[test]
@@ -114,13 +80,7 @@ fn a_moved_or_replaced_file_is_noticed() {
     let copy = dir.join("copy");
     fs::copy(file(&dir), &copy).unwrap();
     fs::rename(&copy, file(&dir)).unwrap();
-    assert!(matches!(
-        journal.append(&day()[3..], at(2)),
-        Err(LedgerError::Replaced { .. })
-    ));
+    assert!(matches!(journal.append(&day()[3..], at(2)), Err(LedgerError::Replaced { .. })));
     fs::remove_file(file(&dir)).unwrap();
-    assert!(matches!(
-        journal.append(&day()[3..], at(2)),
-        Err(LedgerError::Replaced { .. })
-    ));
+    assert!(matches!(journal.append(&day()[3..], at(2)), Err(LedgerError::Replaced { .. })));
 }

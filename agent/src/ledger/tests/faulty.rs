@@ -81,13 +81,6 @@ pub(super) fn faulty(dir: &Path) -> (Journal<FaultyStore>, Arc<Mutex<Faults>>) {
     let (journal, found) = open(dir);
     drop(journal);
     let faults = Arc::new(Mutex::new(Faults::default()));
-    let store = FaultyStore {
-        file: FileStore::open(&file(dir)).unwrap(),
-        synced: 0,
-        faults: Arc::clone(&faults),
-    };
-    (
-        Journal::resume(store, file(dir), WriteLock::take(dir).unwrap(), HOST, &found),
-        faults,
-    )
+    let store = FaultyStore { file: FileStore::open(&file(dir)).unwrap(), synced: 0, faults: Arc::clone(&faults) };
+    (Journal::resume(store, file(dir), WriteLock::take(dir).unwrap(), HOST, &found), faults)
 }

@@ -6,14 +6,7 @@ use super::super::digest;
 use super::*;
 
 fn place(seq: u64, prev: &str) -> Place<'_> {
-    Place {
-        ledger: "00112233aabbccdd",
-        host: HOST,
-        seq,
-        ordinal: 0,
-        prev,
-        recorded_at: T0 + 5,
-    }
+    Place { ledger: "00112233aabbccdd", host: HOST, seq, ordinal: 0, prev, recorded_at: T0 + 5 }
 }
 
 fn body(line: &[u8]) -> &[u8] {
@@ -52,10 +45,7 @@ fn a_stop_line_is_byte_for_byte_the_contracts() {
     let mut draft = vm(Kind::VmComputeStop, 42, 30);
     draft.reason = Some(Reason::StopCrash);
     draft.cause = "signal".to_owned();
-    draft.time_quality = TimeQuality::Bounded {
-        not_before: draft.emitted_at,
-        not_after: T0 + 40 * SECOND,
-    };
+    draft.time_quality = TimeQuality::Bounded { not_before: draft.emitted_at, not_after: T0 + 40 * SECOND };
     draft.evidence.signal = Some(9);
     draft.evidence.core_dumped = Some(false);
     draft.evidence.killer_pid = Some(77);
@@ -82,30 +72,16 @@ fn a_stop_line_is_byte_for_byte_the_contracts() {
 
 #[test]
 fn a_line_with_nothing_to_say_still_carries_a_whole_shape() {
-    let line = encode(
-        &Draft::new(Kind::ClockStep, Subject::Ledger, BOOT, T0, 0),
-        &place(1, digest::NO_PREV),
-    )
-    .unwrap();
+    let line = encode(&Draft::new(Kind::ClockStep, Subject::Ledger, BOOT, T0, 0), &place(1, digest::NO_PREV)).unwrap();
     let text = String::from_utf8(line.bytes).unwrap();
-    assert!(
-        text.starts_with(r#"{"kind":"clock.step","shape":{},"emitted_at":""#),
-        "{text}"
-    );
+    assert!(text.starts_with(r#"{"kind":"clock.step","shape":{},"emitted_at":""#), "{text}");
 }
 
 #[test]
 fn cpu_time_is_absent_unless_both_vcpu_and_vmm_are_measured() {
-    let mut usage = Usage {
-        cpu_vcpu_ns: Some(5),
-        cpu_io_ns: Some(1),
-        ..Usage::default()
-    };
+    let mut usage = Usage { cpu_vcpu_ns: Some(5), cpu_io_ns: Some(1), ..Usage::default() };
     assert_eq!(usage.cpu_ns(), None);
-    assert_eq!(
-        serde_json::to_string(&usage).unwrap(),
-        r#"{"cpu_vcpu_ns":"5","cpu_io_ns":"1"}"#
-    );
+    assert_eq!(serde_json::to_string(&usage).unwrap(), r#"{"cpu_vcpu_ns":"5","cpu_io_ns":"1"}"#);
     usage.cpu_vmm_ns = Some(0);
     assert_eq!(usage.cpu_ns(), Some(6));
 }
@@ -129,40 +105,19 @@ fn an_oversize_line_loses_labels_then_its_names_end_and_says_so() {
 fn no_text_however_hostile_makes_a_line_oversize_or_invalid() {
     let evil = "\u{1}\"\\\n\u{7f}\u{202e}".repeat(20_000);
     let mut draft = vm(Kind::VmComputeStart, 1, 0);
-    let texts = [
-        &mut draft.vm_id,
-        &mut draft.snapshot_id,
-        &mut draft.source_snapshot_id,
-        &mut draft.hypervisor,
-    ];
+    let texts = [&mut draft.vm_id, &mut draft.snapshot_id, &mut draft.source_snapshot_id, &mut draft.hypervisor];
     texts.into_iter().for_each(|t| t.clone_from(&evil));
-    let texts = [
-        &mut draft.cause,
-        &mut draft.name,
-        &mut draft.uuid,
-        &mut draft.tenant,
-        &mut draft.corrects,
-    ];
+    let texts = [&mut draft.cause, &mut draft.name, &mut draft.uuid, &mut draft.tenant, &mut draft.corrects];
     texts.into_iter().for_each(|t| t.clone_from(&evil));
     draft.subject = Subject::Incarnation(evil.clone());
     draft.boot_id.clone_from(&evil);
-    draft.resumed_after = Some(Mark {
-        seq: u64::MAX,
-        id: evil.clone(),
-    });
+    draft.resumed_after = Some(Mark { seq: u64::MAX, id: evil.clone() });
     draft.evidence.killer_comm = Some(evil.clone());
     draft.evidence.kvm_exit = Some(evil.clone());
     draft.evidence.annotated_by = Some(evil.clone());
     draft.labels.insert(evil.clone(), evil.clone());
     let usage = draft.usage.as_mut().unwrap();
-    usage.net = vec![
-        NetUsage {
-            interface: evil.clone(),
-            class: evil,
-            ..NetUsage::default()
-        };
-        16
-    ];
+    usage.net = vec![NetUsage { interface: evil.clone(), class: evil, ..NetUsage::default() }; 16];
     let line = encode(&draft, &place(u64::MAX, digest::NO_PREV)).unwrap();
     assert!(line.bytes.len() <= LINE_MAX_BYTES);
     Line::parse(body(&line.bytes)).unwrap();

@@ -21,10 +21,7 @@ const SECOND: u64 = 1_000_000_000;
 const T0: u64 = 1_779_238_923 * SECOND;
 
 fn at(second: u64) -> Stamp {
-    Stamp {
-        unix_ns: T0 + second * SECOND,
-        mono_ns: 100 * SECOND + second * SECOND,
-    }
+    Stamp { unix_ns: T0 + second * SECOND, mono_ns: 100 * SECOND + second * SECOND }
 }
 
 fn incarnation(tgid: u32) -> String {
@@ -34,20 +31,10 @@ fn incarnation(tgid: u32) -> String {
 /// A fact of VM `tgid`, `second` seconds after it began.
 fn vm(kind: Kind, tgid: u32, second: u64) -> Draft {
     let now = at(second);
-    let mut draft = Draft::new(
-        kind,
-        Subject::Incarnation(incarnation(tgid)),
-        BOOT,
-        now.unix_ns,
-        now.mono_ns,
-    );
+    let mut draft = Draft::new(kind, Subject::Incarnation(incarnation(tgid)), BOOT, now.unix_ns, now.mono_ns);
     draft.vm_id = format!("vm-{tgid}");
     draft.hypervisor = "qemu".to_owned();
-    draft.shape = Shape {
-        cpu: 2,
-        mem_bytes: 1 << 30,
-        storage_bytes: 0,
-    };
+    draft.shape = Shape { cpu: 2, mem_bytes: 1 << 30, storage_bytes: 0 };
     draft.usage = Some(Usage {
         cpu_vcpu_ns: Some(second * SECOND),
         cpu_vmm_ns: Some(second * 1000),
@@ -60,22 +47,14 @@ fn vm(kind: Kind, tgid: u32, second: u64) -> Draft {
         }],
         ..Usage::default()
     });
-    draft.coverage = Some(Coverage {
-        observed_ns: second * SECOND,
-        unobserved_ns: 0,
-        lost_events: 0,
-    });
+    draft.coverage = Some(Coverage { observed_ns: second * SECOND, unobserved_ns: 0, lost_events: 0 });
     draft
 }
 
 fn agent(kind: Kind, second: u64) -> Draft {
     let now = at(second);
     let mut draft = Draft::new(kind, Subject::Ledger, BOOT, now.unix_ns, now.mono_ns);
-    draft.shape = Shape {
-        cpu: 8,
-        mem_bytes: 64 << 30,
-        storage_bytes: 0,
-    };
+    draft.shape = Shape { cpu: 8, mem_bytes: 64 << 30, storage_bytes: 0 };
     draft
 }
 
@@ -103,10 +82,7 @@ fn file(dir: &Path) -> PathBuf {
 
 fn lines(dir: &Path) -> Vec<Line> {
     let bytes = fs::read(file(dir)).unwrap();
-    bytes
-        .split_inclusive(|b| *b == b'\n')
-        .map(|l| Line::parse(l.strip_suffix(b"\n").unwrap()).unwrap())
-        .collect()
+    bytes.split_inclusive(|b| *b == b'\n').map(|l| Line::parse(l.strip_suffix(b"\n").unwrap()).unwrap()).collect()
 }
 
 /// A day in the life: agent up, two VMs and a disk, heartbeats, one stop with a correction, agent down.

@@ -34,11 +34,7 @@ fn verify_bytes(bytes: &[u8], live: bool) -> Report {
 #[test]
 fn open_intervals_and_told_gaps_are_reported_not_failed() {
     let report = report(&day());
-    assert_eq!(
-        (report.exit_code(), report.open.len(), report.gaps),
-        (0, 1, 1),
-        "{report}"
-    );
+    assert_eq!((report.exit_code(), report.open.len(), report.gaps), (0, 1, 1), "{report}");
     assert_eq!(report.open[0].incarnation, incarnation(2));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!((&json["lines"], &json["faults_total"]), (&15.into(), &0.into()));
@@ -56,13 +52,7 @@ fn an_unreadable_ledger_is_told_from_a_faulty_one() {
 fn a_tail_is_being_written_while_an_agent_lives_and_torn_when_none_does() {
     let bytes = day_bytes();
     let cut = &bytes[..bytes.len() - 9];
-    assert_eq!(
-        (
-            verify_bytes(cut, true).exit_code(),
-            verify_bytes(cut, false).exit_code()
-        ),
-        (0, 3)
-    );
+    assert_eq!((verify_bytes(cut, true).exit_code(), verify_bytes(cut, false).exit_code()), (0, 3));
     let (_root, dir) = fresh_dir();
     let journal = open(&dir).0;
     fs::write(file(&dir), cut).unwrap();
@@ -73,10 +63,7 @@ fn a_tail_is_being_written_while_an_agent_lives_and_torn_when_none_does() {
 
 #[test]
 fn a_life_is_told_once_and_in_order() {
-    let (start, stop) = (
-        |second| vm(Kind::VmComputeStart, 1, second),
-        |second| vm(Kind::VmComputeStop, 1, second),
-    );
+    let (start, stop) = (|second| vm(Kind::VmComputeStart, 1, second), |second| vm(Kind::VmComputeStop, 1, second));
     assert!(faults(&[start(0), start(0)]).contains("second start"));
     assert!(faults(&[start(0), stop(1), start(2)]).contains("has ended"));
     assert!(faults(&[stop(1)]).contains("without a start"));
@@ -90,14 +77,8 @@ fn a_life_is_told_once_and_in_order() {
 
 #[test]
 fn a_disk_may_come_back_but_not_twice_at_once() {
-    let (start, stop) = (
-        stored(Kind::VmStorageStart, "vm-1", 0),
-        stored(Kind::VmStorageStop, "vm-1", 1),
-    );
-    assert_eq!(
-        report(&[start.clone(), stop.clone(), start.clone(), stop.clone()]).exit_code(),
-        0
-    );
+    let (start, stop) = (stored(Kind::VmStorageStart, "vm-1", 0), stored(Kind::VmStorageStop, "vm-1", 1));
+    assert_eq!(report(&[start.clone(), stop.clone(), start.clone(), stop.clone()]).exit_code(), 0);
     assert!(faults(&[start.clone(), start]).contains("which is open"));
     assert!(faults(&[stop]).contains("which is not open"));
 }
@@ -108,10 +89,7 @@ fn usage_only_grows() {
     less.usage.as_mut().unwrap().mem_byte_ns = Some(1);
     less.usage.as_mut().unwrap().net[0].receive_bytes = 1;
     let found = faults(&[vm(Kind::VmComputeStart, 1, 0), vm(Kind::VmComputeUsage, 1, 10), less]);
-    assert!(
-        found.contains("`mem_byte_ns` fell") && found.contains("receive_bytes` fell"),
-        "{found}"
-    );
+    assert!(found.contains("`mem_byte_ns` fell") && found.contains("receive_bytes` fell"), "{found}");
 }
 
 #[test]
@@ -131,11 +109,7 @@ fn no_cpu_runs_longer_than_time_passed() {
 fn an_adopted_start_may_carry_the_usage_of_the_years_before() {
     let mut start = vm(Kind::VmComputeStart, 1, 0);
     start.usage.as_mut().unwrap().cpu_vcpu_ns = Some(50 * SECOND);
-    start.coverage = Some(Coverage {
-        observed_ns: 0,
-        unobserved_ns: 30 * SECOND,
-        lost_events: 0,
-    });
+    start.coverage = Some(Coverage { observed_ns: 0, unobserved_ns: 30 * SECOND, lost_events: 0 });
     assert_eq!(report(std::slice::from_ref(&start)).exit_code(), 0);
     start.coverage = None;
     assert_eq!(report(&[start]).exit_code(), 0);
@@ -150,12 +124,7 @@ fn heartbeats_of_any_slot_length_verify_and_none_is_there_twice() {
         beat
     };
     let mut facts = vec![vm(Kind::VmComputeStart, 1, 0)];
-    facts.extend(
-        [1, 10, 60, 77, 3600]
-            .iter()
-            .enumerate()
-            .map(|(n, length)| beat(4000 * (n as u64 + 1), *length)),
-    );
+    facts.extend([1, 10, 60, 77, 3600].iter().enumerate().map(|(n, length)| beat(4000 * (n as u64 + 1), *length)));
     assert_eq!(report(&facts).exit_code(), 0, "{}", report(&facts));
     facts.push(beat(20_001, 3600));
     assert!(faults(&facts).contains("same slot"));
@@ -187,10 +156,7 @@ fn the_first_eight_keys_keep_their_order() {
 fn later_files_verify_from_the_line_an_anchor_vouches_for() {
     let bytes = day_bytes();
     let first = bytes.iter().position(|b| *b == b'\n').unwrap();
-    let anchor = Anchor {
-        seq: 1,
-        prev: super::super::digest::chain(&bytes[..first]),
-    };
+    let anchor = Anchor { seq: 1, prev: super::super::digest::chain(&bytes[..first]) };
     let mut verifier = Verifier::new(anchor);
     verifier.read("later", &bytes[first + 1..], false).unwrap();
     let found = verifier.finish();
@@ -212,11 +178,7 @@ fn show_filters_streams_and_defuses_hostile_text() {
     };
     let (shown, all) = print(&Filter::default(), Format::Json);
     assert_eq!((shown.lines, all.as_bytes()), (15, &*fs::read(file(&dir)).unwrap()));
-    let filter = Filter {
-        vm_id: Some("vm-1".into()),
-        kinds: vec![Kind::VmComputeStart],
-        since_seq: Some(2),
-    };
+    let filter = Filter { vm_id: Some("vm-1".into()), kinds: vec![Kind::VmComputeStart], since_seq: Some(2) };
     let (shown, table) = print(&filter, Format::Table);
     assert_eq!((shown.lines, table.lines().count()), (1, 2), "{table}");
     assert!(table.contains("\\u{1b}[2Jgone") && !table.contains('\u{1b}'), "{table}");

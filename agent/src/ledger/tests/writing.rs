@@ -11,12 +11,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 fn options() -> Options {
     let (retry_min, retry_max) = (Duration::from_millis(1), Duration::from_millis(5));
-    Options {
-        linger: Duration::from_millis(5),
-        retry_min,
-        retry_max,
-        ..Options::default()
-    }
+    Options { linger: Duration::from_millis(5), retry_min, retry_max, ..Options::default() }
 }
 
 fn spawn<S: Store + 'static>(journal: Journal<S>, options: Options) -> Writer {
@@ -62,10 +57,7 @@ fn a_ticket_is_durable_only_when_its_lines_are_in_the_file() {
 fn a_full_disk_spools_and_catches_up_in_order() {
     let (_root, dir) = fresh_dir();
     let (journal, faults) = faulty(&dir);
-    *faults.lock().unwrap() = Faults {
-        full_after: Some(300),
-        ..Faults::default()
-    };
+    *faults.lock().unwrap() = Faults { full_after: Some(300), ..Faults::default() };
     let writer = spawn(journal, options());
     let handle = writer.handle();
     let mut last = Ticket::default();
@@ -89,31 +81,14 @@ fn a_full_disk_spools_and_catches_up_in_order() {
 fn a_full_spool_drops_heartbeats_first_then_refuses_and_counts_both() {
     let (_root, dir) = fresh_dir();
     let (journal, faults) = faulty(&dir);
-    *faults.lock().unwrap() = Faults {
-        full_after: Some(0),
-        ..Faults::default()
-    };
-    let writer = spawn(
-        journal,
-        Options {
-            spool_records: 4,
-            linger: Duration::from_secs(60),
-            ..options()
-        },
-    );
+    *faults.lock().unwrap() = Faults { full_after: Some(0), ..Faults::default() };
+    let writer = spawn(journal, Options { spool_records: 4, linger: Duration::from_secs(60), ..options() });
     let handle = writer.handle();
-    handle
-        .submit(vec![vm(Kind::VmComputeUsage, 1, 1), vm(Kind::VmComputeUsage, 1, 2)])
-        .unwrap();
-    handle
-        .submit((1..=4).map(|tgid| vm(Kind::VmComputeStart, tgid, 0)).collect())
-        .unwrap();
+    handle.submit(vec![vm(Kind::VmComputeUsage, 1, 1), vm(Kind::VmComputeUsage, 1, 2)]).unwrap();
+    handle.submit((1..=4).map(|tgid| vm(Kind::VmComputeStart, tgid, 0)).collect()).unwrap();
     assert_eq!((handle.stats().dropped_heartbeats, handle.stats().spooled), (2, 4));
     let refused = handle.submit(vec![vm(Kind::VmComputeStart, 5, 0)]).unwrap_err();
-    assert_eq!(
-        (refused.why, refused.drafts.len(), handle.stats().refused),
-        (Refusal::Full, 1, 1)
-    );
+    assert_eq!((refused.why, refused.drafts.len(), handle.stats().refused), (Refusal::Full, 1, 1));
     let ticket = handle.submit(vec![vm(Kind::VmComputeUsage, 1, 3)]).unwrap();
     assert_eq!((handle.stats().dropped_heartbeats, ticket), (3, Ticket(6)));
     *faults.lock().unwrap() = Faults::default();
@@ -124,13 +99,7 @@ fn a_full_spool_drops_heartbeats_first_then_refuses_and_counts_both() {
 #[test]
 fn heartbeats_wait_for_the_next_group() {
     let (_root, dir) = fresh_dir();
-    let writer = spawn(
-        open(&dir).0,
-        Options {
-            linger: Duration::from_secs(600),
-            ..options()
-        },
-    );
+    let writer = spawn(open(&dir).0, Options { linger: Duration::from_secs(600), ..options() });
     let handle = writer.handle();
     let start = handle.submit(vec![vm(Kind::VmComputeStart, 1, 0)]).unwrap();
     assert!(handle.wait_durable(start, SOON));
@@ -144,13 +113,7 @@ fn heartbeats_wait_for_the_next_group() {
 #[test]
 fn a_shutdown_writes_what_waits_and_gives_the_lock_back() {
     let (_root, dir) = fresh_dir();
-    let writer = spawn(
-        open(&dir).0,
-        Options {
-            linger: Duration::from_secs(600),
-            ..options()
-        },
-    );
+    let writer = spawn(open(&dir).0, Options { linger: Duration::from_secs(600), ..options() });
     let handle = writer.handle();
     handle.submit(vec![vm(Kind::VmComputeStart, 1, 0)]).unwrap();
     handle.submit(vec![vm(Kind::VmComputeUsage, 1, 1)]).unwrap();
@@ -164,13 +127,7 @@ fn a_shutdown_on_a_dead_disk_says_what_was_left() {
     let (_root, dir) = fresh_dir();
     let (journal, faults) = faulty(&dir);
     faults.lock().unwrap().sync_fails = true;
-    let writer = spawn(
-        journal,
-        Options {
-            retry_max: Duration::from_secs(60),
-            ..options()
-        },
-    );
+    let writer = spawn(journal, Options { retry_max: Duration::from_secs(60), ..options() });
     writer.handle().submit(day()).unwrap();
     let undrained = writer.shutdown(Duration::from_millis(50)).unwrap_err();
     assert_eq!(undrained.left, 15);

@@ -13,16 +13,8 @@ use super::Anchor;
 use super::strict::Strict;
 
 /// The keys of the existing metering format; those that are there come first and in this order.
-const FIRST_KEYS: [&str; 8] = [
-    "kind",
-    "vm_id",
-    "snapshot_id",
-    "source_snapshot_id",
-    "reason",
-    "hypervisor",
-    "shape",
-    "emitted_at",
-];
+const FIRST_KEYS: [&str; 8] =
+    ["kind", "vm_id", "snapshot_id", "source_snapshot_id", "reason", "hypervisor", "shape", "emitted_at"];
 
 #[derive(Debug)]
 pub(super) struct Chain {
@@ -34,12 +26,7 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn after(anchor: Anchor) -> Self {
-        Self {
-            next_seq: anchor.seq.saturating_add(1),
-            prev: anchor.prev,
-            ledger: None,
-            last: None,
-        }
+        Self { next_seq: anchor.seq.saturating_add(1), prev: anchor.prev, ledger: None, last: None }
     }
 
     /// The last line that could be read.
@@ -59,10 +46,7 @@ impl Chain {
         };
         if let Some(line) = &line {
             self.compare(line, &mut faults);
-            self.last = Some(Mark {
-                seq: line.seq,
-                id: line.id.clone(),
-            });
+            self.last = Some(Mark { seq: line.seq, id: line.id.clone() });
         }
         self.next_seq = line.as_ref().map_or(self.next_seq, |l| l.seq).saturating_add(1);
         self.prev = digest::chain(&raw.bytes);
@@ -71,23 +55,14 @@ impl Chain {
 
     fn compare(&mut self, line: &Line, faults: &mut Vec<String>) {
         if line.seq != self.next_seq {
-            faults.push(text(&LineError::Seq {
-                expected: self.next_seq,
-                found: line.seq,
-            }));
+            faults.push(text(&LineError::Seq { expected: self.next_seq, found: line.seq }));
         }
         if line.prev != self.prev {
-            faults.push(text(&LineError::Prev {
-                expected: self.prev.clone(),
-                found: line.prev.clone(),
-            }));
+            faults.push(text(&LineError::Prev { expected: self.prev.clone(), found: line.prev.clone() }));
         }
         let ledger = self.ledger.get_or_insert_with(|| line.ledger.clone());
         if *ledger != line.ledger {
-            faults.push(text(&LineError::Ledger {
-                expected: ledger.clone(),
-                found: line.ledger.clone(),
-            }));
+            faults.push(text(&LineError::Ledger { expected: ledger.clone(), found: line.ledger.clone() }));
         }
     }
 }
@@ -101,17 +76,9 @@ fn read(raw: &RawLine, faults: &mut Vec<String>) -> Result<Line, LineError> {
     }
     let Strict(value) = serde_json::from_slice(&raw.bytes).map_err(LineError::Json)?;
     check_keys(&value, faults);
-    let stated = value
-        .pointer("/usage/cpu_ns")
-        .and_then(Value::as_str)
-        .map(str::to_owned);
+    let stated = value.pointer("/usage/cpu_ns").and_then(Value::as_str).map(str::to_owned);
     let line = Line::from_wire(Wire::deserialize(value).map_err(LineError::Json)?)?;
-    let computed = line
-        .fact
-        .usage
-        .as_ref()
-        .and_then(Usage::cpu_ns)
-        .map(|ns| ns.to_string());
+    let computed = line.fact.usage.as_ref().and_then(Usage::cpu_ns).map(|ns| ns.to_string());
     if stated != computed {
         faults.push(format!("`cpu_ns` is {stated:?}, its parts give {computed:?}"));
     }
@@ -119,17 +86,10 @@ fn read(raw: &RawLine, faults: &mut Vec<String>) -> Result<Line, LineError> {
 }
 
 fn check_keys(value: &Value, faults: &mut Vec<String>) {
-    let keys: Vec<&str> = value
-        .as_object()
-        .into_iter()
-        .flat_map(|object| object.keys().map(String::as_str))
-        .collect();
+    let keys: Vec<&str> = value.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str)).collect();
     let due: Vec<&str> = FIRST_KEYS.into_iter().filter(|key| keys.contains(key)).collect();
     if !keys.starts_with(&due) {
-        faults.push(format!(
-            "the first keys are {:?}, {due:?} are due",
-            &keys[..due.len().min(keys.len())]
-        ));
+        faults.push(format!("the first keys are {:?}, {due:?} are due", &keys[..due.len().min(keys.len())]));
     }
 }
 

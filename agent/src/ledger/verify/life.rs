@@ -49,11 +49,8 @@ impl Lives {
 
     /// VM processes without a stop, oldest first.
     pub(super) fn open(self) -> Vec<Open> {
-        let open = |(incarnation, life): (String, Life)| Open {
-            incarnation,
-            vm_id: life.vm_id,
-            start_seq: life.start_seq,
-        };
+        let open =
+            |(incarnation, life): (String, Life)| Open { incarnation, vm_id: life.vm_id, start_seq: life.start_seq };
         let mut open: Vec<_> = self.running.into_iter().map(open).collect();
         open.sort_by_key(|o| o.start_seq);
         open
@@ -82,20 +79,14 @@ impl Lives {
         };
         let twice = match self.running.get(who) {
             Some(life) => Some(format!("a second start of {who}, the first is line {}", life.start_seq)),
-            None => self
-                .ordinals
-                .has_ended(who)
-                .then(|| format!("a second start of {who}, which has ended")),
+            None => self.ordinals.has_ended(who).then(|| format!("a second start of {who}, which has ended")),
         };
         if let Some(twice) = twice {
             faults.push(twice);
             return;
         }
         if let Some(other) = self.by_vm.insert(line.fact.vm_id.clone(), who.to_owned()) {
-            faults.push(format!(
-                "{:?} starts as {who} before {other} has stopped",
-                line.fact.vm_id
-            ));
+            faults.push(format!("{:?} starts as {who} before {other} has stopped", line.fact.vm_id));
         }
         let mut meter = Meter::new(line);
         meter.accept(line, self.host_cpus, faults);
@@ -125,21 +116,13 @@ impl Lives {
             return;
         };
         if life.vm_id != line.fact.vm_id {
-            faults.push(format!(
-                "{who} is {:?} since its start and {:?} here",
-                life.vm_id, line.fact.vm_id
-            ));
+            faults.push(format!("{who} is {:?} since its start and {:?} here", life.vm_id, line.fact.vm_id));
         }
         if life.boot_id != line.fact.boot_id {
-            faults.push(format!(
-                "{who} began in boot {}, this line counts in {}",
-                life.boot_id, line.fact.boot_id
-            ));
+            faults.push(format!("{who} began in boot {}, this line counts in {}", life.boot_id, line.fact.boot_id));
         } else if line.fact.mono_ns < life.start_mono_ns {
-            faults.push(format!(
-                "{kind} of {who} lies before its start: {} < {}",
-                line.fact.mono_ns, life.start_mono_ns
-            ));
+            faults
+                .push(format!("{kind} of {who} lies before its start: {} < {}", line.fact.mono_ns, life.start_mono_ns));
         }
         if kind.is_heartbeat() && std::mem::replace(&mut life.last_heartbeat, line.id.clone()) == line.id {
             faults.push(format!("a second heartbeat of {who} for the same slot"));
@@ -197,12 +180,8 @@ impl Lives {
 fn find_slot(second: u64, known: u64, gives: impl Fn(u64) -> bool) -> Option<u64> {
     let lengths = std::iter::once(known).chain(SLOTS);
     let by_length = lengths.clone().find(|length| gives(second - second % (*length).max(1)));
-    let searched = || {
-        (second.saturating_sub(SLOT_REACH)..=second.saturating_add(1))
-            .rev()
-            .find(|s| gives(*s))
-            .map(|_| known)
-    };
+    let searched =
+        || (second.saturating_sub(SLOT_REACH)..=second.saturating_add(1)).rev().find(|s| gives(*s)).map(|_| known);
     by_length.or_else(searched)
 }
 

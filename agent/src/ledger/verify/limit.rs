@@ -18,11 +18,7 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn new(start: &Line) -> Self {
         let exact = start.fact.time_quality == TimeQuality::Exact;
-        Self {
-            start_mono_ns: exact.then_some(start.fact.mono_ns),
-            vcpus: 0,
-            usage: Usage::default(),
-        }
+        Self { start_mono_ns: exact.then_some(start.fact.mono_ns), vcpus: 0, usage: Usage::default() }
     }
 
     /// Takes the counters of the next line of this life.
@@ -47,10 +43,7 @@ impl Meter {
 
     /// A start line's instant is the process's start, so only its coverage tells how long its counters ran.
     fn age_ns(&self, line: &Line) -> Option<u64> {
-        let covered = line
-            .fact
-            .coverage
-            .map(|c| c.observed_ns.saturating_add(c.unobserved_ns));
+        let covered = line.fact.coverage.map(|c| c.observed_ns.saturating_add(c.unobserved_ns));
         match self.start_mono_ns {
             Some(start) if line.fact.kind != Kind::VmComputeStart => Some(line.fact.mono_ns.saturating_sub(start)),
             _ => covered,
@@ -109,8 +102,6 @@ fn check_time(name: &str, used: Option<u64>, cpus: u32, what: &str, age_ns: u64,
     let Some(used) = used.filter(|_| cpus > 0) else { return };
     let age = u128::from(age_ns);
     if u128::from(used) > u128::from(cpus) * (age + age / SLEW_PARTS + TICK_NS) {
-        faults.push(format!(
-            "`{name}` is {used}, more than {cpus} {what} can use in {age_ns} ns"
-        ));
+        faults.push(format!("`{name}` is {used}, more than {cpus} {what} can use in {age_ns} ns"));
     }
 }

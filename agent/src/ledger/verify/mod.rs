@@ -28,10 +28,7 @@ pub struct Anchor {
 
 impl Default for Anchor {
     fn default() -> Self {
-        Self {
-            seq: 0,
-            prev: digest::NO_PREV.to_owned(),
-        }
+        Self { seq: 0, prev: digest::NO_PREV.to_owned() }
     }
 }
 
@@ -73,11 +70,7 @@ impl Verifier {
     #[must_use]
     pub fn new(anchor: Anchor) -> Self {
         let from_beginning = anchor.seq == 0;
-        Self {
-            report: Report::default(),
-            lives: Lives::new(from_beginning),
-            chain: Chain::after(anchor),
-        }
+        Self { report: Report::default(), lives: Lives::new(from_beginning), chain: Chain::after(anchor) }
     }
 
     /// Reads one file to its end; `live` says that a tail without newline may be a write under way.
@@ -91,17 +84,9 @@ impl Verifier {
                 self.line(name, &raw);
                 continue;
             }
-            self.report.tail = Some(Tail {
-                bytes: raw.len,
-                being_written: live,
-            });
+            self.report.tail = Some(Tail { bytes: raw.len, being_written: live });
             if !live {
-                self.report.fault(
-                    name,
-                    &raw,
-                    None,
-                    "the tail is torn: the last line has no newline".to_owned(),
-                );
+                self.report.fault(name, &raw, None, "the tail is torn: the last line has no newline".to_owned());
             }
         }
         Ok(())

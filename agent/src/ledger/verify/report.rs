@@ -85,22 +85,13 @@ impl Report {
     }
 
     pub(super) fn unreadable(why: String) -> Self {
-        Self {
-            unreadable: Some(why),
-            ..Self::default()
-        }
+        Self { unreadable: Some(why), ..Self::default() }
     }
 
     pub(super) fn fault(&mut self, file: &str, raw: &RawLine, seq: Option<u64>, what: String) {
         self.faults_total += 1;
         if self.faults.len() < FAULTS_KEPT {
-            self.faults.push(Fault {
-                file: file.to_owned(),
-                line: raw.number,
-                offset: raw.offset,
-                seq,
-                what,
-            });
+            self.faults.push(Fault { file: file.to_owned(), line: raw.number, offset: raw.offset, seq, what });
         }
     }
 
@@ -121,22 +112,12 @@ impl fmt::Display for Report {
         if let (Some(first), Some(head)) = (self.first_seq, &self.head) {
             write!(f, ", seq {first} to {}, head {}", head.seq, head.id)?;
         }
-        write!(
-            f,
-            "\n{} VMs open, {} gaps told, {} torn tails cut",
-            self.open.len(),
-            self.gaps,
-            self.recoveries
-        )?;
+        write!(f, "\n{} VMs open, {} gaps told, {} torn tails cut", self.open.len(), self.gaps, self.recoveries)?;
         if let Some(tail) = self.tail.as_ref().filter(|t| t.being_written) {
             write!(f, "\ntail being written: {} bytes", tail.bytes)?;
         }
         for fault in &self.faults {
-            write!(
-                f,
-                "\n{} line {} (byte {}): {}",
-                fault.file, fault.line, fault.offset, fault.what
-            )?;
+            write!(f, "\n{} line {} (byte {}): {}", fault.file, fault.line, fault.offset, fault.what)?;
         }
         match self.faults_total.saturating_sub(self.faults.len() as u64) {
             0 => Ok(()),

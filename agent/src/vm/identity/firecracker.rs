@@ -8,8 +8,5 @@ const UNNAMED: &[u8] = b"anonymous-instance";
 /// Reads the arguments behind `argv[0]`.
 pub(super) fn read(args: &[Vec<u8>]) -> Identity {
     let id = flag::value(args, &["--id"]).filter(|id| *id != UNNAMED);
-    Identity {
-        vmm_id: id.and_then(text),
-        ..Identity::default()
-    }
+    Identity { vmm_id: id.and_then(text), ..Identity::default() }
 }

@@ -16,10 +16,7 @@ pub(super) fn pairs(raw: &[u8], implied: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// The value of the last pair with this key.
 pub(super) fn last<'a>(pairs: &'a [(Vec<u8>, Vec<u8>)], key: &str) -> Option<&'a [u8]> {
-    pairs
-        .iter()
-        .rfind(|(name, _)| name == key.as_bytes())
-        .map(|(_, value)| value.as_slice())
+    pairs.iter().rfind(|(name, _)| name == key.as_bytes()).map(|(_, value)| value.as_slice())
 }
 
 /// Splits at single commas, turning double ones into one.
@@ -42,30 +39,18 @@ mod tests {
 
     fn shown(raw: &str) -> Vec<(String, String)> {
         let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
-        pairs(raw.as_bytes(), b"first")
-            .into_iter()
-            .map(|(k, v)| (text(k), text(v)))
-            .collect()
+        pairs(raw.as_bytes(), b"first").into_iter().map(|(k, v)| (text(k), text(v))).collect()
     }
 
     #[test]
     fn a_doubled_comma_is_a_comma_in_the_value() {
-        assert_eq!(
-            shown("guest=a,,b,debug=on"),
-            [("guest".into(), "a,b".into()), ("debug".into(), "on".into())]
-        );
-        assert_eq!(
-            shown("x,,,y"),
-            [("first".into(), "x,".into()), ("y".into(), String::new())]
-        );
+        assert_eq!(shown("guest=a,,b,debug=on"), [("guest".into(), "a,b".into()), ("debug".into(), "on".into())]);
+        assert_eq!(shown("x,,,y"), [("first".into(), "x,".into()), ("y".into(), String::new())]);
     }
 
     #[test]
     fn only_the_first_part_may_leave_out_its_key() {
-        assert_eq!(
-            shown("4,maxcpus=8"),
-            [("first".into(), "4".into()), ("maxcpus".into(), "8".into())]
-        );
+        assert_eq!(shown("4,maxcpus=8"), [("first".into(), "4".into()), ("maxcpus".into(), "8".into())]);
         assert_eq!(shown(""), [("first".into(), String::new())]);
     }
 

@@ -61,10 +61,7 @@ impl Hypervisor {
     /// The hypervisor whose executable has this file name.
     fn of_program(name: &[u8]) -> Self {
         // Nix wraps programs as `.name-wrapped`.
-        let name = name
-            .strip_prefix(b".")
-            .and_then(|n| n.strip_suffix(b"-wrapped"))
-            .unwrap_or(name);
+        let name = name.strip_prefix(b".").and_then(|n| n.strip_suffix(b"-wrapped")).unwrap_or(name);
         match name {
             b"qemu-kvm" | b"kvm" | b"qemu" => Self::Qemu,
             b"lkvm" | b"lkvm-static" | b"kvmtool" => Self::Kvmtool,
@@ -97,21 +94,11 @@ impl Argv {
     #[must_use]
     pub fn parse(raw: &[u8], truncated: bool) -> Self {
         // A cut right behind a NUL cut no element: the empty one behind it takes the blame.
-        let body = if truncated {
-            raw
-        } else {
-            raw.strip_suffix(b"\0").unwrap_or(raw)
-        };
+        let body = if truncated { raw } else { raw.strip_suffix(b"\0").unwrap_or(raw) };
         if body.is_empty() {
-            return Self {
-                args: Vec::new(),
-                truncated,
-            };
+            return Self { args: Vec::new(), truncated };
         }
-        Self {
-            args: body.split(|b| *b == 0).map(<[u8]>::to_vec).collect(),
-            truncated,
-        }
+        Self { args: body.split(|b| *b == 0).map(<[u8]>::to_vec).collect(), truncated }
     }
 
     /// The elements that are whole.
@@ -171,17 +158,12 @@ pub fn identify(argv: &Argv, comm: &[u8], exe: Option<&[u8]>) -> Identity {
         Hypervisor::Unknown => short_name(exe.or(argv0).unwrap_or(comm)),
         known => known.as_str().to_owned(),
     };
-    Identity {
-        hypervisor,
-        vmm,
-        ..told
-    }
+    Identity { hypervisor, vmm, ..told }
 }
 
 /// Whether `name` is `program` or a release build of it (`firecracker-v1.7.0-x86_64`).
 fn release_of(name: &[u8], program: &[u8]) -> bool {
-    name.strip_prefix(program)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+    name.strip_prefix(program).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
 }
 
 /// The part behind the last slash.
@@ -192,17 +174,8 @@ fn file_name(path: &[u8]) -> &[u8] {
 /// `name` reduced to what may stand in a `vm_id`.
 fn short_name(name: &[u8]) -> String {
     let safe = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let short: String = name
-        .iter()
-        .filter(|b| safe(b))
-        .take(MAX_VMM_BYTES)
-        .map(|b| char::from(*b))
-        .collect();
-    if short.is_empty() {
-        Hypervisor::Unknown.as_str().to_owned()
-    } else {
-        short
-    }
+    let short: String = name.iter().filter(|b| safe(b)).take(MAX_VMM_BYTES).map(|b| char::from(*b)).collect();
+    if short.is_empty() { Hypervisor::Unknown.as_str().to_owned() } else { short }
 }
 
 /// `raw` as a label, unless it is empty.
@@ -218,11 +191,7 @@ fn uuid(raw: &[u8]) -> Option<String> {
             _ => b.is_ascii_hexdigit(),
         });
     let nil = raw.iter().all(|b| matches!(b, b'0' | b'-'));
-    if shaped && !nil {
-        std::str::from_utf8(raw).ok().map(str::to_ascii_lowercase)
-    } else {
-        None
-    }
+    if shaped && !nil { std::str::from_utf8(raw).ok().map(str::to_ascii_lowercase) } else { None }
 }
 
 /// `raw` as a believable number of vCPUs.

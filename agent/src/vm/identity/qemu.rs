@@ -80,9 +80,7 @@ fn collect(args: &[Vec<u8>]) -> Told<'_> {
 }
 
 fn next_pairs<'a>(rest: &mut impl Iterator<Item = &'a Vec<u8>>, implied: &[u8]) -> Pairs {
-    rest.next()
-        .map(|value| keyval::pairs(value, implied))
-        .unwrap_or_default()
+    rest.next().map(|value| keyval::pairs(value, implied)).unwrap_or_default()
 }
 
 /// `cpus`, else `maxcpus`, else the product of the topology, as QEMU computes it.
@@ -93,9 +91,7 @@ fn cpus(smp: &Pairs, defaults: bool) -> Option<u32> {
     if let Some(count) = keyval::last(smp, "cpus").or_else(|| keyval::last(smp, "maxcpus")) {
         return vcpus(count);
     }
-    let levels = [
-        "drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads",
-    ];
+    let levels = ["drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
     let product = levels
         .iter()
         .filter_map(|level| keyval::last(smp, level))

@@ -8,10 +8,7 @@ use crate::units::Tgid;
 const UUID: &str = "6f1c2d3e-0000-4000-8000-0123456789ab";
 
 fn argv(line: &str) -> Argv {
-    Argv {
-        args: line.split(' ').map(|arg| arg.as_bytes().to_vec()).collect(),
-        truncated: false,
-    }
+    Argv { args: line.split(' ').map(|arg| arg.as_bytes().to_vec()).collect(), truncated: false }
 }
 
 fn read(line: &str) -> Identity {
@@ -42,15 +39,9 @@ fn the_hypervisor_comes_from_the_executable_alone() {
         assert_eq!(read(program).hypervisor, hypervisor, "{program}");
     }
     let disguised = identify(&argv("/x/my-vmm --id qemu-system-x86_64"), b"qemu-kvm", None);
-    assert_eq!(
-        (disguised.hypervisor, disguised.vmm.as_str()),
-        (Hypervisor::Unknown, "my-vmm")
-    );
+    assert_eq!((disguised.hypervisor, disguised.vmm.as_str()), (Hypervisor::Unknown, "my-vmm"));
     let renamed = identify(&argv("guest-7 -name web"), b"x", Some(b"qemu-system-x86_64"));
-    assert_eq!(
-        (renamed.hypervisor, renamed.name.as_deref()),
-        (Hypervisor::Qemu, Some("web"))
-    );
+    assert_eq!((renamed.hypervisor, renamed.name.as_deref()), (Hypervisor::Qemu, Some("web")));
 }
 
 #[test]
@@ -72,11 +63,7 @@ fn qemu_names_and_uuids() {
     }
     let upper = UUID.to_ascii_uppercase();
     assert_eq!(read(&format!("kvm -uuid {upper}")).uuid.as_deref(), Some(UUID));
-    for bad in [
-        "6f1c2d3e000040008000-0123456789ab0000",
-        "x",
-        "00000000-0000-0000-0000-000000000000",
-    ] {
+    for bad in ["6f1c2d3e000040008000-0123456789ab0000", "x", "00000000-0000-0000-0000-000000000000"] {
         assert_eq!(read(&format!("kvm -uuid {bad}")).uuid, None, "{bad}");
     }
 }
@@ -87,11 +74,7 @@ fn qemu_shapes() {
         ("", Some(1), Some(128)),
         ("-smp 4 -m 512", Some(4), Some(512)),
         ("-smp cpus=4,sockets=2,cores=2 -m 2G", Some(4), Some(2048)),
-        (
-            "-smp sockets=2,dies=2,cores=3,threads=2 -m size=4G,slots=2,maxmem=8G",
-            Some(24),
-            Some(4096),
-        ),
+        ("-smp sockets=2,dies=2,cores=3,threads=2 -m size=4G,slots=2,maxmem=8G", Some(24), Some(4096)),
         ("-smp 2,maxcpus=8 -m 1.5G", Some(2), Some(1536)),
         ("-smp maxcpus=8", Some(8), Some(128)),
         ("-smp 2 -smp 3 -m 64 -m 1G -m slots=2", Some(3), Some(1024)),
@@ -103,49 +86,25 @@ fn qemu_shapes() {
         ("-machine q35,memory-backend=mem0", None, None),
         ("-machine q35,accel=kvm -m 256", Some(1), Some(256)),
     ] {
-        assert_eq!(
-            shape(&format!("qemu-system-x86_64 {options}")),
-            (cpus, mib),
-            "{options}"
-        );
+        assert_eq!(shape(&format!("qemu-system-x86_64 {options}")), (cpus, mib), "{options}");
     }
 }
 
 #[test]
 fn other_vmms_say_what_they_say() {
-    assert_eq!(
-        read("firecracker --id vm-7 --api-sock /x").vmm_id.as_deref(),
-        Some("vm-7")
-    );
+    assert_eq!(read("firecracker --id vm-7 --api-sock /x").vmm_id.as_deref(), Some("vm-7"));
     assert_eq!(read("firecracker --id=vm-7 -- --id no").vmm_id.as_deref(), Some("vm-7"));
     assert_eq!(read("firecracker --id anonymous-instance").vmm_id, None);
-    assert_eq!(
-        shape("cloud-hypervisor --cpus boot=2,max=4 --memory size=512M"),
-        (Some(2), Some(512))
-    );
+    assert_eq!(shape("cloud-hypervisor --cpus boot=2,max=4 --memory size=512M"), (Some(2), Some(512)));
     assert_eq!(shape("cloud-hypervisor --api-socket /x"), (None, None));
-    assert_eq!(
-        read(&format!("cloud-hypervisor --platform uuid={UUID}"))
-            .uuid
-            .as_deref(),
-        Some(UUID)
-    );
+    assert_eq!(read(&format!("cloud-hypervisor --platform uuid={UUID}")).uuid.as_deref(), Some(UUID));
     assert_eq!(shape("crosvm run --cpus 2 --mem 512 k"), (Some(2), Some(512)));
-    assert_eq!(
-        shape("crosvm run --cpus num-cores=4 --mem size=256 k"),
-        (Some(4), Some(256))
-    );
+    assert_eq!(shape("crosvm run --cpus num-cores=4 --mem size=256 k"), (Some(4), Some(256)));
     assert_eq!(shape("lkvm run -c 2 -m 512 --name x"), (Some(2), Some(512)));
     assert_eq!(read("lkvm run -c 2 -m 512 --name x").name.as_deref(), Some("x"));
     let unknown = read(&format!("vmm --id a --name b --uuid {UUID} -smp 4 -m 512"));
-    assert_eq!(
-        (unknown.vmm_id.as_deref(), unknown.name.as_deref()),
-        (Some("a"), Some("b"))
-    );
-    assert_eq!(
-        (unknown.uuid.as_deref(), unknown.vcpus, unknown.mem_bytes),
-        (Some(UUID), None, None)
-    );
+    assert_eq!((unknown.vmm_id.as_deref(), unknown.name.as_deref()), (Some("a"), Some("b")));
+    assert_eq!((unknown.uuid.as_deref(), unknown.vcpus, unknown.mem_bytes), (Some(UUID), None, None));
 }
 
 #[test]
@@ -153,10 +112,7 @@ fn a_cut_argument_is_not_believed_and_neither_are_defaults() {
     let cut = |raw: &[u8]| identify(&Argv::parse(raw, true), b"qemu", None);
     assert_eq!(cut(b"kvm\0-name\0web-1").name, None);
     assert_eq!(cut(b"kvm\0-name\0web-1\0").name.as_deref(), Some("web-1"));
-    assert_eq!(
-        (cut(b"kvm\0-smp\x002\0-m").vcpus, cut(b"kvm\0-smp\x002\0-m").mem_bytes),
-        (Some(2), None)
-    );
+    assert_eq!((cut(b"kvm\0-smp\x002\0-m").vcpus, cut(b"kvm\0-smp\x002\0-m").mem_bytes), (Some(2), None));
     assert_eq!(cut(b"qemu-system-x86_6").hypervisor, Hypervisor::Unknown);
     assert_eq!(identify(&Argv::default(), b"kvm", Some(b"/usr/bin/kvm")).vcpus, None);
 }
@@ -169,10 +125,7 @@ fn an_unnamed_program_still_has_a_short_name() {
 
 #[test]
 fn the_kernels_argument_block_splits_at_nul() {
-    assert_eq!(
-        Argv::parse(b"a\0\0b\0", false).args,
-        [b"a".to_vec(), vec![], b"b".to_vec()]
-    );
+    assert_eq!(Argv::parse(b"a\0\0b\0", false).args, [b"a".to_vec(), vec![], b"b".to_vec()]);
     assert_eq!(Argv::parse(b"", false).args, Vec::<Vec<u8>>::new());
 }
 

@@ -19,11 +19,7 @@ const BOOT_DIGITS: usize = 12;
 /// `boot_id` is the text of `/proc/sys/kernel/random/boot_id`; `start_ns` the leader's start on CLOCK_BOOTTIME.
 #[must_use]
 pub fn incarnation(boot_id: &str, tgid: Tgid, start_ns: u64) -> String {
-    let boot: String = boot_id
-        .chars()
-        .filter(char::is_ascii_hexdigit)
-        .take(BOOT_DIGITS)
-        .collect();
+    let boot: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(BOOT_DIGITS).collect();
     format!("{}-{tgid}-{start_ns}", boot.to_ascii_lowercase())
 }
 
@@ -31,10 +27,7 @@ pub fn incarnation(boot_id: &str, tgid: Tgid, start_ns: u64) -> String {
 /// [`fallback_vm_id`].
 #[must_use]
 pub fn vm_id(identity: &Identity, tgid: Tgid, incarnation: &str) -> String {
-    let named = [identity.name.as_deref(), identity.vmm_id.as_deref()]
-        .into_iter()
-        .flatten()
-        .find(|id| is_vm_id(id));
+    let named = [identity.name.as_deref(), identity.vmm_id.as_deref()].into_iter().flatten().find(|id| is_vm_id(id));
     match identity.uuid.as_deref().or(named) {
         Some(id) => id.to_owned(),
         None => fallback_vm_id(&identity.vmm, tgid, incarnation),
@@ -53,9 +46,7 @@ pub fn fallback_vm_id(vmm: &str, tgid: Tgid, incarnation: &str) -> String {
 #[must_use]
 pub fn is_vm_id(text: &str) -> bool {
     (1..=MAX_ID_BYTES).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
 
 #[cfg(test)]
@@ -66,10 +57,7 @@ mod tests {
     const BOOT: &str = "3D1219c7-c4c5-404a-aa1f-6d2a48adfda4";
 
     fn anonymous() -> Identity {
-        Identity {
-            vmm: "qemu".into(),
-            ..Identity::default()
-        }
+        Identity { vmm: "qemu".into(), ..Identity::default() }
     }
 
     #[test]
@@ -80,10 +68,7 @@ mod tests {
     #[test]
     fn the_uuid_wins_then_the_name_then_the_id_of_the_vmm() {
         let uuid = "6f1c2d3e-0000-4000-8000-0123456789ab";
-        let mut vm = Identity {
-            vmm_id: Some("fc-1".into()),
-            ..anonymous()
-        };
+        let mut vm = Identity { vmm_id: Some("fc-1".into()), ..anonymous() };
         assert_eq!(vm_id(&vm, Tgid(1), "i"), "fc-1");
         vm.name = Some("web".into());
         assert_eq!(vm_id(&vm, Tgid(1), "i"), "web");
@@ -94,11 +79,7 @@ mod tests {
     #[test]
     fn a_name_outside_the_pattern_is_passed_over() {
         for name in ["", "two words", "a/b", "größe", &"x".repeat(65)] {
-            let vm = Identity {
-                name: Some(name.into()),
-                vmm_id: Some("ok".into()),
-                ..anonymous()
-            };
+            let vm = Identity { name: Some(name.into()), vmm_id: Some("ok".into()), ..anonymous() };
             assert_eq!(vm_id(&vm, Tgid(1), "i"), "ok", "{name}");
         }
     }

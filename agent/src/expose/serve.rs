@@ -1,8 +1,7 @@
 //! The views' wiring: one registry, one router, served on both listeners.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use anyhow::Context as _;
 use axum::Router;
 use prometheus::Registry;
 use tokio::{
@@ -10,35 +9,26 @@ use tokio::{
     sync::watch,
 };
 
-use crate::{
-    account::Snapshot,
-    config::Config,
-    expose::{Collected, Status, http::Views},
-    ledger::WriterHandle,
-};
+use super::{Collected, Status, http::Views};
+use crate::account::Snapshot;
 
-/// What the handlers read.
-pub(super) fn views(
+/// What the handlers read, with the one collector registered.
+///
+/// # Errors
+/// When the registry refuses a metric's description.
+pub fn views(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     status: Arc<Status>,
-    ledger: WriterHandle,
-    config: &Config,
+    data_dir: PathBuf,
     sample_ns: watch::Receiver<u64>,
-) -> anyhow::Result<Views> {
+) -> prometheus::Result<Views> {
     let registry = Arc::new(Registry::new());
-    Collected {
-        snapshots: snapshots.clone(),
-        status: Arc::clone(&status),
-        ledger: ledger.clone(),
-        data_dir: config.data_dir.clone(),
-    }
-    .register(&registry)
-    .context("the metrics cannot be registered")?;
-    Ok(Views { snapshots, registry, status, ledger, sample_ns })
+    Collected { snapshots: snapshots.clone(), status: Arc::clone(&status), data_dir }.register(&registry)?;
+    Ok(Views { snapshots, registry, status, sample_ns })
 }
 
 /// Serves on whatever listens, each in its own task.
-pub(super) fn serve(router: Router, tcp: Option<TcpListener>, unix: UnixListener) {
+pub fn serve(router: Router, tcp: Option<TcpListener>, unix: UnixListener) {
     if let Some(tcp) = tcp {
         let router = router.clone();
         tokio::spawn(async move {
