@@ -28,11 +28,11 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         let tgid: u32 = direct(task, &offsets::TASK_TGID);
-        let Some(number) = VM_OF_TGID.get(&tgid).copied() else { return 0 };
+        let Some(number) = VM_OF_TGID.get(tgid).copied() else { return 0 };
         let Some(vm) = VMS.get_ptr_mut(number) else { return 0 };
         let code = exit_code(task, signal);
         end(vm, code);
-        let _ = VM_OF_TGID.remove(&tgid);
+        let _ = VM_OF_TGID.remove(tgid);
         wake(kind::VM_EXITED, number);
     }
     0
@@ -93,12 +93,12 @@ fn adopt(task: Address, tgid: u32) -> u32 {
 #[inline(always)]
 fn try_adopt(task: Address, tgid: u32) -> Option<u32> {
     // SAFETY: values are copied at once.
-    let known = unsafe { VM_OF_TGID.get(&tgid).copied() };
+    let known = unsafe { VM_OF_TGID.get(tgid).copied() };
     let vm = match known {
         Some(number) => number,
         None => {
             // SAFETY: as above.
-            unsafe { ADOPT.get(&tgid) }?;
+            unsafe { ADOPT.get(tgid) }?;
             birth(task, 0)
         }
     };

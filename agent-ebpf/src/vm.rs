@@ -34,7 +34,7 @@ pub fn birth(task: Address, with_args: u32) -> u32 {
 fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     let tgid: u32 = copy(task, &offsets::TASK_TGID)?;
     // SAFETY: the value is copied at once; entries are never updated in place.
-    if let Some(number) = unsafe { VM_OF_TGID.get(&tgid) } {
+    if let Some(number) = unsafe { VM_OF_TGID.get(tgid) } {
         return Some(*number);
     }
     let leader: Address = copy(task, &offsets::TASK_LEADER)?;
@@ -50,7 +50,7 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
         // SAFETY: as above.
         unsafe { (*vm).args_len = copy_args(task, number).unwrap_or(0) };
     }
-    if VM_OF_TGID.insert(&tgid, &number, 1).is_err() {
+    if VM_OF_TGID.insert(tgid, number, 1).is_err() {
         return yield_slot(vm, number, tgid);
     }
     // SAFETY: a live map value.
@@ -101,7 +101,7 @@ fn yield_slot(vm: *mut VmSlot, number: u32, tgid: u32) -> Option<u32> {
         lose(loss::SLOT_RETURN);
     }
     // SAFETY: the value is copied at once.
-    let first = unsafe { VM_OF_TGID.get(&tgid) };
+    let first = unsafe { VM_OF_TGID.get(tgid) };
     if first.is_none() {
         lose(loss::VM_TABLE);
     }

@@ -12,12 +12,12 @@ use tokio::sync::{oneshot, watch};
 use super::{App, Source, settings};
 use crate::{
     bpf::{Kernel, Status as ProgramStatus, object},
-    clock,
+    clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Engine, Parts},
     expose::{Status, http, serve},
     host::{HostFacts, UeventSocket},
-    ledger::{Journal, Options, Stamp, Writer},
+    ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
 };
 
@@ -74,24 +74,9 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         None => None,
     };
     let unix = http::listen_unix(&config.socket)?;
-    let dir = config.data_dir.join(METERING);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&config.data_dir)
-        .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
     let now = clock::now().context("the clock cannot be read")?;
-    let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
-    let (journal, recovered) = Journal::open(&dir, &facts.machine_id, &boot_id, stamp)
-        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
-    let wake = Arc::clone(&waker);
-    let on_commit = Box::new(move || {
-        // A full counter still wakes.
-        let _ = wake.write(1);
-    });
-    let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
-        .context("the ledger's writer cannot be started")?;
+    let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, Arc::clone(&waker))?;
     let ledger = writer.handle();
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
@@ -122,6 +107,32 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         .context("the metrics cannot be registered")?;
     serve::serve(http::router(views), tcp, unix);
     Ok(App { source, config, level, remote, engine: ended, writer, ledger, snapshots, sample_ns, status })
+}
+
+/// Opens the ledger and starts its writer, which wakes the engine at each commit.
+fn open_ledger(
+    config: &Config,
+    facts: &HostFacts,
+    boot_id: &str,
+    now: Instant2,
+    waker: Arc<EventFd>,
+) -> anyhow::Result<(Writer, Recovered)> {
+    let dir = config.data_dir.join(METERING);
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&config.data_dir)
+        .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
+    let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
+    let (journal, recovered) = Journal::open(&dir, &facts.machine_id, boot_id, stamp)
+        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
+    let on_commit = Box::new(move || {
+        // A full counter still wakes.
+        let _ = waker.write(1);
+    });
+    let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
+        .context("the ledger's writer cannot be started")?;
+    Ok((writer, recovered))
 }
 
 fn stamp_now() -> Stamp {

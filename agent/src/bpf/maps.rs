@@ -72,7 +72,7 @@ impl<T: Shared> Mapped<T> {
 
     /// How many elements there are.
     #[must_use]
-    pub fn len(&self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.len
     }
 

@@ -123,7 +123,7 @@ impl Slots {
         let mut open = Vec::new();
         let mut end = self.vms_used + MARGIN;
         let mut slot = 1;
-        while slot < self.vms.len() && slot < end {
+        while slot < self.vms.count() && slot < end {
             let at = std::mem::offset_of!(VmSlot, state);
             if self.vms.u32_at(slot, at).is_some_and(|s| s != state::FREE) {
                 self.vms_used = self.vms_used.max(slot);
@@ -141,7 +141,7 @@ impl Slots {
     /// Slots that hold a thread: number and contents. Slots never used end the scan.
     fn used_threads(&self) -> impl Iterator<Item = (u32, ThreadSlot)> + '_ {
         let mut unused = 0;
-        (1..self.threads.len())
+        (1..self.threads.count())
             .map_while(move |number| {
                 let slot = self.threads.get(number)?;
                 unused = if slot.tid == 0 { unused + 1 } else { 0 };

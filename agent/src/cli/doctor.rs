@@ -45,7 +45,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let mut status = Status::new(
         &facts,
         kernel.as_ref().map(Kernel::statuses).map_err(|(why, statuses)| (why.as_str(), statuses.as_slice())),
-        uevents.as_ref().map(|()| ()).map_err(String::as_str),
+        uevents.as_ref().copied().map_err(String::as_str),
     );
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
