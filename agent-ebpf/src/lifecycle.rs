@@ -92,6 +92,12 @@ fn adopt(task: Address, tgid: u32) -> u32 {
 
 #[inline(always)]
 fn try_adopt(task: Address, tgid: u32) -> Option<u32> {
+    let signal: Address = copy(task, &offsets::TASK_SIGNAL)?;
+    let live: i32 = copy(signal, &offsets::SIGNAL_LIVE)?;
+    if live == 0 {
+        // It has passed its exit hook: nothing would ever end a VM made of it now.
+        return None;
+    }
     // SAFETY: values are copied at once.
     let known = unsafe { VM_OF_TGID.get(tgid).copied() };
     let vm = match known {

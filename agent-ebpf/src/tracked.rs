@@ -143,10 +143,15 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
     let tid: u32 = copy(task, &offsets::TASK_PID)?;
     let has = slot_of(tid);
     if has != 0 {
-        let slot = THREADS.get_ptr(has)?;
-        // SAFETY: a live map value.
-        if unsafe { (*slot).task } == task {
-            return Some(has);
+        let slot = THREADS.get_ptr_mut(has)?;
+        // SAFETY: the live map value with this number.
+        unsafe {
+            if (*slot).task == task {
+                return Some(has);
+            }
+            // The id's last user was released before its last switch: that slice is lost, the rest is kept.
+            lose(loss::SLOT_REUSED);
+            fold(has, slot);
         }
     }
     let (runtime_ns, run_delay_ns) = task::times(task)?;

@@ -27,6 +27,7 @@ pub struct Kernel {
     slots: Slots,
     losses: Mapped<u64>,
     adopt: BpfHashMap<MapData, u32, u32>,
+    processes: BpfHashMap<MapData, u32, u32>,
     wakes: RingBuf<MapData>,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     cpus: Vec<u32>,
@@ -74,6 +75,7 @@ impl Kernel {
             slots: Slots::new(&mut ebpf, sizes)?,
             losses: Mapped::new(ebpf.take_map("LOSSES"), "LOSSES", stages)?,
             adopt: typed(&mut ebpf, "ADOPT")?,
+            processes: typed(&mut ebpf, "VM_OF_TGID")?,
             wakes: typed(&mut ebpf, "WAKES")?,
             log,
             cpus: aya::util::online_cpus().map_err(|(path, source)| LoadError::Cpus(path.to_owned(), source))?,
@@ -143,6 +145,15 @@ impl Kernel {
             let _ = self.adopt.remove(tgid);
         }
         walked
+    }
+
+    /// Lets a VM go whose process is gone without having passed the exit hook in sight of the programs.
+    pub fn forget(&mut self, slot: u32, tgid: u32) {
+        if self.processes.get(&tgid, 0).is_ok_and(|owner| owner == slot) {
+            // Gone in between is as good.
+            let _ = self.processes.remove(&tgid);
+        }
+        self.slots.release(slot);
     }
 
     /// Walks all tasks: threads of known VMs that have no slot get one.

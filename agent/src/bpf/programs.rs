@@ -58,6 +58,27 @@ const BIRTH: &[&str] = &[
     "MM_ARG_END",
 ];
 
+/// As [`BIRTH`], and whether the process is still live.
+const WALK: &[&str] = &[
+    "TASK_PID",
+    "TASK_TGID",
+    "TASK_RUNTIME",
+    "TASK_RUN_DELAY",
+    "TASK_STATE",
+    "TASK_SIGNAL",
+    "TASK_LEADER",
+    "TASK_START",
+    "TASK_MM",
+    "TASK_COMM",
+    "TASK_GUEST_TIME",
+    "TASK_THREAD_NODE",
+    "SIGNAL_LIVE",
+    "SIGNAL_THREADS",
+    "SIGNAL_RUNTIME",
+    "MM_ARG_START",
+    "MM_ARG_END",
+];
+
 /// Every program, in the order of loading: what ends a thread before what begins one.
 pub const PROGRAMS: &[Program] = &[
     Program {
@@ -99,7 +120,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "walk_tasks",
         hook: Hook::TaskWalk,
-        fields: BIRTH,
+        fields: WALK,
         essential: true,
         gives: "VMs that ran before the agent did",
     },

@@ -84,6 +84,12 @@ impl Slots {
         (bytes, length == limits::ARGS)
     }
 
+    /// Whether a VM's process has passed its exit hook.
+    #[must_use]
+    pub fn has_exited(&self, slot: u32) -> bool {
+        self.vms.u32_at(slot, std::mem::offset_of!(VmSlot, state)) == Some(state::EXITED)
+    }
+
     /// All VMs that hold a slot, each read consistently.
     pub fn read(&mut self) -> Vec<VmReading> {
         let mut done: Vec<VmReading> = Vec::new();

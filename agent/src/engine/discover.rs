@@ -72,7 +72,8 @@ impl Engine {
     /// A VM object is gone. If its process never ran a guest, it was no VM.
     fn destroyed(&mut self, pid: u32) {
         let tgid = self.pending.remove(&pid).map_or(pid, |pending| pending.tgid);
-        if self.registry.of_tgid(tgid).is_none() && !self.ran.contains_key(&tgid) {
+        // Without hooks a short life that did run looks the same; nothing is claimed then.
+        if self.kernel.is_some() && self.registry.of_tgid(tgid).is_none() && !self.ran.contains_key(&tgid) {
             self.host.unrun_vms += 1;
         }
     }
@@ -96,6 +97,34 @@ impl Engine {
         }
     }
 
+    /// KVM's count of VM objects against the descriptors just found. One difference may be a VM made or ended during
+    /// the scan; the same twice in a row is something we do not see.
+    fn check_count(&mut self) {
+        let (count, held) = (self.host.kvm.count, self.host.kvm.held);
+        let off = matches!((count, held), (Some(count), Some(held)) if count != held);
+        if off && self.count_was_off {
+            tracing::warn!(?count, ?held, "KVM counts other VM objects than /proc shows descriptors of");
+            self.count_error("kvm_count", 1);
+        }
+        self.count_was_off = off;
+    }
+
+    /// Ends VMs in kernel slots whose process is gone although no exit was seen (it was adopted while it exited).
+    fn drop_vanished(&mut self, at: Instant2) {
+        let slotted = self.registry.live().filter_map(|vm| Some((vm.slot()?, vm.fixed.tgid)));
+        let gone: Vec<_> = slotted.filter(|(_, tgid)| !self.is_same_process(*tgid)).collect();
+        for (slot, tgid) in gone {
+            let exited = self.kernel.as_mut().is_some_and(|kernel| kernel.slots().has_exited(slot));
+            if !exited {
+                self.end_unseen(tgid, at);
+                self.slots.remove(&slot);
+                if let Some(kernel) = &mut self.kernel {
+                    kernel.forget(slot, tgid);
+                }
+            }
+        }
+    }
+
     fn holders(&self) -> Vec<u32> {
         let unknown = self.pending.values().map(|p| p.tgid).filter(|tgid| self.registry.of_tgid(*tgid).is_none());
         unknown.filter(|tgid| self.procfs.kvm_fds(crate::units::Tgid(*tgid)).is_ok_and(|fds| fds.is_vm())).collect()
@@ -104,6 +133,8 @@ impl Engine {
     /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
     fn reconcile(&mut self, at: Instant2) {
         let found = self.scan();
+        self.check_count();
+        self.drop_vanished(at);
         let missed: Vec<u32> = found
             .into_iter()
             .map(|(tgid, _)| tgid)

@@ -98,9 +98,10 @@ impl Engine {
         self.sample_proc(at);
         self.search(at);
         let text = clock::rfc3339(at.unix_ns);
-        let interval = self.settings.history_ns;
+        // Readings jitter around their rhythm: half of it is the nearest one.
+        let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
-            vm.ring.offer(at.boot_ns, interval, &text, vm.cpu, vm.fixed.mem_bytes);
+            vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes);
         }
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));

@@ -152,7 +152,7 @@ pub fn reasons(metric: &Metric) -> String {
 pub fn sources(metric: &Metric) -> &'static str {
     match metric.name {
         "kvmeter_kvm_vm_objects" => "uevent, held",
-        _ => "fold, refresh, regression, proc, scan, walk",
+        _ => "fold, kvm_count, proc, refresh, regression, scan, walk",
     }
 }
 

@@ -41,16 +41,16 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `interval_ns` have passed since the
+    /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `spacing_ns` have passed since the
     /// last one. `at` is the same instant for people.
-    pub fn offer(&mut self, boot_ns: u64, interval_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) {
+    pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) {
         let mark = Mark { boot_ns, cpu };
         let Some(last) = self.last else {
             self.last = Some(mark);
             return;
         };
         let elapsed = boot_ns.saturating_sub(last.boot_ns);
-        if elapsed < interval_ns {
+        if elapsed < spacing_ns {
             return;
         }
         let rate = |of: fn(&CpuUsage) -> u64| {
