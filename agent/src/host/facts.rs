@@ -51,7 +51,8 @@ pub struct HostFacts {
     pub init_pid_namespace: Option<bool>,
     /// Effective user id of this process.
     pub euid: u32,
-    /// Whether the kernel accounts run time and run delay a thread (`schedstat` is more than zeros).
+    /// Whether the kernel accounts run time and run delay a thread. Without CONFIG_SCHED_INFO the file says `0 0 0`; our
+    /// own always has a third number, its time slices, while the first stays 0 up to the first scheduler tick.
     pub schedstat: bool,
     /// Effective capabilities, bit by bit (`CapEff`).
     pub capabilities: u64,
@@ -75,7 +76,7 @@ impl HostFacts {
         let mem_total = read.text("proc/meminfo", mem_total);
         let capabilities = read.text("proc/self/status", effective_capabilities).unwrap_or(0);
         let schedstat = file::bytes(&root.join("proc/self/schedstat"), 64)
-            .is_ok_and(|(line, _)| schedstat::parse(&line).is_some_and(|(run_ns, _)| run_ns > 0));
+            .is_ok_and(|(line, _)| schedstat::parse(&line).is_some() && line.trim_ascii() != b"0 0 0");
         Self {
             boot_id,
             machine_id: machine_id(root),
