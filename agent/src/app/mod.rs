@@ -21,8 +21,10 @@ use crate::{
     logging::{self, LevelHandle},
 };
 
-/// How long the ledger may take to drain when the agent ends.
-const DRAIN: Duration = Duration::from_millis(700);
+/// How long the last sample may take when the agent ends; it takes milliseconds.
+const LAST_SAMPLE: Duration = Duration::from_millis(500);
+/// How long the ledger may then take to drain.
+const DRAIN: Duration = Duration::from_millis(400);
 
 /// Where the configuration comes from, to read it again on SIGHUP.
 #[derive(Clone, Default)]
@@ -170,7 +172,7 @@ impl App {
     /// Last sample, `agent.down`, drained ledger, no socket left.
     async fn stop(mut self) -> anyhow::Result<()> {
         if self.remote.tell(Control::Stop) {
-            let _ = tokio::time::timeout(Duration::from_millis(200), &mut self.engine).await;
+            let _ = tokio::time::timeout(LAST_SAMPLE, &mut self.engine).await;
         }
         let drained = tokio::task::spawn_blocking(move || self.writer.shutdown(DRAIN)).await;
         let _ = std::fs::remove_file(&self.config.socket);

@@ -74,7 +74,9 @@ impl Engine {
 
     fn finish(mut self) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
+        // A last sample, but no search: whatever is found now is found again by the next agent.
         self.next_tick_ns = 0;
+        self.next_scan_ns = u64::MAX;
         self.turn(now);
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(Draft::new(Kind::AgentDown, Subject::Ledger, &self.boot_id, now.unix_ns, now.boot_ns));
