@@ -178,7 +178,7 @@ impl Stage {
         // A reader that went away, as `| head` does, is no reason to leave VMs behind: the loop goes on to its end.
         let _shown = write!(
             std::io::stdout(),
-            "{clear}kvmeter: metrics on http://{LISTEN}/metrics, live page on http://{LISTEN}/, log in {}\n{stop}\n\n{table}\n",
+            "{clear}kvmeter: metrics on http://{LISTEN}/metrics, log in {}\n{stop}\n\n{table}\n",
             log.display()
         );
     }

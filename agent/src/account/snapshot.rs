@@ -138,6 +138,8 @@ pub struct KvmCount {
     pub count: Option<u64>,
     /// KVM VM descriptors found in `/proc` by the last full scan.
     pub held: Option<u64>,
+    /// Processes whose descriptors that scan was not allowed to see.
+    pub denied: Option<u64>,
 }
 
 /// The ledger's state, as the views show it.

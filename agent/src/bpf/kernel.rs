@@ -180,6 +180,12 @@ impl Kernel {
         })
     }
 
+    /// Processes with more threads than the kernel side walks: theirs are found by [`Self::walk`].
+    #[must_use]
+    pub fn unwalked(&self) -> u64 {
+        self.losses.get(loss::THREAD_WALK).unwrap_or(0)
+    }
+
     /// The tables.
     pub fn slots(&mut self) -> &mut Slots {
         &mut self.slots

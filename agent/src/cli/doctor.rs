@@ -11,7 +11,7 @@ use crate::{
     bpf::Kernel,
     config::Config,
     expose::{Status, status::Feature},
-    host::{Capability, HostFacts, UeventSocket},
+    host::{HostFacts, UeventSocket},
 };
 
 #[derive(Serialize)]
@@ -57,7 +57,7 @@ fn diagnose(config: &Config) -> Diagnosis {
 
 /// Whether CPU time could be read from `/proc`.
 fn proc_works(facts: &HostFacts) -> Feature {
-    let sees_all = facts.euid == 0 || facts.has(Capability::SysPtrace);
+    let sees_all = facts.sees_other_processes();
     let why = match (facts.schedstat, sees_all) {
         (false, _) => "this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)",
         (_, false) => "file descriptors of other users' processes cannot be seen, so no VM can be found",
@@ -68,7 +68,7 @@ fn proc_works(facts: &HostFacts) -> Feature {
         available: why.is_empty(),
         gives: "CPU and run-queue time from /proc at every sample, if the kernel programs cannot run".to_owned(),
         why: why.to_owned(),
-        advice: if sees_all { String::new() } else { "run as root, or with CAP_SYS_PTRACE".to_owned() },
+        advice: if sees_all { String::new() } else { "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned() },
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Engine {
     next_scan_ns: u64,
     next_heartbeat_s: u64,
     clock_offset_ns: i128,
+    /// Processes the kernel could not walk to the end so far.
+    unwalked: u64,
     /// Whether KVM's count and ours differed at the last scan.
     count_was_off: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
@@ -172,6 +174,7 @@ impl Engine {
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             clock_offset_ns: now.offset_ns(),
+            unwalked: 0,
             count_was_off: false,
             attached_ns: now.boot_ns,
         };

@@ -38,6 +38,7 @@ impl Engine {
             }
         };
         self.host.kvm.held = Some(result.found.iter().map(|(_, fds)| u64::from(fds.vms)).sum());
+        self.host.kvm.denied = Some(u64::from(result.denied));
         let found = result
             .found
             .iter()

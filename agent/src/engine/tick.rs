@@ -60,6 +60,14 @@ impl Engine {
     pub(super) fn read_kernel(&mut self, at: Instant2) {
         let Some(kernel) = self.kernel.as_mut() else { return };
         kernel.drain();
+        let unwalked = kernel.unwalked();
+        if unwalked > self.unwalked {
+            self.unwalked = unwalked;
+            if kernel.walk().is_err() {
+                self.count_error("walk", 1);
+            }
+        }
+        let Some(kernel) = self.kernel.as_mut() else { return };
         let readings = kernel.slots().read();
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));

@@ -140,7 +140,7 @@ async fn status(State(views): State<Views>) -> Response {
         "cpu_source": views.status.cpu_source,
         "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
         "features": views.status.features,
-        "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held },
+        "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,

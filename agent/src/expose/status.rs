@@ -65,7 +65,7 @@ impl Status {
             uevents.is_ok(),
             "KVM's own word on every VM object made and destroyed",
             uevents.err().unwrap_or_default(),
-            "run in the host's network namespace; the periodic scan of /proc finds VMs later",
+            "allow netlink sockets (AF_NETLINK); without them the periodic scan of /proc finds such VMs later",
         ));
         features.push(host_feature(
             "kvm",
@@ -88,9 +88,9 @@ impl Status {
         ));
         features.push(feature(
             "other_processes",
-            facts.euid == 0,
+            facts.sees_other_processes(),
             "file descriptors and command lines of other users' processes",
-            &format!("running as uid {}, not root", facts.euid),
+            &format!("uid {} without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", facts.euid),
             "run as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
         ));
         Self {

@@ -101,6 +101,12 @@ impl HostFacts {
         self.capabilities & capability.mask() != 0
     }
 
+    /// Whether file descriptors and command lines of other users' processes can be read (`ptrace_may_access`).
+    #[must_use]
+    pub fn sees_other_processes(&self) -> bool {
+        self.has(Capability::SysPtrace) && self.has(Capability::DacReadSearch)
+    }
+
     /// Nanoseconds of one clock tick; `None` if the tick is unknown.
     #[must_use]
     pub fn tick_ns(&self) -> Option<u64> {
