@@ -39,7 +39,8 @@ pub fn host(test: &str) -> Option<Host> {
 }
 
 fn lock() -> std::io::Result<Host> {
-    let path = std::env::temp_dir().join("kvmeter-tests.lock");
+    // Not in TMPDIR: two runs with different ones share the host all the same.
+    let path = "/tmp/kvmeter-tests.lock";
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     Flock::lock(file, FlockArg::LockExclusive).map(Host).map_err(|(_, error)| error.into())
 }

@@ -13,6 +13,12 @@ use nix::sys::signal::Signal;
 const CPU: &str = "kvmeter_vm_cpu_seconds_total";
 const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
 
+fn wait_seen(agent: &Agent, vm_id: &str) -> Result<()> {
+    agent.wait_until(vm_id, Duration::from_secs(20), |a| {
+        Ok(a.metrics()?.one("kvmeter_vm_running", &[("vm_id", vm_id)]) == Some(1.0))
+    })
+}
+
 #[test]
 fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
     let Some(_host) = host("cpu_time_lies_between_two_readings_of_the_scheduler") else { return Ok(()) };
@@ -22,7 +28,9 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
         ("half", TestVm::start(&["--id", "half", "--duty", "50", "--vcpus", "2"])?),
         ("many", TestVm::start(&["--id", "many", "--duty", "20", "--vcpus", "4", "--workers", "8", "--worker-duty", "5"])?),
     ];
-    agent.wait_until("all VMs", Duration::from_secs(20), |a| Ok(a.metrics()?.all("kvmeter_vm_running", &[]).count() == 3))?;
+    for (id, _) in &vms {
+        wait_seen(&agent, id)?;
+    }
     for _ in 0..5 {
         let before: Vec<_> = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<_, _>>()?;
         agent.wait_samples(1)?;
@@ -42,7 +50,7 @@ fn stopped_threads_are_accounted_to_the_nanosecond() -> Result<()> {
     let Some(_host) = host("stopped_threads_are_accounted_to_the_nanosecond") else { return Ok(()) };
     let agent = Agent::start()?;
     let vm = TestVm::start(&["--id", "parked", "--duty", "60", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
-    agent.wait_until("the VM", Duration::from_secs(20), |a| Ok(a.metrics()?.one("kvmeter_vm_running", &[]) == Some(1.0)))?;
+    wait_seen(&agent, "parked")?;
     vm.signal(Signal::SIGSTOP)?;
     std::thread::sleep(Duration::from_millis(200));
     let before = schedstat::sum(vm.pid())?;
