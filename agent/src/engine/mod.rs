@@ -104,6 +104,8 @@ pub struct Engine {
     next_scan_ns: u64,
     next_heartbeat_s: u64,
     clock_offset_ns: i128,
+    /// When to look at the running threads again between two samples; 0 = not.
+    peek_ns: u64,
     /// Processes the kernel could not walk to the end so far.
     unwalked: u64,
     /// Whether KVM's count and ours differed at the last scan.
@@ -174,6 +176,7 @@ impl Engine {
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             clock_offset_ns: now.offset_ns(),
+            peek_ns: 0,
             unwalked: 0,
             count_was_off: false,
             attached_ns: now.boot_ns,

@@ -88,7 +88,8 @@ impl Engine {
     fn wait(&mut self, turn_began_ns: u64) -> Result<(), EngineError> {
         let now = clock::boot_ns().map_err(EngineError::Clock)?;
         // Rounded up: waking a fraction of a millisecond early would spin through an empty turn.
-        let left_ms = self.next_tick_ns.saturating_sub(now).div_ceil(1_000_000).min(60_000);
+        let next = if self.peek_ns > 0 { self.next_tick_ns.min(self.peek_ns) } else { self.next_tick_ns };
+        let left_ms = next.saturating_sub(now).div_ceil(1_000_000).min(60_000);
         let timeout = PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
         if let Some(kernel) = &self.kernel {

@@ -12,6 +12,9 @@ use crate::{
 
 /// A step of the wall clock smaller than this is drift that NTP slews away.
 const CLOCK_STEP_NS: i128 = 100_000_000;
+/// How long after a VM is seen its running threads are looked at: guest time moves with the scheduler's tick (4 ms at
+/// 250 Hz), and the sooner a vCPU that never leaves the guest is known for one, the less of its time is told as the VMM's.
+const PEEK_NS: u64 = 20_000_000;
 /// How long a process is remembered as one that ran a guest.
 const RAN_NS: u64 = 300_000_000_000;
 
@@ -21,7 +24,9 @@ impl Engine {
         let began = Instant::now();
         let due = now.boot_ns >= self.next_tick_ns;
         self.watch_clock(now);
-        if due {
+        let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
+        if due || peek {
+            self.peek_ns = 0;
             self.refresh();
         }
         // The instant of the reading: after the refresh, before the read.
@@ -74,6 +79,9 @@ impl Engine {
         let (known, new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));
         for reading in known {
             self.take(reading, at);
+        }
+        if !new.is_empty() && self.peek_ns == 0 {
+            self.peek_ns = at.boot_ns + PEEK_NS;
         }
         for reading in new {
             self.newcomer(reading, at);
