@@ -127,6 +127,8 @@ pub struct Host {
     pub linger_dropped: u64,
     /// The ledger's state.
     pub ledger: LedgerState,
+    /// What has become of each kernel program; empty where none is used.
+    pub programs: Vec<crate::bpf::Status>,
 }
 
 /// What KVM says of itself, and what we found.

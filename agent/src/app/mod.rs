@@ -132,12 +132,12 @@ impl App {
     /// One line that says what works.
     fn sum_up(&self) {
         let snapshot = self.snapshots.borrow();
-        let programs = self.status.features.iter().filter(|f| f.advice.starts_with("hook ") || f.available).count();
+        let works = self.status.features.iter().filter(|f| f.available).count();
         let missing: Vec<_> = self.status.features.iter().filter(|f| !f.available).map(|f| f.name.as_str()).collect();
         tracing::info!(
             vms = snapshot.vms.len(),
             cpu_source = %self.status.cpu_source,
-            features = programs,
+            features = works,
             missing = %if missing.is_empty() { "nothing".to_owned() } else { missing.join(",") },
             ledger_sequence = self.ledger.stats().last_seq,
             listen = %self.config.listen.map_or_else(|| "off".to_owned(), |a| a.to_string()),

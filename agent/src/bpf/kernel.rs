@@ -90,6 +90,16 @@ impl Kernel {
         &self.statuses
     }
 
+    /// Tries again what could not be attached: the KVM module may have been loaded since. True when something changed.
+    pub fn attach_missing(&mut self) -> bool {
+        let missing = |statuses: &[Status]| statuses.iter().filter(|s| s.state != State::Attached).count();
+        let before = missing(&self.statuses);
+        if before > 0 {
+            object::attach_again(&mut self.ebpf, &mut self.statuses);
+        }
+        missing(&self.statuses) < before
+    }
+
     /// Readable when a wake-up waits.
     #[must_use]
     pub fn wake_fd(&self) -> BorrowedFd<'_> {

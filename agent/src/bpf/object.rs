@@ -156,6 +156,15 @@ pub fn attach(ebpf: &mut Ebpf, statuses: &mut [Status]) {
     }
 }
 
+/// Attaches what failed before, where it can be now; what fails again keeps its first reason.
+pub fn attach_again(ebpf: &mut Ebpf, statuses: &mut [Status]) {
+    for (program, status) in PROGRAMS.iter().zip(statuses.iter_mut()) {
+        if matches!(status.state, State::Failed(_)) && attach_one(ebpf, program).is_ok() {
+            status.state = State::Attached;
+        }
+    }
+}
+
 fn attach_one(ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
     let found = ebpf.program_mut(program.name).ok_or_else(|| "it is not in the object".to_owned())?;
     match (program.hook, found) {

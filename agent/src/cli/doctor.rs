@@ -68,7 +68,11 @@ fn proc_works(facts: &HostFacts) -> Feature {
         available: why.is_empty(),
         gives: "CPU and run-queue time from /proc at every sample, if the kernel programs cannot run".to_owned(),
         why: why.to_owned(),
-        advice: if sees_all { String::new() } else { "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned() },
+        advice: if sees_all {
+            String::new()
+        } else {
+            "run as root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned()
+        },
     }
 }
 

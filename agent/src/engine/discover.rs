@@ -48,6 +48,7 @@ impl Engine {
         self.host.kvm.count = Some(event.count);
         match event.change {
             KvmChange::Create => {
+                self.attach_missing(at);
                 // A hole in CREATED proves that creations were missed.
                 let expected = self.last_created.map_or(event.created_total, |last| last + 1);
                 if event.created_total > expected {
@@ -58,6 +59,16 @@ impl Engine {
                 self.await_run(event.pid, at);
             }
             KvmChange::Destroy => self.destroyed(event.pid),
+        }
+    }
+
+    /// KVM's hooks exist only once its module is loaded, which may be after us.
+    fn attach_missing(&mut self, at: Instant2) {
+        let Some(kernel) = &mut self.kernel else { return };
+        if kernel.attach_missing() {
+            self.host.programs = kernel.statuses().to_vec();
+            tracing::info!("kernel programs that could not be attached before are attached now");
+            self.scan_soon(at);
         }
     }
 
@@ -133,6 +144,7 @@ impl Engine {
     /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
     fn reconcile(&mut self, at: Instant2) {
         let found = self.scan();
+        self.attach_missing(at);
         self.check_count();
         self.drop_vanished(at);
         let missed: Vec<u32> = found

@@ -145,6 +145,7 @@ impl Engine {
     pub fn new(parts: Parts, now: Instant2) -> (Self, Remote, watch::Receiver<Arc<Snapshot>>) {
         let (sender, control) = mpsc::channel();
         let host = Host {
+            programs: parts.kernel.as_ref().map(|kernel| kernel.statuses().to_vec()).unwrap_or_default(),
             sample_durations: Histogram::new(&SAMPLE_BOUNDS),
             boot: Histogram::new(&BOOT_BOUNDS),
             ..Host::default()

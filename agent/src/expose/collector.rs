@@ -61,7 +61,11 @@ impl Collector for Owner {
         let snapshot = Arc::clone(&self.collected.snapshots.borrow());
         let mut families = vm::families(&snapshot);
         families.extend(agent::host(&snapshot));
-        families.extend(agent::own(&self.collected.status, &snapshot.host.ledger, self.collected.free_bytes()));
+        families.extend(agent::own(
+            &self.collected.status.with_programs(&snapshot.host.programs),
+            &snapshot.host.ledger,
+            self.collected.free_bytes(),
+        ));
         families
     }
 }

@@ -101,6 +101,18 @@ impl Status {
         }
     }
 
+    /// The same with the programs as they are now.
+    #[must_use]
+    pub fn with_programs(&self, programs: &[ProgramStatus]) -> Self {
+        let mut now = self.clone();
+        for feature in &mut now.features {
+            if let Some(known) = programs.iter().find(|p| p.name == feature.name) {
+                *feature = program(known, true);
+            }
+        }
+        now
+    }
+
     /// Whether a feature is at work.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
@@ -116,7 +128,12 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
         State::Failed(why) => format!("the kernel refused it: {why}"),
     };
     let available = in_use && program.state == State::Attached;
-    feature(program.name, available, program.gives, &why, &format!("hook {}", program.hook))
+    let advice = if program.hook.starts_with("raw_tp/kvm") {
+        format!("load the kvm module: hook {} is tried again when it is there", program.hook)
+    } else {
+        format!("hook {}", program.hook)
+    };
+    feature(program.name, available, program.gives, &why, &advice)
 }
 
 fn host_feature(name: &str, presence: &crate::host::facts::Presence, gives: &str, advice: &str) -> Feature {
