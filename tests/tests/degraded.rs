@@ -1,0 +1,313 @@
+//! Law: kernel differences are probed; one missing thing costs its readings and nothing else, and is said with what to
+//! do. Each test takes something away from a real agent and looks at what is left.
+
+use std::{
+    ffi::OsString,
+    os::unix::fs::chown,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use kvmeter_tests::{
+    agent::{Agent, Setup, binary, lives},
+    skip::{host, skipped},
+    vmm::{schedstat, spawn::TestVm},
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CPU: &str = "kvmeter_vm_cpu_seconds_total";
+const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
+const NOBODY: u32 = 65_534;
+
+/// A way to take something away: the command put before the agent, and lines of its configuration.
+struct Loss {
+    wrapper: Vec<OsString>,
+    config: &'static str,
+}
+
+fn words(line: &[&str]) -> Vec<OsString> {
+    line.iter().map(OsString::from).collect()
+}
+
+/// Runs the agent after a shell command in a mount namespace of its own.
+fn with_mounts(command: &str) -> Loss {
+    let script = format!("{command} && exec \"$@\"");
+    Loss { wrapper: words(&["unshare", "-m", "sh", "-c", &script, "sh"]), config: "" }
+}
+
+fn without_btf() -> Loss {
+    with_mounts("mount --bind /dev/null /sys/kernel/btf/vmlinux")
+}
+
+fn without_bpf_rights() -> Loss {
+    Loss { wrapper: words(&["setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon"]), config: "" }
+}
+
+fn without_dev_kvm() -> Loss {
+    with_mounts("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9")
+}
+
+fn without_root() -> Loss {
+    Loss { wrapper: words(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]), config: "" }
+}
+
+fn switched_off() -> Loss {
+    Loss { wrapper: Vec::new(), config: "[bpf]\nenabled = \"off\"\n" }
+}
+
+impl Loss {
+    /// Whether it can be taken away here; else says why the test is skipped.
+    fn possible(&self, test: &str) -> bool {
+        let Some(program) = self.wrapper.first() else { return true };
+        let works = Command::new(program).args(&self.wrapper[1..]).arg("true").output().is_ok_and(|o| o.status.success());
+        if !works {
+            skipped(test, &format!("{} does not work here", program.display()));
+        }
+        works
+    }
+
+    fn agent(&self) -> Result<Agent> {
+        let config = format!("{}[discovery]\nscan_interval = \"1s\"\n", self.config);
+        // Whoever the agent is, its directory is its own.
+        let dir = TempDir::new()?;
+        chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
+        Agent::with(Setup { config, wrapper: self.wrapper.clone(), dir: Some(dir) })
+    }
+
+    /// `kvmeter doctor --json` without an agent: exit code and answer.
+    fn doctor(&self) -> Result<(Option<i32>, Value)> {
+        let dir = TempDir::new()?;
+        chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
+        let config = dir.path().join("kvmeter.toml");
+        let own = format!("socket = {:?}\ndata_dir = {:?}\n{}", dir.path().join("s"), dir.path().join("data"), self.config);
+        std::fs::write(&config, own)?;
+        let mut all = self.wrapper.clone();
+        all.extend([binary()?.into(), "--config".into(), config.into(), "doctor".into(), "--json".into()]);
+        let mut command = Command::new(&all[0]);
+        command.args(&all[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let output = command.output()?;
+        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let answer = serde_json::from_slice(&output.stdout).with_context(|| format!("doctor: {}: {said}", output.status))?;
+        Ok((output.status.code(), answer))
+    }
+}
+
+/// A feature of doctor's or the status's answer.
+fn feature<'a>(answer: &'a Value, name: &str) -> Result<&'a Value> {
+    let mut features = answer["features"].as_array().into_iter().flatten();
+    features.find(|f| f["name"] == name).with_context(|| format!("no feature {name}: {answer:#}"))
+}
+
+/// A feature that is not at work says why and what to do.
+fn assert_missing(answer: &Value, name: &str) -> Result<()> {
+    let feature = feature(answer, name)?;
+    ensure!(feature["available"] == false, "{name} is missing and called available: {feature}");
+    for key in ["why", "advice", "gives"] {
+        ensure!(feature[key].as_str().is_some_and(|text| !text.is_empty()), "{name} does not say its {key}: {feature}");
+    }
+    Ok(())
+}
+
+/// CPU and run-queue time of these VMs lie between two readings of the scheduler, three times.
+fn assert_cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)]) -> Result<()> {
+    for _ in 0..3 {
+        let before = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<Vec<_>, _>>()?;
+        agent.wait_samples(1)?;
+        let scrape = agent.metrics()?;
+        for ((id, vm), before) in vms.iter().zip(before) {
+            let after = schedstat::sum(vm.pid())?;
+            let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
+            assert!(before.run_ns <= cpu && cpu <= after.run_ns, "{id}: {} <= {cpu} <= {}", before.run_ns, after.run_ns);
+            assert!(before.delay_ns <= delay && delay <= after.delay_ns, "{id}: delay {} <= {delay} <= {}", before.delay_ns, after.delay_ns);
+        }
+    }
+    Ok(())
+}
+
+fn assert_bounded(line: &Value) -> Result<()> {
+    ensure!(line["time_quality"] == "bounded", "not bounded: {line}");
+    let at = |key: &str| line[key].as_str().map(str::to_owned).with_context(|| format!("no {key}: {line}"));
+    let (from, to, told) = (at("not_before")?, at("not_after")?, at("emitted_at")?);
+    ensure!(from <= told && told <= to, "{from} <= {told} <= {to}");
+    // What bills less: the later start, the earlier stop.
+    let bills_less = if line["kind"] == "vm.compute.start" { to } else { from };
+    ensure!(told == bills_less, "bills more than is known: {line}");
+    Ok(())
+}
+
+/// Everything an agent that reads `/proc` owes: VMs old and new, exact CPU, bounded lives, a whole ledger.
+fn assert_proc_serves(loss: &Loss) -> Result<()> {
+    let (code, doctor) = loss.doctor()?;
+    assert_eq!((code, &doctor["ok"], &doctor["cpu"], &doctor["cpu_source"]), (Some(0), &true.into(), &true.into(), &"proc".into()), "{doctor:#}");
+    assert_missing(&doctor, "cpu")?;
+
+    let old = TestVm::start(&["--id", "old", "--duty", "50", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
+    let agent = loss.agent()?;
+    // /proc tells starts in ticks of 10 ms: within the agent's own it could not be said which was first.
+    std::thread::sleep(Duration::from_millis(20));
+    let mut new = TestVm::start(&["--id", "new", "--duty", "100"])?;
+    let idle = TestVm::start(&["--id", "idle"])?;
+    let began = Instant::now();
+    agent.wait_vms(&["old", "new", "idle"])?;
+    eprintln!("found after {:.1?}", began.elapsed());
+    let status = agent.json("/v1/status")?;
+    assert_eq!(status["cpu_source"], "proc");
+    assert_missing(&status, "cpu")?;
+    let metrics = agent.metrics()?;
+    assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", "cpu")]), Some(0.0));
+    assert!(metrics.all("kvmeter_vm_userspace_exits_total", &[]).next().is_none(), "unmeasured is absent, never 0");
+    assert_eq!(agent.json("/v1/vms/old")?["adopted"], true);
+    assert_eq!(agent.json("/v1/vms/new")?["adopted"], false);
+    assert_cpu_is_bracketed(&agent, &[("old", &old), ("new", &new), ("idle", &idle)])?;
+
+    let last = schedstat::sum(new.pid())?.run_ns;
+    new.signal(Signal::SIGKILL)?;
+    new.wait()?;
+    let stop = agent.stop_line("new")?;
+    assert_bounded(&stop)?;
+    assert_eq!(stop["cause"], "unknown", "nobody saw how it ended: {stop}");
+    assert!(stop.get("reason").is_none(), "{stop}");
+    let told: u64 = stop["usage"]["cpu_ns"].as_str().context("no usage")?.parse()?;
+    eprintln!("of {last} ns before its end {told} ns are told");
+    for id in ["old", "new", "idle"] {
+        assert_bounded(agent.lines("vm.compute.start", id)?.first().context("no start")?)?;
+    }
+    lives(&agent.ledger()?)?;
+    agent.verify()
+}
+
+#[test]
+fn without_btf_proc_serves_and_doctor_says_so() -> Result<()> {
+    const TEST: &str = "without_btf_proc_serves_and_doctor_says_so";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_btf();
+    if loss.possible(TEST) { assert_proc_serves(&loss) } else { Ok(()) }
+}
+
+#[test]
+fn useless_btf_is_not_called_available() -> Result<()> {
+    const TEST: &str = "useless_btf_is_not_called_available";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_btf();
+    if !loss.possible(TEST) {
+        return Ok(());
+    }
+    let (_, doctor) = loss.doctor()?;
+    assert_missing(&doctor, "btf")?;
+    let advice = feature(&doctor, "cpu")?["advice"].as_str().unwrap_or("").to_owned();
+    assert!(advice.contains("BTF"), "what to do is a kernel with BTF, not: {advice}");
+    Ok(())
+}
+
+#[test]
+fn without_the_right_to_bpf_proc_serves_and_doctor_names_the_capabilities() -> Result<()> {
+    const TEST: &str = "without_the_right_to_bpf_proc_serves_and_doctor_names_the_capabilities";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_bpf_rights();
+    if !loss.possible(TEST) {
+        return Ok(());
+    }
+    let (_, doctor) = loss.doctor()?;
+    let advice = feature(&doctor, "cpu")?["advice"].as_str().unwrap_or("").to_owned();
+    assert!(advice.contains("CAP_BPF") && advice.contains("CAP_PERFMON"), "{advice}");
+    assert_proc_serves(&loss)
+}
+
+#[test]
+fn switched_off_proc_serves_and_doctor_names_the_key() -> Result<()> {
+    let Some(_host) = host("switched_off_proc_serves_and_doctor_names_the_key") else { return Ok(()) };
+    let (_, doctor) = switched_off().doctor()?;
+    let why = feature(&doctor, "cpu")?["why"].as_str().unwrap_or("").to_owned();
+    assert!(why.contains("bpf.enabled"), "{why}");
+    assert_proc_serves(&switched_off())
+}
+
+#[test]
+fn an_agent_that_was_switched_off_takes_the_right_advice() -> Result<()> {
+    let Some(_host) = host("an_agent_that_was_switched_off_takes_the_right_advice") else { return Ok(()) };
+    let (_, doctor) = switched_off().doctor()?;
+    let advice = feature(&doctor, "cpu")?["advice"].as_str().unwrap_or("").to_owned();
+    assert!(advice.contains("bpf.enabled") || advice.contains("auto"), "what to do is to set bpf.enabled, not: {advice}");
+    Ok(())
+}
+
+#[test]
+fn without_dev_kvm_every_vm_is_still_metered_exactly() -> Result<()> {
+    const TEST: &str = "without_dev_kvm_every_vm_is_still_metered_exactly";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_dev_kvm();
+    if !loss.possible(TEST) {
+        return Ok(());
+    }
+    let (code, doctor) = loss.doctor()?;
+    assert_eq!((code, &doctor["ok"]), (Some(0), &true.into()), "CPU and ledger work: {doctor:#}");
+    assert_missing(&doctor, "kvm")?;
+    let agent = loss.agent()?;
+    let mut vm = TestVm::start(&["--id", "seen", "--duty", "50", "--vcpus", "2"])?;
+    agent.wait_vms(&["seen"])?;
+    let metrics = agent.metrics()?;
+    assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", "kvm")]), Some(0.0));
+    assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", "cpu")]), Some(1.0));
+    assert_cpu_is_bracketed(&agent, &[("seen", &vm)])?;
+    vm.signal(Signal::SIGTERM)?;
+    vm.wait()?;
+    assert_eq!(agent.stop_line("seen")?["time_quality"], "exact");
+    agent.verify()
+}
+
+#[test]
+fn without_root_it_runs_bills_nothing_wrong_and_says_what_it_lacks() -> Result<()> {
+    const TEST: &str = "without_root_it_runs_bills_nothing_wrong_and_says_what_it_lacks";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_root();
+    if !loss.possible(TEST) {
+        return Ok(());
+    }
+    let (code, doctor) = loss.doctor()?;
+    assert_eq!((code, &doctor["ok"], &doctor["cpu"], &doctor["ledger"]), (Some(3), &false.into(), &false.into(), &true.into()), "{doctor:#}");
+    for name in ["cpu", "other_processes", "proc"] {
+        assert_missing(&doctor, name)?;
+    }
+    let agent = loss.agent()?;
+    // Root's VM: its descriptors are out of reach, so KVM's count shows more than /proc does; what is shown of it all the
+    // same (KVM told of its process, and its guest time is public) must be right.
+    let vm = TestVm::start(&["--id", "roots", "--duty", "20"])?;
+    agent.wait_samples(4)?;
+    let (metrics, status) = (agent.metrics()?, agent.json("/v1/status")?);
+    for name in ["cpu", "other_processes"] {
+        assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", name)]), Some(0.0), "{name}");
+        assert_missing(&status, name)?;
+    }
+    assert!(status["kvm"]["count"].as_u64() > status["kvm"]["held"].as_u64(), "{}", status["kvm"]);
+    assert!(metrics.all("kvmeter_vm_vcpus", &[("vm_id", "roots")]).next().is_none(), "vCPUs cannot be counted: absent");
+    let shown = metrics.one("kvmeter_vm_running", &[("vm_id", "roots")]).is_some();
+    eprintln!("nobody's agent {} root's VM", if shown { "sees" } else { "does not see" });
+    if shown {
+        assert_cpu_is_bracketed(&agent, &[("roots", &vm)])?;
+        drop(vm);
+        assert_bounded(&agent.stop_line("roots")?)?;
+    }
+    lives(&agent.ledger()?)?;
+    agent.verify()
+}
+
+#[test]
+fn advice_fits_what_is_missing() -> Result<()> {
+    const TEST: &str = "advice_fits_what_is_missing";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let loss = without_root();
+    if !loss.possible(TEST) {
+        return Ok(());
+    }
+    let (_, doctor) = loss.doctor()?;
+    let kvm = feature(&doctor, "kvm")?;
+    // Where nobody may not open /dev/kvm, that is no missing module.
+    if kvm["why"].as_str().is_some_and(|why| why.contains("ermission denied")) {
+        let advice = kvm["advice"].as_str().unwrap_or("");
+        assert!(!advice.contains("load the kvm module"), "{kvm}");
+    }
+    Ok(())
+}
