@@ -20,6 +20,10 @@ pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64) -> Result<()
         return Err(format!("the sample loop is stuck: the newest sample is {} s old", age / 1_000_000_000));
     }
     let ledger = &snapshot.host.ledger;
+    if ledger.busy_ns > PATIENCE_NS {
+        let (seconds, lines) = (ledger.busy_ns / 1_000_000_000, ledger.spooled);
+        return Err(format!("the ledger hangs: a write has taken {seconds} s so far, {lines} lines wait in memory"));
+    }
     if ledger.degraded || ledger.refused > 0 {
         let error = ledger.last_error.as_deref().unwrap_or("its memory is full");
         return Err(format!("the ledger cannot be written, {} lines wait in memory: {error}", ledger.spooled));

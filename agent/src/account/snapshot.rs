@@ -159,6 +159,8 @@ pub struct LedgerState {
     pub refused: u64,
     /// Heartbeats dropped because memory was full.
     pub dropped_heartbeats: u64,
+    /// How long the write under way has taken, nanoseconds.
+    pub busy_ns: u64,
     /// Whether the last attempt to write failed.
     pub degraded: bool,
     /// The newest failure.

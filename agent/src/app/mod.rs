@@ -2,7 +2,7 @@
 
 mod start;
 
-pub use start::{METERING, start_kernel};
+pub use start::{METERING, NoKernel, start_kernel};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -57,6 +57,8 @@ struct App {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     sample_ns: watch::Sender<u64>,
     status: Arc<Status>,
+    /// Number of the last line before this agent's.
+    sequence_before: u64,
 }
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -107,6 +109,7 @@ impl App {
         let (mut term, mut int) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
         let mut hup = listen_to(SignalKind::hangup())?;
         let mut told = false;
+        let first_seq = self.sequence_before;
         loop {
             tokio::select! {
                 _ = term.recv() => return Ok(()),
@@ -120,8 +123,13 @@ impl App {
                     };
                 }
                 changed = self.snapshots.changed(), if !told => {
-                    told = true;
-                    if changed.is_ok() {
+                    // The first lines are durable, or cannot be made so.
+                    let settled = {
+                        let ledger = &self.snapshots.borrow_and_update().host.ledger;
+                        ledger.sequence > first_seq || ledger.degraded
+                    };
+                    if changed.is_err() || settled {
+                        told = true;
                         self.sum_up();
                     }
                 }

@@ -1,6 +1,10 @@
 //! Start-up, in the order that fails early: sockets, ledger, kernel side, engine.
 
-use std::{os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc};
+use std::{
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use nix::sys::{
@@ -11,11 +15,11 @@ use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, settings};
 use crate::{
-    bpf::{Kernel, Status as ProgramStatus, object},
+    bpf::{Kernel, Obstacle, Status as ProgramStatus, object, plan},
     clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Engine, Parts},
-    expose::{Status, http, serve},
+    expose::{Status, http, serve, status::Unavailable},
     host::{HostFacts, UeventSocket},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
@@ -24,8 +28,23 @@ use crate::{
 /// Where the ledger is kept inside the data directory.
 pub const METERING: &str = "metering";
 
-/// What a failed kernel side leaves: why, and what became of each program.
-pub type NoKernel = (String, Vec<ProgramStatus>);
+/// What a failed kernel side leaves.
+pub struct NoKernel {
+    /// The one sentence.
+    pub why: String,
+    /// What kind of thing it is.
+    pub obstacle: Obstacle,
+    /// What became of each program.
+    pub programs: Vec<ProgramStatus>,
+}
+
+impl NoKernel {
+    /// As the status shows it.
+    #[must_use]
+    pub fn told(&self) -> Unavailable<'_> {
+        Unavailable { why: &self.why, obstacle: self.obstacle, programs: &self.programs }
+    }
+}
 
 /// Lifts the limits that maps (before 5.11) and kept-open files run into. What is refused shows later, where it hurts.
 fn lift_limits() {
@@ -41,7 +60,8 @@ fn lift_limits() {
 /// The one sentence why it cannot be, with the programs' states.
 pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKernel> {
     if config.bpf.enabled == BpfMode::Off {
-        return Err(("bpf.enabled is \"off\" in the configuration".to_owned(), Vec::new()));
+        let why = "bpf.enabled is \"off\" in the configuration".to_owned();
+        return Err(NoKernel { programs: plan::all_refused(&why), why, obstacle: Obstacle::Off });
     }
     lift_limits();
     let sizes = object::Sizes {
@@ -50,14 +70,14 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         pid_max: facts.pid_max.unwrap_or(4_194_304),
     };
     let kernel_log = config.log.level >= crate::config::LogLevel::Warn;
-    Kernel::start(sizes, Path::new(object::KERNEL_BTF), kernel_log).map_err(|(error, statuses)| {
+    Kernel::start(sizes, Path::new(object::KERNEL_BTF), kernel_log).map_err(|(error, programs)| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {
             text = format!("{text}: {cause}");
             source = cause.source();
         }
-        (text, statuses)
+        NoKernel { why: text, obstacle: error.obstacle(), programs }
     })
 }
 
@@ -74,15 +94,17 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         None => None,
     };
     let unix = http::listen_unix(&config.socket)?;
+    let left = SocketFile(Some(config.socket.clone()));
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
     let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, Arc::clone(&waker))?;
     let ledger = writer.handle();
+    let sequence_before = ledger.stats().last_seq;
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
     let status = Arc::new(Status::new(
         &facts,
-        kernel.as_ref().map(Kernel::statuses).map_err(|(why, statuses)| (why.as_str(), statuses.as_slice())),
+        kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().map(drop).map_err(String::as_str),
     ));
     tell_missing(&status);
@@ -106,7 +128,37 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen)
         .context("the metrics cannot be registered")?;
     serve::serve(http::router(views), tcp, unix);
-    Ok(App { source, config, level, remote, engine: ended, writer, ledger, snapshots, sample_ns, status })
+    left.keep();
+    Ok(App {
+        source,
+        config,
+        level,
+        remote,
+        engine: ended,
+        writer,
+        ledger,
+        snapshots,
+        sample_ns,
+        status,
+        sequence_before,
+    })
+}
+
+/// The socket's file, removed again if the start fails after it was made.
+struct SocketFile(Option<PathBuf>);
+
+impl SocketFile {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 /// Opens the ledger and starts its writer, which wakes the engine at each commit.

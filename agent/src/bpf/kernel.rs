@@ -45,7 +45,8 @@ impl Kernel {
     /// # Errors
     /// When CPU cannot be accounted by the kernel here, with the first reason; nothing stays attached then.
     pub fn start(sizes: Sizes, btf: &Path, kernel_log: bool) -> Result<Self, (LoadError, Vec<Status>)> {
-        let (mut ebpf, mut statuses) = object::load(sizes, btf, kernel_log).map_err(|e| (e, Vec::new()))?;
+        let (mut ebpf, mut statuses) = object::load(sizes, btf, kernel_log)
+            .map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
         let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
         let mut kernel = match Self::with_maps(ebpf, sizes, log) {
             Ok(kernel) => kernel,

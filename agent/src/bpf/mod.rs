@@ -13,5 +13,6 @@ pub mod reading;
 pub mod slots;
 
 pub use kernel::Kernel;
+pub use object::Obstacle;
 pub use plan::{State, Status};
 pub use reading::{Exit, VmReading};

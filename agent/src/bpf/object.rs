@@ -53,6 +53,28 @@ pub enum LoadError {
     Insufficient(String),
 }
 
+/// What kind of thing keeps the kernel side from running, to advise by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The configuration.
+    Off,
+    /// The kernel's type information is missing or of no use.
+    TypeInformation,
+    /// The kernel refused maps or programs.
+    Refused,
+}
+
+impl LoadError {
+    /// Which kind this is.
+    #[must_use]
+    pub fn obstacle(&self) -> Obstacle {
+        match self {
+            Self::NoBtf { .. } | Self::BadBtf(_) | Self::AyaBtf(_) => Obstacle::TypeInformation,
+            _ => Obstacle::Refused,
+        }
+    }
+}
+
 /// Sizes of the maps, decided by configuration and by the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {

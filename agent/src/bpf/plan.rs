@@ -43,6 +43,12 @@ impl Status {
     }
 }
 
+/// Every program, refused for one reason that stopped them all.
+#[must_use]
+pub fn all_refused(why: &str) -> Vec<Status> {
+    PROGRAMS.iter().map(|program| Status::of(program, State::Refused(why.to_owned()))).collect()
+}
+
 /// Which programs can be loaded, each with the reason if not.
 #[must_use]
 pub fn plan(offsets: &Offsets) -> Vec<(&'static Program, Result<(), String>)> {

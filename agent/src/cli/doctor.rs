@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Outcome, client, print, table};
 use crate::{
-    app::{METERING, Source, start_kernel},
+    app::{METERING, NoKernel, Source, start_kernel},
     bpf::Kernel,
     config::Config,
     expose::{Status, status::Feature},
@@ -44,7 +44,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let uevents = UeventSocket::open().map(drop).map_err(|error| error.to_string());
     let mut status = Status::new(
         &facts,
-        kernel.as_ref().map(Kernel::statuses).map_err(|(why, statuses)| (why.as_str(), statuses.as_slice())),
+        kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().copied().map_err(String::as_str),
     );
     let fallback = proc_works(&facts);

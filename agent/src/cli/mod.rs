@@ -81,10 +81,10 @@ enum Command {
         json: bool,
     },
     /// Reads and proves ledgers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger verify")]
     Ledger(ledger::Ledger),
     /// Checks the configuration, or prints the default one
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  kvmeter config default | kvmeter config check /dev/stdin")]
     Config(ConfigCommand),
     /// Lists every metric: name, type, unit, labels, help
     #[command(after_help = "Example:\n  kvmeter catalog | grep cpu")]
@@ -108,11 +108,13 @@ struct RunArgs {
 #[derive(Subcommand)]
 enum ConfigCommand {
     /// Reports every mistake at once; 0 if there is none, else 2
+    #[command(after_help = "Example:\n  kvmeter config check /etc/kvmeter/kvmeter.toml")]
     Check {
         /// The file [default: --config, else /etc/kvmeter/kvmeter.toml]
         file: Option<PathBuf>,
     },
     /// Prints the commented default configuration
+    #[command(after_help = "Example:\n  kvmeter config default > /etc/kvmeter/kvmeter.toml")]
     Default,
 }
 

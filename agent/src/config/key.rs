@@ -65,7 +65,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("bpf.max_threads", Integer),
     fixed("bpf.max_vms", Integer),
     live("discovery.scan_interval", Text),
-    fixed("history.interval", Text),
+    live("history.interval", Text),
     later("history.samples", Integer, Ignored),
     later("history.max_memory", Text, Ignored),
     Key { reloadable: true, ..later("history.keep_stopped", Text, Ignored) },

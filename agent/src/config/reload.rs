@@ -28,6 +28,7 @@ impl Config {
         next.sample_interval = new.sample_interval;
         next.log.level = new.log.level;
         next.discovery = new.discovery.clone();
+        next.history.interval = new.history.interval;
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
         next.metrics.linger = new.metrics.linger;

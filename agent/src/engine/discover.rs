@@ -44,18 +44,12 @@ impl Engine {
     }
 
     fn take_uevent(&mut self, event: &KvmUevent, at: Instant2) {
-        self.host.kvm.created = Some(event.created_total);
-        self.host.kvm.count = Some(event.count);
+        self.tally.take(event.created_total, event.count);
+        self.host.kvm.created = self.tally.created();
+        self.host.kvm.count = self.tally.count();
         match event.change {
             KvmChange::Create => {
                 self.attach_missing(at);
-                // A hole in CREATED proves that creations were missed.
-                let expected = self.last_created.map_or(event.created_total, |last| last + 1);
-                if event.created_total > expected {
-                    self.count_loss("uevent", event.created_total - expected);
-                    self.scan_soon(at);
-                }
-                self.last_created = Some(event.created_total);
                 self.await_run(event.pid, at);
             }
             KvmChange::Destroy => self.destroyed(event.pid),
@@ -108,16 +102,22 @@ impl Engine {
         }
     }
 
-    /// KVM's count of VM objects against the descriptors just found. One difference may be a VM made or ended during
-    /// the scan; the same twice in a row is something we do not see.
-    fn check_count(&mut self) {
+    /// KVM's count of VM objects against the descriptors just found, if no event came while we looked. One difference
+    /// may still be a VM half made (the event precedes the descriptor); the same twice in a row is something unseen.
+    fn check_count(&mut self, before: u64) {
+        let missing = self.tally.missing();
+        if missing > self.uevents_missing {
+            self.count_loss("uevent", missing - self.uevents_missing);
+            self.uevents_missing = missing;
+        }
         let (count, held) = (self.host.kvm.count, self.host.kvm.held);
-        let off = matches!((count, held), (Some(count), Some(held)) if count != held);
-        if off && self.count_was_off {
-            tracing::warn!(?count, ?held, "KVM counts other VM objects than /proc shows descriptors of");
+        let still = before == self.tally.newest();
+        let off = matches!((count, held), (Some(count), Some(held)) if still && count != held);
+        if off && self.count_was_off == (count, held) {
+            tracing::debug!(?count, ?held, "KVM counts other VM objects than /proc shows descriptors of");
             self.count_error("kvm_count", 1);
         }
-        self.count_was_off = off;
+        self.count_was_off = if off { (count, held) } else { (None, None) };
     }
 
     /// Ends VMs in kernel slots whose process is gone although no exit was seen (it was adopted while it exited).
@@ -143,9 +143,12 @@ impl Engine {
 
     /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
     fn reconcile(&mut self, at: Instant2) {
+        self.take_uevents(at);
+        let newest = self.tally.newest();
         let found = self.scan();
+        self.take_uevents(at);
+        self.check_count(newest);
         self.attach_missing(at);
-        self.check_count();
         self.drop_vanished(at);
         let missed: Vec<u32> = found
             .into_iter()

@@ -26,7 +26,7 @@ use crate::{
     clock::Instant2,
     host::{HostFacts, ProcFs, UeventSocket},
     ledger::{Draft, WriterHandle},
-    vm::Registry,
+    vm::{Registry, Tally},
 };
 
 pub use run::EngineError;
@@ -93,7 +93,9 @@ pub struct Engine {
     /// Processes that ran a guest lately, with the instant: so that their destroyed KVM VMs are not called unrun.
     ran: BTreeMap<u32, u64>,
     pending: HashMap<u32, Pending>,
-    last_created: Option<u64>,
+    tally: Tally,
+    /// Uevents known to be missing so far.
+    uevents_missing: u64,
     host: Host,
     out: Vec<Draft>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -108,8 +110,8 @@ pub struct Engine {
     peek_ns: u64,
     /// Processes the kernel could not walk to the end so far.
     unwalked: u64,
-    /// Whether KVM's count and ours differed at the last scan.
-    count_was_off: bool,
+    /// KVM's count and ours, if they differed at the last scan.
+    count_was_off: (Option<u64>, Option<u64>),
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -134,6 +136,11 @@ pub struct Parts {
     pub waker: Arc<EventFd>,
 }
 
+/// What can fail to be read; every source is shown from the start, at 0.
+pub const SOURCES: [&str; 7] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "walk"];
+/// Where the agent itself can lose something, beside the kernel programs.
+pub const OWN_STAGES: [&str; 2] = ["last_slice", "uevent"];
+
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
 /// Bounds of `kvmeter_vm_boot_seconds`.
@@ -144,7 +151,10 @@ impl Engine {
     #[must_use]
     pub fn new(parts: Parts, now: Instant2) -> (Self, Remote, watch::Receiver<Arc<Snapshot>>) {
         let (sender, control) = mpsc::channel();
+        let zero = |names: &[&'static str]| names.iter().map(|name| (*name, 0)).collect();
         let host = Host {
+            losses: zero(&OWN_STAGES),
+            sample_errors: zero(&SOURCES),
             programs: parts.kernel.as_ref().map(|kernel| kernel.statuses().to_vec()).unwrap_or_default(),
             sample_durations: Histogram::new(&SAMPLE_BOUNDS),
             boot: Histogram::new(&BOOT_BOUNDS),
@@ -166,7 +176,8 @@ impl Engine {
             slots: HashMap::new(),
             ran: BTreeMap::new(),
             pending: HashMap::new(),
-            last_created: None,
+            tally: Tally::default(),
+            uevents_missing: 0,
             host,
             out: Vec::new(),
             snapshots,
@@ -179,7 +190,7 @@ impl Engine {
             clock_offset_ns: now.offset_ns(),
             peek_ns: 0,
             unwalked: 0,
-            count_was_off: false,
+            count_was_off: (None, None),
             attached_ns: now.boot_ns,
         };
         (engine, remote, receiver)

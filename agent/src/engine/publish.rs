@@ -60,6 +60,7 @@ fn state_of(stats: &Stats) -> LedgerState {
         spooled: stats.spooled,
         refused: stats.refused,
         dropped_heartbeats: stats.dropped_heartbeats,
+        busy_ns: u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX),
         degraded: stats.degraded,
         last_error: stats.last_error.clone(),
     }

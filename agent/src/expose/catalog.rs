@@ -120,7 +120,7 @@ pub fn values(label: &str) -> String {
         "kind" => crate::ledger::Kind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", "),
         "stage" => {
             let stages = kvmeter_common::loss::STAGES.iter().copied();
-            stages.chain(["uevent", "last_slice"]).collect::<Vec<_>>().join(", ")
+            stages.chain(crate::engine::OWN_STAGES).collect::<Vec<_>>().join(", ")
         }
         "feature" => {
             let programs = crate::bpf::programs::PROGRAMS.iter().map(|p| p.name);
@@ -149,10 +149,10 @@ pub fn reasons(metric: &Metric) -> String {
 
 /// Values of `source`, which differ by metric.
 #[must_use]
-pub fn sources(metric: &Metric) -> &'static str {
+pub fn sources(metric: &Metric) -> String {
     match metric.name {
-        "kvmeter_kvm_vm_objects" => "uevent, held",
-        _ => "fold, kvm_count, proc, refresh, regression, scan, walk",
+        "kvmeter_kvm_vm_objects" => "uevent, held".to_owned(),
+        _ => crate::engine::SOURCES.join(", "),
     }
 }
 
@@ -179,7 +179,7 @@ pub fn markdown() -> String {
         for label in metric.labels {
             let (on, values) = match *label {
                 "reason" => (format!("`{}`", metric.name), reasons(metric)),
-                "source" => (format!("`{}`", metric.name), sources(metric).to_owned()),
+                "source" => (format!("`{}`", metric.name), sources(metric)),
                 _ => ("all".to_owned(), values(label)),
             };
             if !seen.contains(&((*label).to_owned(), on.clone())) {

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{Path as UrlPath, Query, State, rejection::QueryRejection},
+    extract::{
+        Path as UrlPath, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -167,7 +170,8 @@ async fn vms(State(views): State<Views>, query: Result<Query<ListQuery>, QueryRe
     }
 }
 
-async fn vm(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> Response {
+async fn vm(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejection>) -> Response {
+    let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
     let snapshot = views.snapshot();
     match api::find(&snapshot, &vm_id) {
         Some(vm) => Json(api::detail(vm, &snapshot)).into_response(),
@@ -175,7 +179,8 @@ async fn vm(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> Resp
     }
 }
 
-async fn usage(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> Response {
+async fn usage(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejection>) -> Response {
+    let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
     let snapshot = views.snapshot();
     match api::find(&snapshot, &vm_id) {
         Some(vm) => match &vm.latest {
@@ -184,6 +189,10 @@ async fn usage(State(views): State<Views>, UrlPath(vm_id): UrlPath<String>) -> R
         },
         None => unknown(&vm_id),
     }
+}
+
+fn not_text() -> Response {
+    Problem::parameter("vm_id", "the vm_id in the path is no UTF-8 text".to_owned()).into_response()
 }
 
 fn unknown(vm_id: &str) -> Response {

@@ -3,9 +3,20 @@
 use serde::Serialize;
 
 use crate::{
-    bpf::{State, Status as ProgramStatus},
-    host::HostFacts,
+    bpf::{Obstacle, State, Status as ProgramStatus},
+    host::{Capability, HostFacts},
 };
+
+/// Why the kernel programs are not at work.
+#[derive(Clone, Copy, Debug)]
+pub struct Unavailable<'a> {
+    /// The one sentence.
+    pub why: &'a str,
+    /// What kind of thing it is.
+    pub obstacle: Obstacle,
+    /// What became of each program.
+    pub programs: &'a [ProgramStatus],
+}
 
 /// One thing that may or may not work.
 #[derive(Clone, Debug, Serialize)]
@@ -45,19 +56,20 @@ impl Status {
     #[must_use]
     pub fn new(
         facts: &HostFacts,
-        kernel: Result<&[ProgramStatus], (&str, &[ProgramStatus])>,
+        kernel: Result<&[ProgramStatus], Unavailable<'_>>,
         uevents: Result<(), &str>,
     ) -> Self {
-        let (by_kernel, why, programs) = match kernel {
-            Ok(programs) => (true, "", programs),
-            Err((why, programs)) => (false, why, programs),
+        let (by_kernel, why, programs) = match &kernel {
+            Ok(programs) => (true, "", *programs),
+            Err(none) => (false, none.why, none.programs),
         };
+        let obstacle = kernel.as_ref().err().map(|none| none.obstacle);
         let mut features = vec![feature(
             "cpu",
             by_kernel,
             "CPU and run-queue time counted in the kernel, exact to the nanosecond, VMs of a few milliseconds included",
             &format!("{why}; CPU time is read from /proc/PID/task/*/schedstat at every sample instead"),
-            &advice(facts),
+            &advice(facts, obstacle),
         )];
         features.extend(programs.iter().map(|p| program(p, by_kernel)));
         features.push(feature(
@@ -67,17 +79,16 @@ impl Status {
             uevents.err().unwrap_or_default(),
             "allow netlink sockets (AF_NETLINK); without them the periodic scan of /proc finds such VMs later",
         ));
-        features.push(host_feature(
-            "kvm",
-            &facts.kvm,
-            "this host can run KVM VMs",
-            "load the kvm module, or enable virtualisation in the firmware",
-        ));
-        features.push(host_feature(
+        features.push(kvm(facts));
+        let useless = obstacle == Some(Obstacle::TypeInformation);
+        let btf_why =
+            facts.btf.error.clone().unwrap_or_else(|| if useless { why.to_owned() } else { NOT_THERE.to_owned() });
+        features.push(feature(
             "btf",
-            &facts.btf,
+            facts.btf.readable && !useless,
             "kernel fields are found by name",
-            "use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+            &btf_why,
+            BTF_ADVICE,
         ));
         features.push(feature(
             "init_pid_namespace",
@@ -136,23 +147,31 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
     feature(program.name, available, program.gives, &why, &advice)
 }
 
-fn host_feature(name: &str, presence: &crate::host::facts::Presence, gives: &str, advice: &str) -> Feature {
-    let why = presence.error.clone().unwrap_or_else(|| "it is not there".to_owned());
-    feature(name, presence.exists && presence.readable, gives, &why, advice)
+fn kvm(facts: &HostFacts) -> Feature {
+    let presence = &facts.kvm;
+    let why = presence.error.clone().unwrap_or_else(|| NOT_THERE.to_owned());
+    let advice = if presence.exists {
+        "give the agent's user access to /dev/kvm if it is to start VMs; measuring them does not need it"
+    } else {
+        "load the kvm module, or enable virtualisation in the firmware"
+    };
+    feature("kvm", presence.exists && presence.readable, "this host can run KVM VMs", &why, advice)
 }
 
-fn advice(facts: &HostFacts) -> String {
-    use crate::host::Capability;
-    if !facts.btf.readable {
-        return "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".to_owned();
+fn advice(facts: &HostFacts, obstacle: Option<Obstacle>) -> String {
+    match obstacle {
+        Some(Obstacle::Off) => return "set bpf.enabled = \"auto\"".to_owned(),
+        Some(Obstacle::TypeInformation) => return BTF_ADVICE.to_owned(),
+        Some(Obstacle::Refused) | None => {}
     }
-    let missing: Vec<_> = Capability::ALL
-        .iter()
-        .filter(|c| ["CAP_BPF", "CAP_PERFMON"].contains(&c.as_str()) && !facts.has(**c))
-        .map(|c| c.as_str())
-        .collect();
+    let needed = [Capability::Bpf, Capability::Perfmon];
+    let missing: Vec<_> = needed.iter().filter(|c| !facts.has(**c)).map(|c| c.as_str()).collect();
     match missing.as_slice() {
-        [] => "see the line of the program that is missing".to_owned(),
+        [] => "see the lines of the programs".to_owned(),
         missing => format!("give the agent {} (or run it as root)", missing.join(" and ")),
     }
 }
+
+const NOT_THERE: &str = "it is not there";
+const BTF_ADVICE: &str =
+    "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, and let the agent read /sys/kernel/btf/vmlinux";

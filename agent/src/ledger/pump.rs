@@ -13,6 +13,8 @@ pub(super) struct State {
     pub(super) spool: Spool,
     pub(super) stats: Stats,
     pub(super) waiting_since: Option<Instant>,
+    /// When the append under way began.
+    pub(super) busy_since: Option<Instant>,
     pub(super) closing: bool,
     pub(super) abandon: bool,
     pub(super) finished: bool,
@@ -32,6 +34,7 @@ impl Shared {
             spool: Spool::new(spool_records),
             stats: Stats::new(last_seq),
             waiting_since: None,
+            busy_since: None,
             closing: false,
             abandon: false,
             finished: false,
@@ -92,7 +95,10 @@ impl<S: Store> Pump<S> {
         let mut pause = self.options.retry_min;
         while let Some(group) = self.next_group() {
             let (tickets, drafts): (Vec<u64>, Vec<Draft>) = group.into_iter().map(|e| (e.ticket, e.draft)).unzip();
-            match self.journal.append(&drafts, (self.clock)()) {
+            self.shared.lock().busy_since = Some(Instant::now());
+            let appended = self.journal.append(&drafts, (self.clock)());
+            self.shared.lock().busy_since = None;
+            match appended {
                 Ok(written) => {
                     pause = self.options.retry_min;
                     self.committed(&tickets, &written);

@@ -1,6 +1,7 @@
 //! What the writer counts, as one snapshot; `expose` turns it into metrics.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Kind, LedgerError, Op, Written};
 
@@ -21,6 +22,8 @@ pub struct Stats {
     pub refused: u64,
     /// Lines that lost keys to stay within 16 KiB.
     pub trimmed: u64,
+    /// How long the append under way has taken so far; a disk that hangs shows here and nowhere else.
+    pub busy: Duration,
     /// Whether the last attempt failed.
     pub degraded: bool,
     /// The newest failure with its causes; stays after the recovery.
@@ -37,6 +40,7 @@ impl Stats {
             dropped_heartbeats: 0,
             refused: 0,
             trimmed: 0,
+            busy: Duration::ZERO,
             degraded: false,
             last_error: None,
         }

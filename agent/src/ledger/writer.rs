@@ -119,7 +119,8 @@ impl WriterHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let state = self.0.lock();
-        Stats { spooled: state.spool.len(), ..state.stats.clone() }
+        let busy = state.busy_since.map_or(Duration::ZERO, |since| since.elapsed());
+        Stats { spooled: state.spool.len(), busy, ..state.stats.clone() }
     }
 }
 

@@ -4,6 +4,8 @@ pub mod exit_reason;
 pub mod identity;
 pub mod record;
 pub mod registry;
+pub mod tally;
 
 pub use record::{Line, Origin, Vm};
 pub use registry::Registry;
+pub use tally::Tally;
