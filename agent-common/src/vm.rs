@@ -54,16 +54,22 @@ pub struct VmSlot {
     pub fold_begin: u64,
     /// Counts folds that ended.
     pub fold_end: u64,
+    /// Address of the leader's `task_struct` if it had ended before the VM was seen: it is never switched again, so its
+    /// time is read from it at each later event; 0 = it lived.
+    pub leader_task: u64,
+    /// That leader's time; belongs to the VMM.
+    pub leader: RoleTime,
     /// What ended threads, and threads that changed their role, left, by role.
     pub ended: [RoleTime; role::COUNT],
     /// Returns of `KVM_RUN` to user space by `KVM_EXIT_*` number.
     pub userspace_exits: [u64; limits::EXIT_REASONS],
 }
 
-assert_layout!(VmSlot, size 664, {
+assert_layout!(VmSlot, size 688, {
     state: u32 => 0, tgid: u32 => 4, start_ns: u64 => 8, seen_ns: u64 => 16, first_run_ns: u64 => 24, exit_ns: u64 => 32,
     exit_code: u32 => 40, last_exit: u32 => 44, args_len: u32 => 48, vcpus: u32 => 52, comm: [u8; 16] => 56,
-    fold_begin: u64 => 72, fold_end: u64 => 80, ended: [RoleTime; 4] => 88, userspace_exits: [u64; 64] => 152,
+    fold_begin: u64 => 72, fold_end: u64 => 80, leader_task: u64 => 88, leader: RoleTime => 96,
+    ended: [RoleTime; 4] => 112, userspace_exits: [u64; 64] => 176,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

@@ -13,7 +13,7 @@ use crate::{
     offsets,
     task::{Address, SIGNAL_GROUP_EXIT, copy, direct},
     tracked::track,
-    vm::{birth, now},
+    vm::{birth, now, take_leader},
 };
 
 /// `sched_process_exit(task[, group_dead])`: the process has ended when no thread of it is live any more. Two threads
@@ -31,6 +31,9 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         let Some(number) = VM_OF_TGID.get(tgid).copied() else { return 0 };
         let Some(vm) = VMS.get_ptr_mut(number) else { return 0 };
         let code = exit_code(task, signal);
+        if (*vm).leader_task != 0 {
+            take_leader(vm, (*vm).leader_task);
+        }
         end(vm, code);
         let _ = VM_OF_TGID.remove(tgid);
         wake(kind::VM_EXITED, number);

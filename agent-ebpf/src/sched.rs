@@ -12,6 +12,7 @@ use crate::{
     offsets,
     task::{self, Address, TASK_DEAD, copy, direct},
     tracked::{current_ids, fold, owned, promote, slot_of, track},
+    vm::take_leader,
 };
 
 /// `sched_switch(preempt, prev, next[, prev_state])`: takes over the numbers of the task that is switched out, which
@@ -44,10 +45,15 @@ fn ended(number: u32) -> u32 {
     let Some(slot) = THREADS.get_ptr_mut(number) else { return 0 };
     // SAFETY: the live map value with this number.
     let Some(vm_number) = (unsafe { fold(number, slot) }) else { return 0 };
-    if let Some(vm) = VMS.get_ptr(vm_number) {
+    if let Some(vm) = VMS.get_ptr_mut(vm_number) {
         // SAFETY: a live map value.
-        if unsafe { (&raw const (*vm).state).read_volatile() } == state::EXITED {
-            wake(kind::THREAD_ENDED, vm_number);
+        unsafe {
+            if (*vm).leader_task != 0 {
+                take_leader(vm, (*vm).leader_task);
+            }
+            if (&raw const (*vm).state).read_volatile() == state::EXITED {
+                wake(kind::THREAD_ENDED, vm_number);
+            }
         }
     }
     0

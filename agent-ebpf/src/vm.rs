@@ -5,7 +5,7 @@ use kvmeter_common::{
     event::kind,
     limits, loss,
     thread::role,
-    vm::{VmSlot, state},
+    vm::{RoleTime, VmSlot, state},
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS},
     offsets::{self, at},
     task::{self, Address, copy},
-    tracked::{leave, track},
+    tracked::{leave, slot_of, track},
 };
 
 /// CLOCK_BOOTTIME nanoseconds.
@@ -44,8 +44,9 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
         return None;
     };
     let vm = VMS.get_ptr_mut(number)?;
+    let ended_ns: u64 = copy(signal, &offsets::SIGNAL_RUNTIME)?;
     // SAFETY: a live map value that nobody else knows yet: it came off the free stack, zeroed by the agent.
-    unsafe { fill(vm, leader, signal, tgid) };
+    unsafe { fill(vm, leader, ended_ns, tgid) };
     if with_args {
         // SAFETY: as above.
         unsafe { (*vm).args_len = copy_args(task, number).unwrap_or(0) };
@@ -57,18 +58,29 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     unsafe { (&raw mut (*vm).state).write_volatile(state::LIVE) };
     // In the process's own context the running thread is the vCPU that was seen.
     walk(signal, number, if with_args { task } else { 0 });
+    let state: u32 = copy(leader, &offsets::TASK_STATE)?;
+    if state & task::TASK_DEAD != 0 && slot_of(tgid) == 0 {
+        // SAFETY: a live map value.
+        unsafe {
+            (*vm).leader_task = leader;
+            take_leader(vm, leader);
+        }
+    }
+    if copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) != Some(ended_ns) {
+        // A thread ended while we walked: it may be in neither sum.
+        lose(loss::THREAD_WALK);
+    }
     wake(kind::VM_SEEN, number);
     Some(number)
 }
 
 /// Fills a fresh slot. `signal->sum_sched_runtime` is what threads that ended before now ran (kernel/exit.c,
-/// `__exit_signal`); their run-queue delay is kept nowhere. A leader that has ended is in no such sum until the
-/// process is reaped, and is never switched again, so its time is taken here.
+/// `__exit_signal`); their run-queue delay is kept nowhere.
 ///
 /// # Safety
 /// `vm` must be a live map value that nobody else uses.
 #[inline(always)]
-unsafe fn fill(vm: *mut VmSlot, leader: Address, signal: Address, tgid: u32) {
+unsafe fn fill(vm: *mut VmSlot, leader: Address, ended_ns: u64, tgid: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         (*vm).tgid = tgid;
@@ -76,12 +88,25 @@ unsafe fn fill(vm: *mut VmSlot, leader: Address, signal: Address, tgid: u32) {
         (*vm).seen_ns = now();
         let comm = (leader as usize + at(&offsets::TASK_COMM)) as *const u8;
         let _ = bpf_probe_read_kernel_buf(comm, &mut (*vm).comm);
-        leave(vm, role::VMM, copy(signal, &offsets::SIGNAL_RUNTIME).unwrap_or(0), 0);
-        let state: u32 = copy(leader, &offsets::TASK_STATE).unwrap_or(0);
-        if state & task::TASK_DEAD != 0
-            && let Some((runtime, delay)) = task::times(leader)
-        {
-            leave(vm, role::VMM, runtime, delay);
+        leave(vm, role::VMM, ended_ns, 0);
+    }
+}
+
+/// A leader that has ended before its VM was seen is in no sum until the process is reaped, and is never switched
+/// again: its time is taken from itself, now and at each later event of the VM, because its last slice may still be
+/// under way. Its memory may be another's by then; the start's nanosecond tells.
+///
+/// # Safety
+/// `vm` must be a live map value.
+#[inline(always)]
+pub unsafe fn take_leader(vm: *mut VmSlot, leader: Address) {
+    // SAFETY: the caller's promise; several CPUs would write the same growing numbers.
+    unsafe {
+        if copy::<u64>(leader, &offsets::TASK_START) != Some((*vm).start_ns) {
+            return;
+        }
+        if let Some((runtime_ns, run_delay_ns)) = task::times(leader) {
+            (*vm).leader = RoleTime { runtime_ns, run_delay_ns };
         }
     }
 }

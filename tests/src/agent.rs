@@ -63,12 +63,8 @@ impl Agent {
         let socket = dir.path().join("k.sock");
         let config = dir.path().join("kvmeter.toml");
         let data = dir.path().join("data");
-        let base = format!(
-            "listen = \"127.0.0.1:{port}\"\nsocket = {:?}\ndata_dir = {:?}\n{}",
-            socket,
-            data,
-            setup.config
-        );
+        let base =
+            format!("listen = \"127.0.0.1:{port}\"\nsocket = {:?}\ndata_dir = {:?}\n{}", socket, data, setup.config);
         std::fs::write(&config, base)?;
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.path().join("agent.log"))?;
         let mut words = setup.wrapper;
@@ -164,7 +160,12 @@ impl Agent {
     }
 
     /// Polls until `done` says so.
-    pub fn wait_until(&self, what: &str, patience: Duration, mut done: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+    pub fn wait_until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut done: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
         let end = Instant::now() + patience;
         loop {
             if done(self)? {
@@ -197,7 +198,9 @@ impl Agent {
 
     /// Waits for the one stop line of a vm_id and returns it.
     pub fn stop_line(&self, vm_id: &str) -> Result<Value> {
-        self.wait_until("a stop line", Duration::from_secs(20), |a| Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty()))?;
+        self.wait_until("a stop line", Duration::from_secs(20), |a| {
+            Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty())
+        })?;
         let mut lines = self.lines("vm.compute.stop", vm_id)?;
         match lines.len() {
             1 => lines.pop().context("one line"),
@@ -262,7 +265,8 @@ pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
 
 /// Proves the ledger in the directory of an agent that has ended.
 pub fn verify_in(dir: &Path) -> Result<()> {
-    let output = Command::new(binary()?).env_clear().args(["ledger", "verify"]).arg(dir.join("data/metering")).output()?;
+    let output =
+        Command::new(binary()?).env_clear().args(["ledger", "verify"]).arg(dir.join("data/metering")).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     Ok(())
 }

@@ -26,7 +26,10 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
     let vms = [
         ("spin", TestVm::start(&["--id", "spin", "--duty", "100"])?),
         ("half", TestVm::start(&["--id", "half", "--duty", "50", "--vcpus", "2"])?),
-        ("many", TestVm::start(&["--id", "many", "--duty", "20", "--vcpus", "4", "--workers", "8", "--worker-duty", "5"])?),
+        (
+            "many",
+            TestVm::start(&["--id", "many", "--duty", "20", "--vcpus", "4", "--workers", "8", "--worker-duty", "5"])?,
+        ),
     ];
     for (id, _) in &vms {
         wait_seen(&agent, id)?;
@@ -38,7 +41,12 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
         for ((id, vm), before) in vms.iter().zip(before) {
             let after = schedstat::sum(vm.pid())?;
             let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
-            assert!(before.run_ns <= cpu && cpu <= after.run_ns, "{id}: {} <= {cpu} <= {}", before.run_ns, after.run_ns);
+            assert!(
+                before.run_ns <= cpu && cpu <= after.run_ns,
+                "{id}: {} <= {cpu} <= {}",
+                before.run_ns,
+                after.run_ns
+            );
             assert!(before.delay_ns <= delay && delay <= after.delay_ns, "{id}: delay {delay}");
         }
     }
@@ -49,7 +57,8 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
 fn stopped_threads_are_accounted_to_the_nanosecond() -> Result<()> {
     let Some(_host) = host("stopped_threads_are_accounted_to_the_nanosecond") else { return Ok(()) };
     let agent = Agent::start()?;
-    let vm = TestVm::start(&["--id", "parked", "--duty", "60", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
+    let vm =
+        TestVm::start(&["--id", "parked", "--duty", "60", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
     wait_seen(&agent, "parked")?;
     vm.signal(Signal::SIGSTOP)?;
     std::thread::sleep(Duration::from_millis(200));

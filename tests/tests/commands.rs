@@ -44,14 +44,24 @@ fn err(output: &Output) -> String {
 }
 
 fn code(output: &Output, expected: i32) -> Result<()> {
-    ensure!(output.status.code() == Some(expected), "{expected} expected: {}\n{}{}", output.status, out(output), err(output));
+    ensure!(
+        output.status.code() == Some(expected),
+        "{expected} expected: {}\n{}{}",
+        output.status,
+        out(output),
+        err(output)
+    );
     Ok(())
 }
 
 /// One line on standard error that begins with the program, and nothing on standard output.
 fn one_chain(output: &Output) -> Result<String> {
     let said = err(output);
-    ensure!(said.lines().count() == 1 && said.starts_with("kvmeter: ") && output.stdout.is_empty(), "no single chain: {said}{}", out(output));
+    ensure!(
+        said.lines().count() == 1 && said.starts_with("kvmeter: ") && output.stdout.is_empty(),
+        "no single chain: {said}{}",
+        out(output)
+    );
     // No cause is told twice.
     let parts: Vec<_> = said.trim().split(": ").collect();
     let mut unique = parts.clone();
@@ -68,7 +78,10 @@ fn vms_are_listed_and_shown_by_any_of_their_names() -> Result<()> {
     let _vm = TestVm::start(&["--id", "i", "--name", "Web One", "--uuid", UUID, "--vcpus", "2", "--duty", "20"])?;
     let _plain = TestVm::start(&["--id", "plain"])?;
     let _dots = TestVm::start(&["--id", ".."])?;
-    let _twins = (TestVm::start(&["--id", "t 1", "--name", "twin twin"])?, TestVm::start(&["--id", "t 2", "--name", "twin twin"])?);
+    let _twins = (
+        TestVm::start(&["--id", "t 1", "--name", "twin twin"])?,
+        TestVm::start(&["--id", "t 2", "--name", "twin twin"])?,
+    );
     agent.wait_vms(&[UUID, "plain", ".."])?;
     agent.wait_until("the twins", std::time::Duration::from_secs(20), |a| {
         Ok(a.metrics()?.all("kvmeter_vm_running", &[("name", "twin twin")]).count() == 2)
@@ -79,7 +92,10 @@ fn vms_are_listed_and_shown_by_any_of_their_names() -> Result<()> {
     let text = out(&table);
     let head = text.lines().next().context("no head")?;
     assert!(["VM", "NAME", "STATE", "VCPUS"].iter().all(|column| head.contains(column)), "{head}");
-    assert!(text.lines().any(|line| line.starts_with(UUID) && line.contains("Web One") && line.contains("running")), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with(UUID) && line.contains("Web One") && line.contains("running")),
+        "{text}"
+    );
     let json = agent.command(&["vms", "--json"])?;
     code(&json, 0)?;
     let list: Value = serde_json::from_slice(&json.stdout)?;
@@ -110,11 +126,16 @@ fn without_an_agent_a_command_fails_with_one_chain() -> Result<()> {
     let dir = TempDir::new()?;
     let socket = dir.path().join("none.sock");
     let socket = socket.to_str().context("no text")?;
-    for args in [&["--socket", socket, "vms"][..], &["--socket", socket, "vm", "x"], &["vms", "--json", "--socket", socket]] {
+    for args in
+        [&["--socket", socket, "vms"][..], &["--socket", socket, "vm", "x"], &["vms", "--json", "--socket", socket]]
+    {
         let output = kvmeter(args)?;
         code(&output, 1)?;
         let chain = one_chain(&output)?;
-        assert!(chain.contains(socket) && chain.contains("kvmeter run"), "it says where it asked and what to do: {chain}");
+        assert!(
+            chain.contains(socket) && chain.contains("kvmeter run"),
+            "it says where it asked and what to do: {chain}"
+        );
     }
     Ok(())
 }
@@ -153,7 +174,10 @@ fn an_agent_that_did_not_start_leaves_no_socket() -> Result<()> {
     let output = kvmeter(&["run", "--listen", "off", "--socket", socket, "--data-dir", data])?;
     code(&output, 1)?;
     assert!(one_chain(&output)?.contains(data), "{}", err(&output));
-    assert!(!Path::new(socket).exists(), "it is left behind, and whoever asks there is told that the connection was refused");
+    assert!(
+        !Path::new(socket).exists(),
+        "it is left behind, and whoever asks there is told that the connection was refused"
+    );
     Ok(())
 }
 
@@ -175,8 +199,12 @@ fn ledger_show_filters_and_verify_tells_whole_faulty_and_unreadable() -> Result<
     for (args, wanted) in [
         (&["--vm", "first"][..], (|l: &Value| l["vm_id"] == "first") as fn(&Value) -> bool),
         (&["--kind", "vm.compute.start"], |l| l["kind"] == "vm.compute.start"),
-        (&["--kind", "vm.compute.start", "--kind", "vm.compute.stop"], |l| l["kind"] == "vm.compute.start" || l["kind"] == "vm.compute.stop"),
-        (&["--kind", "vm.compute.stop", "--vm", "second"], |l| l["kind"] == "vm.compute.stop" && l["vm_id"] == "second"),
+        (&["--kind", "vm.compute.start", "--kind", "vm.compute.stop"], |l| {
+            l["kind"] == "vm.compute.start" || l["kind"] == "vm.compute.stop"
+        }),
+        (&["--kind", "vm.compute.stop", "--vm", "second"], |l| {
+            l["kind"] == "vm.compute.stop" && l["vm_id"] == "second"
+        }),
         (&["--since", "3"], |l| l["seq"].as_u64() >= Some(3)),
     ] {
         let expected: Vec<_> = all.iter().filter(|line| wanted(line)).cloned().collect();
@@ -192,7 +220,8 @@ fn ledger_show_filters_and_verify_tells_whole_faulty_and_unreadable() -> Result<
 
     let (_, _, dir) = agent.stop()?;
     let file = dir.path().join("data/metering/ledger.jsonl");
-    let verify = |path: &Path, more: &[&str]| kvmeter(&[&["ledger", "verify", path.to_str().unwrap_or("")], more].concat());
+    let verify =
+        |path: &Path, more: &[&str]| kvmeter(&[&["ledger", "verify", path.to_str().unwrap_or("")], more].concat());
     for path in [dir.path().join("data"), dir.path().join("data/metering"), file.clone()] {
         code(&verify(&path, &[])?, 0)?;
     }
@@ -201,7 +230,10 @@ fn ledger_show_filters_and_verify_tells_whole_faulty_and_unreadable() -> Result<
     code(&verify(&missing, &[])?, 1)?;
     for (what, changed) in [
         ("a changed number", text.replacen("\"signal\":9", "\"signal\":8", 1)),
-        ("a line cut out", text.lines().enumerate().filter(|(n, _)| *n != 2).map(|(_, line)| format!("{line}\n")).collect()),
+        (
+            "a line cut out",
+            text.lines().enumerate().filter(|(n, _)| *n != 2).map(|(_, line)| format!("{line}\n")).collect(),
+        ),
         ("two lines swapped", swapped(&text)),
         ("a line twice", format!("{text}{}\n", text.lines().last().unwrap_or(""))),
     ] {
@@ -231,8 +263,15 @@ fn config_check_reports_every_mistake_at_once_with_its_line() -> Result<()> {
     code(&output, 2)?;
     let said = err(&output);
     for (line, what) in [
-        (1, "listen"), (2, "sample_intervall"), (3, "sample_interval"), (4, "socket"), (6, "ledger.heartbeat"),
-        (7, "ledger.max_file"), (9, "metrics.linger"), (11, "log.level"), (12, "nonsense"),
+        (1, "listen"),
+        (2, "sample_intervall"),
+        (3, "sample_interval"),
+        (4, "socket"),
+        (6, "ledger.heartbeat"),
+        (7, "ledger.max_file"),
+        (9, "metrics.linger"),
+        (11, "log.level"),
+        (12, "nonsense"),
     ] {
         let place = format!("/dev/stdin:{line}: {what}");
         assert!(said.contains(&place), "no {place} in:\n{said}");
@@ -272,7 +311,11 @@ fn an_unknown_variable_is_a_mistake_and_a_known_one_goes_before_the_file() -> Re
     assert!(err(&close).contains("KVMETER_LEDGER__HEARTBEAT"), "it names the nearest: {}", err(&close));
     let two = with_env(&["config", "check"], &[("KVMETER_SAMPLE_INTERVAL", "x"), ("KVMETER_BPF__MAX_VMS", "many")])?;
     code(&two, 2)?;
-    assert!(err(&two).contains("KVMETER_SAMPLE_INTERVAL") && err(&two).contains("KVMETER_BPF__MAX_VMS"), "{}", err(&two));
+    assert!(
+        err(&two).contains("KVMETER_SAMPLE_INTERVAL") && err(&two).contains("KVMETER_BPF__MAX_VMS"),
+        "{}",
+        err(&two)
+    );
     let dir = TempDir::new()?;
     let (file, variable) = (dir.path().join("file.sock"), dir.path().join("variable.sock"));
     let config = dir.path().join("kvmeter.toml");
@@ -295,8 +338,17 @@ fn an_unknown_variable_is_a_mistake_and_a_known_one_goes_before_the_file() -> Re
 fn every_command_explains_itself_with_an_example() -> Result<()> {
     let mut bare = Vec::new();
     let commands: [&[&str]; 11] = [
-        &[], &["run"], &["vms"], &["vm"], &["doctor"], &["ledger", "show"], &["ledger", "verify"], &["config", "check"],
-        &["config", "default"], &["catalog"], &["ledger"],
+        &[],
+        &["run"],
+        &["vms"],
+        &["vm"],
+        &["doctor"],
+        &["ledger", "show"],
+        &["ledger", "verify"],
+        &["config", "check"],
+        &["config", "default"],
+        &["catalog"],
+        &["ledger"],
     ];
     for command in commands {
         let output = kvmeter(&[command, &["--help"]].concat())?;
@@ -312,7 +364,15 @@ fn every_command_explains_itself_with_an_example() -> Result<()> {
 
 #[test]
 fn wrong_usage_is_2_and_version_and_catalogue_are_0() -> Result<()> {
-    for args in [&[][..], &["nothing"], &["vm"], &["vms", "--jsn"], &["ledger"], &["run", "extra"], &["ledger", "show", "--since", "x"]] {
+    for args in [
+        &[][..],
+        &["nothing"],
+        &["vm"],
+        &["vms", "--jsn"],
+        &["ledger"],
+        &["run", "extra"],
+        &["ledger", "show", "--since", "x"],
+    ] {
         let output = kvmeter(args)?;
         code(&output, 2).with_context(|| format!("{args:?}"))?;
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
@@ -331,7 +391,14 @@ fn a_reader_that_has_seen_enough_is_no_failure() -> Result<()> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
     let mut command = Command::new(binary()?);
-    let output = command.args(["catalog"]).env_clear().stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    let output = command
+        .args(["catalog"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()?
+        .wait_with_output()?;
     code(&output, 0)?;
     assert!(output.stderr.is_empty(), "{}", err(&output));
     Ok(())

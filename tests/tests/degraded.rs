@@ -62,7 +62,8 @@ impl Loss {
     /// Whether it can be taken away here; else says why the test is skipped.
     fn possible(&self, test: &str) -> bool {
         let Some(program) = self.wrapper.first() else { return true };
-        let works = Command::new(program).args(&self.wrapper[1..]).arg("true").output().is_ok_and(|o| o.status.success());
+        let works =
+            Command::new(program).args(&self.wrapper[1..]).arg("true").output().is_ok_and(|o| o.status.success());
         if !works {
             skipped(test, &format!("{} does not work here", program.display()));
         }
@@ -82,7 +83,8 @@ impl Loss {
         let dir = TempDir::new()?;
         chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
         let config = dir.path().join("kvmeter.toml");
-        let own = format!("socket = {:?}\ndata_dir = {:?}\n{}", dir.path().join("s"), dir.path().join("data"), self.config);
+        let own =
+            format!("socket = {:?}\ndata_dir = {:?}\n{}", dir.path().join("s"), dir.path().join("data"), self.config);
         std::fs::write(&config, own)?;
         let mut all = self.wrapper.clone();
         all.extend([binary()?.into(), "--config".into(), config.into(), "doctor".into(), "--json".into()]);
@@ -90,7 +92,8 @@ impl Loss {
         command.args(&all[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         let output = command.output()?;
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let answer = serde_json::from_slice(&output.stdout).with_context(|| format!("doctor: {}: {said}", output.status))?;
+        let answer =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("doctor: {}: {said}", output.status))?;
         Ok((output.status.code(), answer))
     }
 }
@@ -120,8 +123,18 @@ fn assert_cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)]) -> Result<()>
         for ((id, vm), before) in vms.iter().zip(before) {
             let after = schedstat::sum(vm.pid())?;
             let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
-            assert!(before.run_ns <= cpu && cpu <= after.run_ns, "{id}: {} <= {cpu} <= {}", before.run_ns, after.run_ns);
-            assert!(before.delay_ns <= delay && delay <= after.delay_ns, "{id}: delay {} <= {delay} <= {}", before.delay_ns, after.delay_ns);
+            assert!(
+                before.run_ns <= cpu && cpu <= after.run_ns,
+                "{id}: {} <= {cpu} <= {}",
+                before.run_ns,
+                after.run_ns
+            );
+            assert!(
+                before.delay_ns <= delay && delay <= after.delay_ns,
+                "{id}: delay {} <= {delay} <= {}",
+                before.delay_ns,
+                after.delay_ns
+            );
         }
     }
     Ok(())
@@ -141,7 +154,11 @@ fn assert_bounded(line: &Value) -> Result<()> {
 /// Everything an agent that reads `/proc` owes: VMs old and new, exact CPU, bounded lives, a whole ledger.
 fn assert_proc_serves(loss: &Loss) -> Result<()> {
     let (code, doctor) = loss.doctor()?;
-    assert_eq!((code, &doctor["ok"], &doctor["cpu"], &doctor["cpu_source"]), (Some(0), &true.into(), &true.into(), &"proc".into()), "{doctor:#}");
+    assert_eq!(
+        (code, &doctor["ok"], &doctor["cpu"], &doctor["cpu_source"]),
+        (Some(0), &true.into(), &true.into(), &"proc".into()),
+        "{doctor:#}"
+    );
     assert_missing(&doctor, "cpu")?;
 
     let old = TestVm::start(&["--id", "old", "--duty", "50", "--vcpus", "2", "--workers", "2", "--worker-duty", "10"])?;
@@ -230,7 +247,10 @@ fn an_agent_that_was_switched_off_takes_the_right_advice() -> Result<()> {
     let Some(_host) = host("an_agent_that_was_switched_off_takes_the_right_advice") else { return Ok(()) };
     let (_, doctor) = switched_off().doctor()?;
     let advice = feature(&doctor, "cpu")?["advice"].as_str().unwrap_or("").to_owned();
-    assert!(advice.contains("bpf.enabled") || advice.contains("auto"), "what to do is to set bpf.enabled, not: {advice}");
+    assert!(
+        advice.contains("bpf.enabled") || advice.contains("auto"),
+        "what to do is to set bpf.enabled, not: {advice}"
+    );
     Ok(())
 }
 
@@ -267,7 +287,11 @@ fn without_root_it_runs_bills_nothing_wrong_and_says_what_it_lacks() -> Result<(
         return Ok(());
     }
     let (code, doctor) = loss.doctor()?;
-    assert_eq!((code, &doctor["ok"], &doctor["cpu"], &doctor["ledger"]), (Some(3), &false.into(), &false.into(), &true.into()), "{doctor:#}");
+    assert_eq!(
+        (code, &doctor["ok"], &doctor["cpu"], &doctor["ledger"]),
+        (Some(3), &false.into(), &false.into(), &true.into()),
+        "{doctor:#}"
+    );
     for name in ["cpu", "other_processes", "proc"] {
         assert_missing(&doctor, name)?;
     }

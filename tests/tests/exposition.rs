@@ -27,7 +27,12 @@ fn setup(config: &str) -> Setup {
 }
 
 fn installed(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 fn scrape(agent: &Agent) -> Result<String> {
@@ -62,7 +67,12 @@ fn promtool(text: &str) -> Result<Output> {
 fn assert_promtool_is_content(text: &str) -> Result<()> {
     let output = promtool(text)?;
     let said = [output.stdout, output.stderr].concat();
-    ensure!(output.status.success() && said.is_empty(), "promtool: {}: {}", output.status, String::from_utf8_lossy(&said));
+    ensure!(
+        output.status.success() && said.is_empty(),
+        "promtool: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&said)
+    );
     Ok(())
 }
 
@@ -105,8 +115,22 @@ fn family<'a>(series: &'a str, catalogue: &BTreeMap<String, Row>) -> &'a str {
     stems.into_iter().find(|stem| catalogue.get(*stem).is_some_and(|row| row.0 == "histogram")).unwrap_or(series)
 }
 
-const FORBIDDEN: [&str; 14] =
-    ["pid", "tgid", "tid", "ppid", "path", "file", "dir", "time", "timestamp", "at", "error", "message", "comm", "argv"];
+const FORBIDDEN: [&str; 14] = [
+    "pid",
+    "tgid",
+    "tid",
+    "ppid",
+    "path",
+    "file",
+    "dir",
+    "time",
+    "timestamp",
+    "at",
+    "error",
+    "message",
+    "comm",
+    "argv",
+];
 
 #[test]
 fn every_family_is_in_the_catalogue_with_its_type_labels_and_help() -> Result<()> {
@@ -117,7 +141,8 @@ fn every_family_is_in_the_catalogue_with_its_type_labels_and_help() -> Result<()
     let mut shown = BTreeSet::new();
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');
-        let (Some("#"), Some(what), Some(name), Some(rest)) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some("#"), Some(what), Some(name), Some(rest)) = (words.next(), words.next(), words.next(), words.next())
+        else {
             continue;
         };
         let (kind, _, help) = catalogue.get(name).with_context(|| format!("not in the catalogue: {name}"))?;
@@ -183,7 +208,9 @@ fn a_stopped_vm_shows_its_counters_and_info_and_no_gauge_but_running() -> Result
         let series = metrics.0.iter().filter(|s| s.labels.get("vm_id").is_some_and(|v| v == id));
         series.map(|s| family(&s.name, &catalogue).to_owned()).collect()
     };
-    let allowed = |name: &&String| catalogue[*name].0 != "gauge" || ["kvmeter_vm_info", "kvmeter_vm_running"].contains(&name.as_str());
+    let allowed = |name: &&String| {
+        catalogue[*name].0 != "gauge" || ["kvmeter_vm_info", "kvmeter_vm_running"].contains(&name.as_str())
+    };
     let expected: BTreeSet<String> = of("runs").iter().filter(allowed).cloned().collect();
     assert_eq!(of("ended"), expected);
     agent.wait_until("the end of its linger time", PATIENCE, |a| {
@@ -199,8 +226,10 @@ fn hostile() -> [(String, String); 5] {
         ("two\nlines\r\tand \u{1b}[2J".to_owned(), "two\u{fffd}lines\u{fffd}\u{fffd}and \u{fffd}[2J".to_owned()),
         same("größe 虚拟机 🦀"),
         ("é".repeat(100), "é".repeat(64)),
-        ("\"}\nkvmeter_vm_running{vm_id=\"forged\",name=\"\"} 7\n".to_owned(),
-            "\"}\u{fffd}kvmeter_vm_running{vm_id=\"forged\",name=\"\"} 7\u{fffd}".to_owned()),
+        (
+            "\"}\nkvmeter_vm_running{vm_id=\"forged\",name=\"\"} 7\n".to_owned(),
+            "\"}\u{fffd}kvmeter_vm_running{vm_id=\"forged\",name=\"\"} 7\u{fffd}".to_owned(),
+        ),
     ]
 }
 
@@ -233,7 +262,8 @@ fn hostile_names_are_escaped_bounded_and_forge_nothing() -> Result<()> {
         assert_promtool_is_content(&text)?;
     }
     let table = String::from_utf8(agent.command(&["vms"])?.stdout)?;
-    let rows = table.lines().filter(|line| vms.iter().any(|vm| line.starts_with(&format!("kvmeter-testvm-{}-", vm.pid()))));
+    let rows =
+        table.lines().filter(|line| vms.iter().any(|vm| line.starts_with(&format!("kvmeter-testvm-{}-", vm.pid()))));
     assert_eq!((rows.count(), table.contains('\u{1b}')), (vms.len(), false), "one line a VM:\n{table}");
     agent.verify()
 }
@@ -317,16 +347,21 @@ fn a_real_prometheus_takes_every_scrape_and_joins_with_info() -> Result<()> {
     let _vm = one_of_each(&agent)?;
     let prometheus = Prometheus::start(agent.port())?;
     let end = Instant::now() + Duration::from_secs(30);
-    let (join, rate) = ("kvmeter_vm_running * on(vm_id) group_left(hypervisor, uuid) kvmeter_vm_info",
-        "sum by (vm_id) (rate(kvmeter_vm_cpu_seconds_total{vm_id=\"runs\"}[10s])) > 0");
+    let (join, rate) = (
+        "kvmeter_vm_running * on(vm_id) group_left(hypervisor, uuid) kvmeter_vm_info",
+        "sum by (vm_id) (rate(kvmeter_vm_cpu_seconds_total{vm_id=\"runs\"}[10s])) > 0",
+    );
     while prometheus.query(rate)?.is_empty() || prometheus.query(join)?.len() < 2 {
         ensure!(Instant::now() < end, "nothing to be seen:\n{}", prometheus.log());
         std::thread::sleep(Duration::from_millis(100));
     }
     let up = prometheus.query("min_over_time(up[1m])")?;
     assert_eq!(up.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [1.0], "{}", prometheus.log());
-    let states: BTreeMap<_, _> =
-        prometheus.query(join)?.into_iter().map(|(labels, v)| (labels["vm_id"].as_str().unwrap_or("").to_owned(), v)).collect();
+    let states: BTreeMap<_, _> = prometheus
+        .query(join)?
+        .into_iter()
+        .map(|(labels, v)| (labels["vm_id"].as_str().unwrap_or("").to_owned(), v))
+        .collect();
     assert_eq!((states.get("ended"), states.get("runs")), (Some(&0.0), Some(&1.0)), "{states:?}");
     let (_, used) = prometheus.query(rate)?.pop().context("no rate")?;
     eprintln!("Prometheus sees runs at {used:.3} cores, {:?}", prometheus.query("scrape_duration_seconds")?);
@@ -378,7 +413,9 @@ fn scraping_changes_no_state() -> Result<()> {
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(100));
         let (before, first) = (serial()?, lines()?);
-        for path in ["/metrics", "/v1/vms", "/v1/vms?detail=true", "/v1/vms/busy", "/v1/vms/busy/usage", "/healthz", "/nowhere"] {
+        for path in
+            ["/metrics", "/v1/vms", "/v1/vms?detail=true", "/v1/vms/busy", "/v1/vms/busy/usage", "/healthz", "/nowhere"]
+        {
             for _ in 0..5 {
                 agent.get(path)?;
             }
@@ -417,7 +454,11 @@ fn every_error_is_a_problem_that_says_what_is_wrong() -> Result<()> {
     for (method, path) in [("POST", "/metrics"), ("DELETE", "/v1/vms"), ("PUT", "/v1/vms/x")] {
         let answer = agent.request(method, path)?;
         problem(&answer, 405)?;
-        assert!(answer.header("allow").is_some_and(|allowed| allowed.contains("GET")), "405 names what is allowed: {}", answer.head);
+        assert!(
+            answer.header("allow").is_some_and(|allowed| allowed.contains("GET")),
+            "405 names what is allowed: {}",
+            answer.head
+        );
     }
     let bad = problem(&agent.request("GET", "/v1/vms?detail=perhaps")?, 400)?;
     assert_eq!(bad["parameter"], "detail");
@@ -441,7 +482,13 @@ impl Disk {
     fn mount(bytes: u32) -> Result<Self> {
         let dir = TempDir::new()?;
         let size = format!("size={bytes},mode=0700");
-        nix::mount::mount(Some("kvmeter-tests"), dir.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), Some(size.as_str()))?;
+        nix::mount::mount(
+            Some("kvmeter-tests"),
+            dir.path(),
+            Some("tmpfs"),
+            nix::mount::MsFlags::empty(),
+            Some(size.as_str()),
+        )?;
         Ok(Self(dir))
     }
 
@@ -502,7 +549,9 @@ fn a_full_disk_makes_health_bad_and_loses_no_line() -> Result<()> {
     assert_eq!(doctor.status.code(), Some(3), "doctor asks the agent: {}", String::from_utf8_lossy(&doctor.stdout));
     disk.free()?;
     agent.wait_until("good health", PATIENCE, |a| Ok(a.get("/healthz")?.0 == 200))?;
-    agent.wait_until("an empty spool", PATIENCE, |a| Ok(a.metrics()?.one("kvmeter_ledger_spooled_records", &[]) == Some(0.0)))?;
+    agent.wait_until("an empty spool", PATIENCE, |a| {
+        Ok(a.metrics()?.one("kvmeter_ledger_spooled_records", &[]) == Some(0.0))
+    })?;
     eprintln!("{spooled} lines waited, {failures} failed attempts");
     drop(late);
     for id in ["early", "late0", "late7"] {
@@ -521,14 +570,20 @@ fn a_full_disk_makes_health_bad_and_loses_no_line() -> Result<()> {
 fn a_ledger_that_hangs_shows_no_new_vm_and_makes_health_bad() -> Result<()> {
     let Some(_host) = host("a_ledger_that_hangs_shows_no_new_vm_and_makes_health_bad") else { return Ok(()) };
     let Some(disk) = Frozen::mount()? else {
-        skipped("a_ledger_that_hangs_shows_no_new_vm_and_makes_health_bad", "needs a loop device with ext4 and fsfreeze");
+        skipped(
+            "a_ledger_that_hangs_shows_no_new_vm_and_makes_health_bad",
+            "needs a loop device with ext4 and fsfreeze",
+        );
         return Ok(());
     };
     let agent = agent_on(&disk.disk, "")?;
     let ice = disk.freeze()?;
     let vm = TestVm::start(&["--id", "unwritten", "--duty", "10"])?;
     agent.wait_samples(3)?;
-    assert!(agent.metrics()?.all("kvmeter_vm_info", &[("vm_id", "unwritten")]).next().is_none(), "shown, and not durable");
+    assert!(
+        agent.metrics()?.all("kvmeter_vm_info", &[("vm_id", "unwritten")]).next().is_none(),
+        "shown, and not durable"
+    );
     assert_eq!(agent.get("/v1/vms/unwritten")?.0, 404);
     let bad = agent.wait_until("bad health", Duration::from_secs(20), |a| Ok(a.get("/healthz")?.0 == 503));
     drop(ice);
@@ -580,7 +635,17 @@ impl Drop for Ice<'_> {
 }
 
 const ENTRY: [&str; 11] = [
-    "vm_id", "incarnation", "name", "uuid", "tenant", "labels", "hypervisor", "state", "shape", "started_at", "stopped_at",
+    "vm_id",
+    "incarnation",
+    "name",
+    "uuid",
+    "tenant",
+    "labels",
+    "hypervisor",
+    "state",
+    "shape",
+    "started_at",
+    "stopped_at",
 ];
 
 fn keys(value: &Value) -> BTreeSet<&str> {
@@ -608,7 +673,10 @@ fn the_api_shows_a_vm_in_the_shape_of_the_contract() -> Result<()> {
     assert_eq!(entries.len(), 2, "{list}");
     for entry in &entries {
         assert_eq!(keys(entry), BTreeSet::from(ENTRY), "{entry}");
-        assert!(is_instant(&entry["started_at"]) && entry["stopped_at"].is_null() && entry["labels"].is_object(), "{entry}");
+        assert!(
+            is_instant(&entry["started_at"]) && entry["stopped_at"].is_null() && entry["labels"].is_object(),
+            "{entry}"
+        );
         assert_eq!((&entry["state"], &entry["hypervisor"]), (&"running".into(), &"unknown".into()));
     }
     assert_eq!((&entries[0]["uuid"], &entries[0]["name"]), (&uuid.into(), &"with uuid".into()));
@@ -621,7 +689,10 @@ fn the_api_shows_a_vm_in_the_shape_of_the_contract() -> Result<()> {
         assert_eq!(one["pid"], vm.pid());
     }
     let start = agent.lines("vm.compute.start", "a:b.c")?;
-    assert_eq!((&start[0]["incarnation"], &start[0]["emitted_at"]), (&entries[1]["incarnation"], &entries[1]["started_at"]));
+    assert_eq!(
+        (&start[0]["incarnation"], &start[0]["emitted_at"]),
+        (&entries[1]["incarnation"], &entries[1]["started_at"])
+    );
     vm.signal(Signal::SIGKILL)?;
     vm.wait()?;
     agent.wait_until("its end", PATIENCE, |a| Ok(a.json("/v1/vms/a:b.c")?["state"] == "stopped"))?;
@@ -642,8 +713,15 @@ fn usage_is_204_before_the_first_sample_and_then_the_latest_one() -> Result<()> 
     agent.wait_until("a sample", PATIENCE, |a| Ok(a.get("/v1/vms/u/usage")?.0 == 200))?;
     let sample = agent.json("/v1/vms/u/usage")?;
     let known = [
-        "at", "cpu_percent", "cpu_delay_percent", "memory_used_bytes", "memory_limit_bytes", "network_in_bytes_per_sec",
-        "network_out_bytes_per_sec", "disk_read_bytes_per_sec", "disk_write_bytes_per_sec",
+        "at",
+        "cpu_percent",
+        "cpu_delay_percent",
+        "memory_used_bytes",
+        "memory_limit_bytes",
+        "network_in_bytes_per_sec",
+        "network_out_bytes_per_sec",
+        "disk_read_bytes_per_sec",
+        "disk_write_bytes_per_sec",
     ];
     assert!(keys(&sample).is_subset(&BTreeSet::from(known)), "{sample}");
     assert!(is_instant(&sample["at"]), "{sample}");
@@ -658,7 +736,8 @@ fn usage_is_204_before_the_first_sample_and_then_the_latest_one() -> Result<()> 
 fn no_vm_is_shown_before_its_start_line_is_in_the_ledger() -> Result<()> {
     let Some(_host) = host("no_vm_is_shown_before_its_start_line_is_in_the_ledger") else { return Ok(()) };
     let agent = Agent::start()?;
-    let starter = std::thread::spawn(|| (0..40).map(|n| TestVm::start(&["--id", &format!("d{n}")])).collect::<Result<Vec<_>>>());
+    let starter =
+        std::thread::spawn(|| (0..40).map(|n| TestVm::start(&["--id", &format!("d{n}")])).collect::<Result<Vec<_>>>());
     let mut shown = BTreeSet::new();
     let end = Instant::now() + Duration::from_secs(60);
     while shown.len() < 40 {
@@ -667,7 +746,9 @@ fn no_vm_is_shown_before_its_start_line_is_in_the_ledger() -> Result<()> {
             agent.metrics()?.all("kvmeter_vm_info", &[]).map(|s| s.labels["incarnation"].clone()).collect();
         let list = agent.json("/v1/vms")?;
         // Read after what was shown, so whatever was durable then is in it.
-        now.extend(list["vms"].as_array().into_iter().flatten().map(|vm| vm["incarnation"].as_str().unwrap_or("").to_owned()));
+        now.extend(
+            list["vms"].as_array().into_iter().flatten().map(|vm| vm["incarnation"].as_str().unwrap_or("").to_owned()),
+        );
         if now.is_subset(&shown) {
             continue;
         }

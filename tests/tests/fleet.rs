@@ -67,7 +67,8 @@ fn a_fleet_is_seen_whole_agrees_with_kvm_and_leaves_whole_lives() -> Result<()> 
     eprintln!("{count} VMs were started after {started:.1?} and shown after {:.1?}", began.elapsed());
 
     let metrics = agent.metrics()?;
-    let shown: BTreeSet<_> = metrics.all("kvmeter_vm_running", &[]).filter(|s| s.value == 1.0).map(|s| &s.labels["vm_id"]).collect();
+    let shown: BTreeSet<_> =
+        metrics.all("kvmeter_vm_running", &[]).filter(|s| s.value == 1.0).map(|s| &s.labels["vm_id"]).collect();
     assert!(expected.iter().all(|id| shown.contains(id)), "{} of {count} in /metrics", shown.len());
     assert!(metrics.one("kvmeter_vms", &[("state", "running")]) >= Some(f64::from(count)));
     // One process with three KVM VMs is one VM of ours and three of KVM's.
@@ -88,7 +89,10 @@ fn a_fleet_is_seen_whole_agrees_with_kvm_and_leaves_whole_lives() -> Result<()> 
     agent.get("/metrics")?;
     let took = took.elapsed();
     let samples = agent.metrics()?;
-    let (sum, of) = (samples.sum("kvmeter_sample_duration_seconds_sum", &[]), samples.sum("kvmeter_sample_duration_seconds_count", &[]));
+    let (sum, of) = (
+        samples.sum("kvmeter_sample_duration_seconds_sum", &[]),
+        samples.sum("kvmeter_sample_duration_seconds_count", &[]),
+    );
     eprintln!(
         "with {count} VMs the agent takes {percent:.1} % of a core and {} MiB ({} MiB without any); a scrape {} KiB in {took:.1?}; \
          a sample {:.1} ms on average",
@@ -101,10 +105,12 @@ fn a_fleet_is_seen_whole_agrees_with_kvm_and_leaves_whole_lives() -> Result<()> 
 
     drop(fleet);
     agent.wait_until("all stop lines", PATIENCE, |a| {
-        Ok(a.metrics()?.one("kvmeter_ledger_records_total", &[("kind", "vm.compute.stop")]) >= Some(f64::from(count) + 1.0))
+        Ok(a.metrics()?.one("kvmeter_ledger_records_total", &[("kind", "vm.compute.stop")])
+            >= Some(f64::from(count) + 1.0))
     })?;
     let lives = lives(&agent.ledger()?)?;
-    let of_fleet: Vec<_> = lives.values().filter(|l| l.start["vm_id"].as_str().is_some_and(|id| id.starts_with("f-"))).collect();
+    let of_fleet: Vec<_> =
+        lives.values().filter(|l| l.start["vm_id"].as_str().is_some_and(|id| id.starts_with("f-"))).collect();
     assert_eq!(of_fleet.len(), expected.len());
     for life in of_fleet {
         let stop = life.stop.as_ref().with_context(|| format!("no stop for {}", life.start))?;

@@ -25,7 +25,16 @@ struct Qemu(Child);
 impl Qemu {
     fn start(extra: &[&str]) -> Result<Self> {
         let mut command = Command::new(QEMU);
-        command.args(["-accel", "kvm", "-cpu", "qemu64,-cx16,-pni", "-name", "guest=web-1,debug-threads=on", "-uuid", UUID]);
+        command.args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "qemu64,-cx16,-pni",
+            "-name",
+            "guest=web-1,debug-threads=on",
+            "-uuid",
+            UUID,
+        ]);
         command.args(["-smp", "2", "-m", "192", "-nographic", "-nodefaults", "-display", "none"]).args(extra);
         Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start QEMU")?))
     }
@@ -99,7 +108,10 @@ fn qemu_appears_under_its_uuid_with_its_shape_and_its_death_is_told() -> Result<
     assert!(before <= cpu, "{before} <= {cpu}");
     qemu.end(Signal::SIGKILL)?;
     let stop = agent.stop_line(UUID)?;
-    assert_eq!((&stop["cause"], &stop["reason"], &stop["evidence"]["signal"]), (&"signal".into(), &"stop-crash".into(), &9.into()));
+    assert_eq!(
+        (&stop["cause"], &stop["reason"], &stop["evidence"]["signal"]),
+        (&"signal".into(), &"stop-crash".into(), &9.into())
+    );
     assert_eq!(stop["time_quality"], "exact");
     assert_eq!(stop["shape"], serde_json::json!({ "cpu": 2, "mem_bytes": 192 << 20 }));
     agent.verify()
@@ -117,11 +129,18 @@ fn a_qemu_that_ran_before_the_agent_is_adopted_and_its_orderly_end_told() -> Res
     let agent = Agent::start()?;
     assert_is_the_vm(&agent, &qemu)?;
     assert_eq!(agent.json(&format!("/v1/vms/{UUID}"))?["adopted"], true);
-    assert_eq!(agent.metrics()?.sum("kvmeter_vm_starts_total", &[("hypervisor", "qemu")]), 0.0, "an adopted VM is no start");
+    assert_eq!(
+        agent.metrics()?.sum("kvmeter_vm_starts_total", &[("hypervisor", "qemu")]),
+        0.0,
+        "an adopted VM is no start"
+    );
     // QEMU takes SIGTERM as a wish and exits with 0.
     qemu.end(Signal::SIGTERM)?;
     let stop = agent.stop_line(UUID)?;
-    assert_eq!((&stop["cause"], &stop["reason"], &stop["evidence"]["exit_code"]), (&"exit".into(), &"stop-user".into(), &0.into()));
+    assert_eq!(
+        (&stop["cause"], &stop["reason"], &stop["evidence"]["exit_code"]),
+        (&"exit".into(), &"stop-user".into(), &0.into())
+    );
     agent.verify()
 }
 

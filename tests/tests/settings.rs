@@ -61,7 +61,9 @@ fn sighup_takes_live_keys_over_at_once() -> Result<()> {
     agent.wait_until("the end of the linger time", Duration::from_secs(5), |a| {
         Ok(a.metrics()?.all("kvmeter_vm_info", &[("vm_id", "ended")]).next().is_none())
     })?;
-    agent.wait_until("two heartbeats", Duration::from_secs(10), |a| Ok(a.lines("vm.compute.usage", "lives")?.len() >= 2))?;
+    agent.wait_until("two heartbeats", Duration::from_secs(10), |a| {
+        Ok(a.lines("vm.compute.usage", "lives")?.len() >= 2)
+    })?;
     // Back to slow: no more samples than one a second.
     reload(&agent, "sample_interval = \"1s\"\n")?;
     told(&agent, "configuration reloaded", 2)?;
@@ -80,7 +82,10 @@ fn sighup_says_which_keys_need_a_restart_and_leaves_them() -> Result<()> {
     let text = std::fs::read_to_string(&file)?;
     let changed = text.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:1");
     assert_ne!(text, changed);
-    std::fs::write(&file, format!("{changed}sample_interval = \"500ms\"\n[bpf]\nmax_vms = 100\n[log]\nformat = \"json\"\n"))?;
+    std::fs::write(
+        &file,
+        format!("{changed}sample_interval = \"500ms\"\n[bpf]\nmax_vms = 100\n[log]\nformat = \"json\"\n"),
+    )?;
     agent.signal(Signal::SIGHUP)?;
     let line = told(&agent, "configuration reloaded", 1)?;
     let (applied, restart) = line.split_once("needs_restart").context("no needs_restart")?;

@@ -84,7 +84,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "sched_switch",
         hook: Hook::BtfTracepoint("sched_switch"),
-        fields: &["TASK_PID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE"],
+        fields: &["TASK_PID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE", "TASK_START"],
         essential: true,
         gives: "on-CPU and run-queue time of every thread, exact at each switch",
     },
@@ -96,6 +96,9 @@ pub const PROGRAMS: &[Program] = &[
             "TASK_SIGNAL",
             "TASK_LEADER",
             "TASK_EXIT_CODE",
+            "TASK_RUNTIME",
+            "TASK_RUN_DELAY",
+            "TASK_START",
             "SIGNAL_LIVE",
             "SIGNAL_FLAGS",
             "SIGNAL_EXIT_CODE",

@@ -237,12 +237,16 @@ const EMPTY: VmSlot = VmSlot {
     comm: [0; 16],
     fold_begin: 0,
     fold_end: 0,
+    leader_task: 0,
+    leader: RoleTime { runtime_ns: 0, run_delay_ns: 0 },
     ended: [RoleTime { runtime_ns: 0, run_delay_ns: 0 }; role::COUNT],
     userspace_exits: [0; limits::EXIT_REASONS],
 };
 
 fn reading(slot: u32, vm: &VmSlot, live: Live, consistent: bool) -> VmReading {
     let mut roles = vm.ended;
+    roles[role::VMM as usize].runtime_ns += vm.leader.runtime_ns;
+    roles[role::VMM as usize].run_delay_ns += vm.leader.run_delay_ns;
     for (sum, live) in roles.iter_mut().zip(live.roles) {
         sum.runtime_ns += live.runtime_ns;
         sum.run_delay_ns += live.run_delay_ns;

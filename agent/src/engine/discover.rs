@@ -17,8 +17,8 @@ const MAX_PENDING: usize = 4_096;
 const SOON_NS: u64 = 1_000_000_000;
 
 impl Engine {
-    /// Takes all uevents that wait.
-    pub(super) fn take_uevents(&mut self, at: Instant2) {
+    /// All uevents that wait, off the socket.
+    pub(super) fn drain_uevents(&mut self, at: Instant2) -> Vec<KvmUevent> {
         let mut events = Vec::new();
         let mut overflow = 0;
         if let Some(socket) = &self.uevents {
@@ -34,8 +34,13 @@ impl Engine {
         if overflow > 0 {
             self.scan_soon(at);
         }
+        events
+    }
+
+    /// Judges events by what is known now.
+    pub(super) fn take_uevents(&mut self, events: &[KvmUevent], at: Instant2) {
         for event in events {
-            self.take_uevent(&event, at);
+            self.take_uevent(event, at);
         }
     }
 
@@ -143,10 +148,13 @@ impl Engine {
 
     /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
     fn reconcile(&mut self, at: Instant2) {
-        self.take_uevents(at);
         let newest = self.tally.newest();
         let found = self.scan();
-        self.take_uevents(at);
+        let events = self.drain_uevents(at);
+        if !events.is_empty() {
+            self.read_kernel(at);
+            self.take_uevents(&events, at);
+        }
         self.check_count(newest);
         self.attach_missing(at);
         self.drop_vanished(at);

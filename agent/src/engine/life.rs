@@ -48,6 +48,7 @@ impl Engine {
     /// A slot nobody knows yet: a VM has begun, or has lived and died since the last turn.
     pub(super) fn newcomer(&mut self, reading: &VmReading, at: Instant2) {
         let tgid = reading.tgid;
+        self.ran.insert(tgid, at.boot_ns);
         if let Some(old) = self.registry.of_tgid(tgid) {
             // The same process, so far read from /proc (it got no slot then): from now on the kernel counts it. An
             // older life under this process id must get its stop first; the next turn comes back to this one.
@@ -69,7 +70,6 @@ impl Engine {
             vm.take_cpu(CpuUsage::from_roles(&reading.roles));
             vm.userspace_exits = Some(reading.userspace_exits);
         }
-        self.ran.insert(tgid, at.boot_ns);
         if let Some(exit) = reading.exit {
             self.maybe_end(reading, exit, at);
         }

@@ -31,8 +31,10 @@ impl Engine {
         }
         // The instant of the reading: after the refresh, before the read.
         let at = clock::now().unwrap_or(now);
+        // Before the readings: a VM that ended in between must be known when its end is judged.
+        let events = self.drain_uevents(at);
         self.read_kernel(at);
-        self.take_uevents(at);
+        self.take_uevents(&events, at);
         if due {
             self.sample(at);
             self.host.sample_durations.observe(began.elapsed().as_secs_f64());

@@ -161,9 +161,16 @@ impl ProcFs {
     /// # Errors
     /// [`ProcError`].
     pub fn cmdline(&self, tgid: Tgid) -> Result<Cmdline, ProcError> {
-        let path = self.of(tgid).join("cmdline");
-        let (raw, truncated) = file::bytes(&path, MAX_CMDLINE).map_err(|error| ProcError::of(error, &path))?;
-        Ok(Cmdline { raw, truncated })
+        let read = |path: &Path| {
+            let (raw, truncated) = file::bytes(path, MAX_CMDLINE).map_err(|error| ProcError::of(error, path))?;
+            Ok(Cmdline { raw, truncated })
+        };
+        let own = read(&self.of(tgid).join("cmdline"))?;
+        if !own.raw.is_empty() {
+            return Ok(own);
+        }
+        let of_thread = |tid: Tid| read(&self.of(tgid).join("task").join(tid.to_string()).join("cmdline"));
+        Ok(self.by_a_living_thread(tgid, |tid| of_thread(tid).ok().filter(|line| !line.raw.is_empty())).unwrap_or(own))
     }
 
     /// The leader's name, bytes without the newline.
@@ -188,9 +195,21 @@ impl ProcFs {
     /// [`ProcError`]; `Gone` for a kernel thread, which has no executable.
     pub fn exe_name(&self, tgid: Tgid) -> Result<Vec<u8>, ProcError> {
         let path = self.of(tgid).join("exe");
-        let target = fs::read_link(&path).map_err(|error| ProcError::of(error, &path))?.into_os_string().into_vec();
+        let of_thread = |tid: Tid| fs::read_link(self.of(tgid).join("task").join(tid.to_string()).join("exe")).ok();
+        let target = match fs::read_link(&path) {
+            Ok(target) => target,
+            Err(error) => self.by_a_living_thread(tgid, of_thread).ok_or_else(|| ProcError::of(error, &path))?,
+        };
+        let target = target.into_os_string().into_vec();
         let target = target.strip_suffix(b" (deleted)").unwrap_or(&target);
         Ok(target.rsplit(|b| *b == b'/').next().unwrap_or(target).to_vec())
+    }
+
+    /// Asks the process's other threads: a leader that has ended has let go of its memory, and with it of its command
+    /// line and executable, while its threads have not.
+    fn by_a_living_thread<T>(&self, tgid: Tgid, ask: impl Fn(Tid) -> Option<T>) -> Option<T> {
+        let tids = self.thread_ids(tgid).ok()?;
+        tids.into_iter().filter(|tid| tid.get() != tgid.get()).find_map(ask)
     }
 
     /// The process a thread belongs to (`Tgid:` in `status`).

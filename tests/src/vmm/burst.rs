@@ -24,9 +24,7 @@ pub fn run(options: &Options, count: u32) -> Result<()> {
         if alive.len() >= options.concurrency as usize {
             vms.push(reap(&mut alive)?);
         }
-        let child = fleet::command(&options.id, number, &arguments)?
-            .spawn()
-            .context("cannot start a VMM")?;
+        let child = fleet::command(&options.id, number, &arguments)?.spawn().context("cannot start a VMM")?;
         alive.insert(child.id().cast_signed(), format!("{}-{number}", options.id));
     }
     while !alive.is_empty() {

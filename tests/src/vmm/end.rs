@@ -41,11 +41,11 @@ impl FromStr for End {
             "sigkill" => Ok(Self::Sigkill),
             "triple-fault" => Ok(Self::TripleFault),
             "halt" => Ok(Self::Halt),
-            _ => text
-                .strip_prefix("exit=")
-                .and_then(|code| code.parse().ok())
-                .map(Self::Exit)
-                .ok_or_else(|| "use exit0, exit=N (N is 0 to 255), crash, abort, sigkill, triple-fault or halt".into()),
+            _ => {
+                text.strip_prefix("exit=").and_then(|code| code.parse().ok()).map(Self::Exit).ok_or_else(|| {
+                    "use exit0, exit=N (N is 0 to 255), crash, abort, sigkill, triple-fault or halt".into()
+                })
+            }
         }
     }
 }
@@ -78,14 +78,7 @@ fn crash() {
     no_core();
     // SAFETY: a fresh mapping that nothing else knows of.
     let page = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_NONE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
+        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     };
     // SAFETY: not sound on purpose: the page must not be written, and the process ends here by SIGSEGV.
     unsafe { page.cast::<u8>().write_volatile(1) };

@@ -53,12 +53,7 @@ impl Exits {
     pub fn json(&self) -> String {
         let exits: serde_json::Map<_, _> = Exit::ALL
             .into_iter()
-            .map(|exit| {
-                (
-                    exit.name().to_owned(),
-                    self.0[exit as usize].load(Ordering::Relaxed).into(),
-                )
-            })
+            .map(|exit| (exit.name().to_owned(), self.0[exit as usize].load(Ordering::Relaxed).into()))
             .collect();
         serde_json::json!({ "pid": std::process::id(), "exits": exits }).to_string()
     }
@@ -82,10 +77,6 @@ mod tests {
         let exits = Exits::default();
         Exit::ALL.into_iter().for_each(|exit| exits.add(exit));
         exits.add(Exit::Mmio);
-        assert!(
-            exits
-                .json()
-                .ends_with(r#""exits":{"mmio":2,"hlt":1,"shutdown":1,"intr":1,"other":1}}"#)
-        );
+        assert!(exits.json().ends_with(r#""exits":{"mmio":2,"hlt":1,"shutdown":1,"intr":1,"other":1}}"#));
     }
 }

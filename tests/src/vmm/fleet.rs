@@ -39,23 +39,14 @@ pub fn run(options: &Options, count: u32) -> Result<()> {
         return Ok(());
     }
     let seconds = began.elapsed().as_secs_f64();
-    writeln!(
-        std::io::stdout(),
-        "{}",
-        serde_json::json!({ "pids": pids, "seconds": seconds })
-    )?;
+    writeln!(std::io::stdout(), "{}", serde_json::json!({ "pids": pids, "seconds": seconds }))?;
     fleet.stay(&signals)
 }
 
 /// A command that starts the VMM `<id>-<number>` with the given options and dies with this process.
 pub(super) fn command(id: &str, number: u32, arguments: &[OsString]) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("where is this binary?")?);
-    command
-        .arg("--id")
-        .arg(format!("{id}-{number}"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.arg("--id").arg(format!("{id}-{number}")).args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
     let parent = std::process::id().cast_signed();
     // SAFETY: the three calls are safe between fork and exec, and the closure touches no memory of the parent.
     unsafe {
@@ -63,11 +54,7 @@ pub(super) fn command(id: &str, number: u32, arguments: &[OsString]) -> Result<C
             SigSet::empty().thread_set_mask()?;
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
             // The parent may have died before that.
-            if libc::getppid() == parent {
-                Ok(())
-            } else {
-                Err(std::io::ErrorKind::BrokenPipe.into())
-            }
+            if libc::getppid() == parent { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
         });
     }
     Ok(command)
@@ -80,10 +67,7 @@ pub(super) fn pass_on(arguments: impl Iterator<Item = OsString>) -> Vec<OsString
     while let Some(argument) = arguments.next() {
         if OWN.iter().any(|own| argument == OsStr::new(own)) {
             arguments.next();
-        } else if !OWN
-            .iter()
-            .any(|own| argument.to_string_lossy().starts_with(&format!("{own}=")))
-        {
+        } else if !OWN.iter().any(|own| argument.to_string_lossy().starts_with(&format!("{own}="))) {
             passed.push(argument);
         }
     }
@@ -125,10 +109,8 @@ impl Fleet {
     fn wait_ready(&mut self, mut reader: PipeReader, signals: &SignalFd) -> Result<bool> {
         let (mut missing, mut buffer) = (self.0.len(), [0; 4096]);
         while missing > 0 {
-            let mut fds = [
-                PollFd::new(reader.as_fd(), PollFlags::POLLIN),
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(reader.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::NONE)?;
             let readable = fds[0].any().unwrap_or(false);
             if told_to_end(signals)? {
@@ -163,10 +145,8 @@ impl Fleet {
             if self.0.is_empty() {
                 return Ok(());
             }
-            let mut fds = [
-                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-                PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds[..1 + usize::from(counts)], PollTimeout::NONE)?;
             let input = counts && fds[1].any().unwrap_or(false);
             if told_to_end(signals)? || (input && stdin.lock().read(&mut [0; 256])? == 0) {
@@ -190,18 +170,7 @@ mod tests {
 
     #[test]
     fn own_options_are_not_passed_on() {
-        let given = [
-            "--fleet",
-            "3",
-            "--duty",
-            "5",
-            "--id=x",
-            "--burst=2",
-            "--unrun",
-            "--concurrency",
-            "9",
-            "--idle",
-        ];
+        let given = ["--fleet", "3", "--duty", "5", "--id=x", "--burst=2", "--unrun", "--concurrency", "9", "--idle"];
         let passed = pass_on(given.iter().map(OsString::from));
         assert_eq!(passed, ["--duty", "5", "--unrun", "--idle"]);
     }

@@ -81,9 +81,7 @@ impl Guest {
 
     /// Creates the vCPU with this number inside the VM.
     pub fn create_vcpu(&self, index: u32) -> Result<VcpuFd> {
-        self.vm
-            .create_vcpu(index.into())
-            .with_context(|| format!("KVM_CREATE_VCPU {index} failed; lower --vcpus"))
+        self.vm.create_vcpu(index.into()).with_context(|| format!("KVM_CREATE_VCPU {index} failed; lower --vcpus"))
     }
 
     /// Sets the registers of vCPU `index` so that it touches `touch_bytes` and then burns `rounds` (at least 1).
@@ -91,8 +89,7 @@ impl Guest {
         let mut special = vcpu.get_sregs().context("KVM_GET_SREGS failed")?;
         long_mode(&mut special);
         set_privilege(&mut special, 3);
-        vcpu.set_sregs(&special)
-            .context("KVM_SET_SREGS refused 64-bit mode at CPL 3")?;
+        vcpu.set_sregs(&special).context("KVM_SET_SREGS refused 64-bit mode at CPL 3")?;
         let registers = kvm_regs {
             rip: CODE,
             rflags: RFLAGS,
@@ -109,17 +106,13 @@ impl Guest {
     /// What the guest last wrote to the block of vCPU `index`: 0 or one of the `STATE_…` values.
     pub fn state(&self, index: u32) -> Result<u32> {
         let at = GuestAddress(block(index) + code::STATE);
-        self.memory
-            .load(at, Ordering::Acquire)
-            .map_err(|e| anyhow!("cannot read a vCPU block: {e}"))
+        self.memory.load(at, Ordering::Acquire).map_err(|e| anyhow!("cannot read a vCPU block: {e}"))
     }
 
     /// Tells vCPU `index` one of the `COMMAND_…` values; it looks at every round it burns.
     pub fn command(&self, index: u32, command: u32) -> Result<()> {
         let at = GuestAddress(block(index) + code::COMMAND);
-        self.memory
-            .store(command, at, Ordering::Release)
-            .map_err(|e| anyhow!("cannot write a vCPU block: {e}"))
+        self.memory.store(command, at, Ordering::Release).map_err(|e| anyhow!("cannot write a vCPU block: {e}"))
     }
 
     fn write_tables(&self, memory_bytes: u64) -> Result<()> {
@@ -131,10 +124,7 @@ impl Guest {
         // Only the entries that are used, so that no page of the tables is touched in vain.
         let backed = 0..memory_bytes.div_ceil(LARGE_PAGE);
         for page in backed.chain([MMIO / LARGE_PAGE]) {
-            put(
-                (page * LARGE_PAGE) | PRESENT_WRITABLE_USER | PAGE_SIZE_BIT,
-                DIRECTORIES + page * 8,
-            )?;
+            put((page * LARGE_PAGE) | PRESENT_WRITABLE_USER | PAGE_SIZE_BIT, DIRECTORIES + page * 8)?;
         }
         Ok(())
     }
@@ -180,21 +170,9 @@ fn set_privilege(special: &mut kvm_sregs, level: u8) {
         g: 1,
         ..kvm_segment::default()
     };
-    let data = kvm_segment {
-        selector: 0x28 | u16::from(level),
-        type_: 3,
-        l: 0,
-        db: 1,
-        ..code
-    };
+    let data = kvm_segment { selector: 0x28 | u16::from(level), type_: 3, l: 0, db: 1, ..code };
     special.cs = code;
-    for segment in [
-        &mut special.ss,
-        &mut special.ds,
-        &mut special.es,
-        &mut special.fs,
-        &mut special.gs,
-    ] {
+    for segment in [&mut special.ss, &mut special.ds, &mut special.es, &mut special.fs, &mut special.gs] {
         *segment = data;
     }
 }
@@ -221,15 +199,7 @@ mod tests {
     fn privilege_is_the_same_everywhere() {
         let mut special = kvm_sregs::default();
         set_privilege(&mut special, 3);
-        assert_eq!(
-            (
-                special.cs.dpl,
-                special.ss.dpl,
-                special.cs.selector & 3,
-                special.ss.selector & 3
-            ),
-            (3, 3, 3, 3)
-        );
+        assert_eq!((special.cs.dpl, special.ss.dpl, special.cs.selector & 3, special.ss.selector & 3), (3, 3, 3, 3));
         assert_eq!((special.cs.l, special.cs.db), (1, 0));
     }
 }

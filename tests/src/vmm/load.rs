@@ -16,10 +16,7 @@ const CHURN_NS: u64 = 200_000;
 /// Starts a named thread.
 pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
     let builder = std::thread::Builder::new().stack_size(STACK_BYTES).name(name.clone());
-    builder
-        .spawn(body)
-        .map(drop)
-        .with_context(|| format!("cannot start thread {name}"))
+    builder.spawn(body).map(drop).with_context(|| format!("cannot start thread {name}"))
 }
 
 /// Starts `count` threads `worker0…`, each using this share of a CPU in user space.

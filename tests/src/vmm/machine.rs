@@ -34,14 +34,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (guests, mut vcpus) = create(options, &shared)?;
     load::start_workers(options.workers, options.worker_duty, &shared)?;
     load::start_churn(options.churn, &shared)?;
-    let mut control = Control {
-        options: options.clone(),
-        shared,
-        guests,
-        ready,
-        started,
-        running: Instant::now(),
-    };
+    let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {
         // Kept open, so that the VM stays: an fd of a vCPU is a reference to its VM.
         std::mem::forget(vcpus);
@@ -66,9 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, Vec<Vcpu>)> {
     let kvm = Kvm::new().context("cannot open /dev/kvm; run as root or in group kvm on a host with KVM")?;
-    let cpuid = kvm
-        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-        .context("KVM_GET_SUPPORTED_CPUID failed")?;
+    let cpuid =
+        kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).context("KVM_GET_SUPPORTED_CPUID failed")?;
     let (mut guests, mut vcpus) = (Vec::new(), Vec::new());
     for vm in 0..options.vms {
         let guest = Arc::new(Guest::new(&kvm, options.memory).with_context(|| format!("VM {vm} of {}", options.vms))?);
@@ -91,10 +83,7 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
 fn open_ready(fd: i32) -> Result<File> {
     // SAFETY: F_GETFD only asks whether the descriptor is open.
     let open = unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
-    ensure!(
-        open,
-        "--ready-fd {fd}: no such open descriptor; have the parent leave one open"
-    );
+    ensure!(open, "--ready-fd {fd}: no such open descriptor; have the parent leave one open");
     // SAFETY: the descriptor is open, and the option hands it to this process, which uses it nowhere else.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
@@ -112,11 +101,7 @@ fn run_vcpu(vcpu: &mut Vcpu, options: &Options, shared: &Shared) {
             if shared.verbose {
                 eprintln!("kvmeter-testvm: {}: last exit {}", vcpu.thread_name(), exit.name());
             }
-            if Some(exit) == expected {
-                options.exit_code
-            } else {
-                UNEXPECTED
-            }
+            if Some(exit) == expected { options.exit_code } else { UNEXPECTED }
         }
         Err(error) => {
             eprintln!("kvmeter-testvm: {error:#}");
@@ -185,9 +170,7 @@ impl Control {
             "tids": self.shared.tids(),
             "ready_us": u64::try_from(self.started.elapsed().as_micros())?,
         });
-        ready
-            .write_all(format!("{line}\n").as_bytes())
-            .context("--ready-fd: cannot write")
+        ready.write_all(format!("{line}\n").as_bytes()).context("--ready-fd: cannot write")
     }
 
     fn all_have_entered(&self) -> Result<bool> {
@@ -205,19 +188,14 @@ impl Control {
     }
 
     fn is_due(&self) -> bool {
-        self.options
-            .lifetime
-            .is_some_and(|lifetime| self.running.elapsed() >= lifetime)
+        self.options.lifetime.is_some_and(|lifetime| self.running.elapsed() >= lifetime)
     }
 
     fn wait_and_end(&self) -> Result<()> {
         let count = self.options.count.as_deref();
         while !self.is_due() {
             write_count(count, &self.shared);
-            let left = self
-                .options
-                .lifetime
-                .map(|lifetime| lifetime.saturating_sub(self.running.elapsed()));
+            let left = self.options.lifetime.map(|lifetime| lifetime.saturating_sub(self.running.elapsed()));
             let tick = count.map(|_| COUNT_PERIOD);
             match left.into_iter().chain(tick).min() {
                 Some(time) => std::thread::sleep(time),

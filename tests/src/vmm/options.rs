@@ -109,14 +109,8 @@ impl Options {
     /// Checks what clap cannot: each error names the option and what to do.
     pub fn check(&self) -> Result<()> {
         let memory = self.memory;
-        ensure!(
-            memory.is_multiple_of(4096),
-            "--memory {memory}: not a multiple of 4096 bytes; round it up"
-        );
-        ensure!(
-            (MIN_MEMORY..=MAX_MEMORY).contains(&memory),
-            "--memory {memory}: out of range; give 128K to 3G"
-        );
+        ensure!(memory.is_multiple_of(4096), "--memory {memory}: not a multiple of 4096 bytes; round it up");
+        ensure!((MIN_MEMORY..=MAX_MEMORY).contains(&memory), "--memory {memory}: out of range; give 128K to 3G");
         ensure!(
             self.touch <= memory - TOUCH_START,
             "--touch {}: more than a VM of {memory} bytes has free; give --memory {} or more",
@@ -127,10 +121,7 @@ impl Options {
             !(self.unrun && self.end.is_guests()),
             "--end: with --unrun no guest runs that could end so; use exit0, exit=N, crash, abort or sigkill"
         );
-        ensure!(
-            self.worker_duty == 0 || self.workers > 0,
-            "--worker-duty: there is no worker; give --workers N"
-        );
+        ensure!(self.worker_duty == 0 || self.workers > 0, "--worker-duty: there is no worker; give --workers N");
         if self.fleet.is_some() && self.count.is_some() || self.burst.is_some() && self.count.is_some() {
             bail!("--count: the VMs of a fleet or burst would overwrite one file; leave it out");
         }

@@ -22,22 +22,13 @@ impl Pace {
     /// A duty cycle that starts now, by the thread's two clocks.
     #[must_use]
     pub fn new(duty_percent: u32, period_ns: u64, wall_ns: u64, cpu_ns: u64) -> Self {
-        Self {
-            duty_percent,
-            period_ns,
-            wall_start_ns: wall_ns,
-            cpu_start_ns: cpu_ns,
-            periods: 0,
-        }
+        Self { duty_percent, period_ns, wall_start_ns: wall_ns, cpu_start_ns: cpu_ns, periods: 0 }
     }
 
     /// CPU time that is still to be burnt in this period.
     #[must_use]
     pub fn burn_ns(&self, cpu_ns: u64) -> u64 {
-        let target = (self.periods + 1)
-            .saturating_mul(self.period_ns)
-            .saturating_mul(self.duty_percent.into())
-            / 100;
+        let target = (self.periods + 1).saturating_mul(self.period_ns).saturating_mul(self.duty_percent.into()) / 100;
         target.saturating_sub(cpu_ns.saturating_sub(self.cpu_start_ns))
     }
 
@@ -65,11 +56,7 @@ pub struct Speed {
 impl Default for Speed {
     fn default() -> Self {
         // Slow enough that the first try does not overshoot on any machine, an emulated one included.
-        Self {
-            rounds_per_ms: 20_000,
-            seen_rounds: 0,
-            seen_ns: 0,
-        }
+        Self { rounds_per_ms: 20_000, seen_rounds: 0, seen_ns: 0 }
     }
 }
 
@@ -121,10 +108,7 @@ mod tests {
     fn errors_do_not_add_up() {
         for duty in [1, 10, 50, 90] {
             let used = used_percent(duty, 150_000, 200_000);
-            assert!(
-                used.abs_diff(u64::from(duty) * 10) <= 10,
-                "duty {duty}: used {used} per mille"
-            );
+            assert!(used.abs_diff(u64::from(duty) * 10) <= 10, "duty {duty}: used {used} per mille");
         }
     }
 

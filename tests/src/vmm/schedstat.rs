@@ -16,12 +16,10 @@ pub struct SchedStat {
 
 /// The sum over all threads that the process has now.
 pub fn sum(pid: i32) -> io::Result<SchedStat> {
-    Ok(per_thread(pid)?
-        .values()
-        .fold(SchedStat::default(), |sum, thread| SchedStat {
-            run_ns: sum.run_ns + thread.run_ns,
-            delay_ns: sum.delay_ns + thread.delay_ns,
-        }))
+    Ok(per_thread(pid)?.values().fold(SchedStat::default(), |sum, thread| SchedStat {
+        run_ns: sum.run_ns + thread.run_ns,
+        delay_ns: sum.delay_ns + thread.delay_ns,
+    }))
 }
 
 /// Every thread that the process has now, by thread id.
@@ -54,10 +52,7 @@ fn parse(text: &str) -> io::Result<SchedStat> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(run_ns)), Some(Ok(delay_ns))) => Ok(SchedStat { run_ns, delay_ns }),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("not a schedstat line: {text:?}"),
-        )),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not a schedstat line: {text:?}"))),
     }
 }
 
@@ -67,13 +62,7 @@ mod tests {
 
     #[test]
     fn two_numbers_are_enough() {
-        assert_eq!(
-            parse("12 34 5\n").unwrap(),
-            SchedStat {
-                run_ns: 12,
-                delay_ns: 34
-            }
-        );
+        assert_eq!(parse("12 34 5\n").unwrap(), SchedStat { run_ns: 12, delay_ns: 34 });
         assert!(parse("12").is_err());
         assert!(parse("a b c").is_err());
     }

@@ -23,10 +23,7 @@ impl Shared {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(verbose: bool) -> Self {
-        Self {
-            verbose,
-            ..Self::default()
-        }
+        Self { verbose, ..Self::default() }
     }
 
     /// Records that the calling thread is the vCPU with this number in the process.
@@ -39,12 +36,7 @@ impl Shared {
     /// The thread ids of the vCPUs that have started, in the order of their numbers.
     #[must_use]
     pub fn tids(&self) -> Vec<i32> {
-        self.tids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|(_, tid)| *tid)
-            .collect()
+        self.tids.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(_, tid)| *tid).collect()
     }
 
     /// Wakes every sleeper: the VM is to end.
@@ -62,10 +54,7 @@ impl Shared {
                 let waited = self.wake.wait_timeout_while(over, time, |over| !*over);
                 *waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            None => *self
-                .wake
-                .wait_while(over, |over| !*over)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => *self.wake.wait_while(over, |over| !*over).unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
@@ -84,9 +73,7 @@ pub fn wall_ns() -> u64 {
 
 fn read_ns(clock: ClockId) -> u64 {
     // Both clocks exist on every Linux; 0 would only make a thread burn more.
-    clock_gettime(clock)
-        .map(Duration::from)
-        .map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    clock_gettime(clock).map(Duration::from).map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Lets the calling thread sleep to the microsecond instead of the default slack of 50.

@@ -35,17 +35,10 @@ impl TestVm {
         command.args(args).stdin(Stdio::null());
         let child = spawn_ready(&mut command, &writer)?;
         drop(writer);
-        let mut vm = Self {
-            child,
-            tids: Vec::new(),
-            status: None,
-        };
+        let mut vm = Self { child, tids: Vec::new(), status: None };
         let Some(line) = read_line(reader, READY_TIMEOUT)? else {
             drop(vm.child.kill());
-            bail!(
-                "the test VM ended or hung before it was ready: {}; its stderr says why",
-                vm.wait()?
-            );
+            bail!("the test VM ended or hung before it was ready: {}; its stderr says why", vm.wait()?);
         };
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("not a ready line: {line}"))?;
         vm.tids = integers(&ready["tids"]);
@@ -99,19 +92,10 @@ impl TestFleet {
     /// Starts `count` VMMs with these options and waits until all are ready.
     pub fn start<S: AsRef<OsStr>>(count: u32, args: &[S]) -> Result<Self> {
         let mut command = Command::new(binary()?);
-        command
-            .arg("--fleet")
-            .arg(count.to_string())
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.arg("--fleet").arg(count.to_string()).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the fleet")?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let mut fleet = Self {
-            child,
-            stdin,
-            pids: Vec::new(),
-        };
+        let mut fleet = Self { child, stdin, pids: Vec::new() };
         let mut line = String::new();
         BufReader::new(stdout.context("the fleet has no stdout")?).read_line(&mut line)?;
         let report: Value = serde_json::from_str(&line).context("the fleet did not start; its stderr says why")?;
@@ -138,14 +122,8 @@ impl Drop for TestFleet {
 pub fn burst<S: AsRef<OsStr>>(count: u32, concurrency: u32, args: &[S]) -> Result<Value> {
     let (count, concurrency) = (count.to_string(), concurrency.to_string());
     let mut command = Command::new(binary()?);
-    command
-        .args(["--burst", &count, "--concurrency", &concurrency])
-        .args(args)
-        .stdin(Stdio::null());
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start the burst")?;
+    command.args(["--burst", &count, "--concurrency", &concurrency]).args(args).stdin(Stdio::null());
+    let output = command.stderr(Stdio::inherit()).output().context("cannot start the burst")?;
     serde_json::from_slice(&output.stdout).with_context(|| format!("the burst failed: {}", output.status))
 }
 
@@ -157,17 +135,10 @@ pub fn binary() -> Result<PathBuf> {
         }
     }
     let this = std::env::current_exe().context("where is this test?")?;
-    let found = this
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("kvmeter-testvm"))
-        .find(|path| path.is_file());
+    let found =
+        this.ancestors().skip(1).take(2).map(|folder| folder.join("kvmeter-testvm")).find(|path| path.is_file());
     found.with_context(|| {
-        format!(
-            "no kvmeter-testvm beside {}; build it with `cargo build -p kvmeter-tests`",
-            this.display()
-        )
+        format!("no kvmeter-testvm beside {}; build it with `cargo build -p kvmeter-tests`", this.display())
     })
 }
 
@@ -182,9 +153,7 @@ pub(super) fn spawn_ready(command: &mut Command, ready: &PipeWriter) -> Result<C
             _ => Err(std::io::Error::last_os_error()),
         })
     };
-    command
-        .spawn()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))
+    command.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))
 }
 
 /// Reads up to a newline; `None` if the pipe ends or the time is over first.
@@ -206,6 +175,5 @@ fn read_line(mut pipe: PipeReader, timeout: Duration) -> Result<Option<String>> 
 
 fn integers(list: &Value) -> Vec<i32> {
     let list = list.as_array().into_iter().flatten();
-    list.filter_map(|value| value.as_i64().and_then(|value| i32::try_from(value).ok()))
-        .collect()
+    list.filter_map(|value| value.as_i64().and_then(|value| i32::try_from(value).ok())).collect()
 }

@@ -42,9 +42,7 @@ impl Work {
     }
 
     fn period_ns(&self) -> u64 {
-        1_000_000_000_u64
-            .checked_div(self.exit_rate.into())
-            .unwrap_or(DEFAULT_PERIOD_NS)
+        1_000_000_000_u64.checked_div(self.exit_rate.into()).unwrap_or(DEFAULT_PERIOD_NS)
     }
 }
 
@@ -73,13 +71,7 @@ impl Vcpu {
         fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2 failed")?;
         let rounds = if work.is_endless() { code::FOREVER } else { 1 };
         guest.set_registers(&fd, index, work.touch_bytes, rounds)?;
-        Ok(Self {
-            fd,
-            number,
-            work,
-            shared: Arc::clone(shared),
-            _guest: Arc::clone(guest),
-        })
+        Ok(Self { fd, number, work, shared: Arc::clone(shared), _guest: Arc::clone(guest) })
     }
 
     /// The name of the thread: `vcpu` and its number in the process.
@@ -92,7 +84,7 @@ impl Vcpu {
     pub fn run(&mut self) -> Result<Option<Exit>> {
         self.shared.register(self.number);
         sleep_sharply();
-        if self.shared.sleep(Some(self.work.delay)) {
+        if self.shared.sleep(Some(self.work.delay)) && !self.work.ends {
             return Ok(None);
         }
         let mut cycle = Cycle::new(self.work);
@@ -108,10 +100,7 @@ impl Vcpu {
                 }
                 (Exit::Mmio, Some(code::MMIO_HALT)) => self.become_privileged()?,
                 (Exit::Shutdown | Exit::Halt, _) => return Ok(Some(exit)),
-                _ => bail!(
-                    "vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}",
-                    self.number
-                ),
+                _ => bail!("vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}", self.number),
             }
         }
     }
@@ -167,13 +156,7 @@ impl Cycle {
     fn new(work: Work) -> Self {
         let cpu_before_ns = cpu_ns();
         let pace = Pace::new(work.duty_percent, work.period_ns(), wall_ns(), cpu_before_ns);
-        Self {
-            work,
-            pace,
-            speed: Speed::default(),
-            rounds: 1,
-            cpu_before_ns,
-        }
+        Self { work, pace, speed: Speed::default(), rounds: 1, cpu_before_ns }
     }
 
     /// The guest has burnt what it was told: learn from it, sleep, and set what it burns next. True when the VM
@@ -185,11 +168,7 @@ impl Cycle {
         // Once it is over there is nothing to pace: the guest sees its command in the first round.
         let over = shared.sleep(sleep);
         self.cpu_before_ns = cpu_ns();
-        self.rounds = if over {
-            1
-        } else {
-            self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns))
-        };
+        self.rounds = if over { 1 } else { self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns)) };
         over
     }
 }
