@@ -26,6 +26,11 @@ struct Trace(PathBuf);
 impl Trace {
     fn start() -> Option<Self> {
         let instances = Path::new("/sys/kernel/tracing/instances");
+        if !instances.is_dir() {
+            // Not every host mounts it at boot.
+            let mount = ["-t", "tracefs", "nodev", "/sys/kernel/tracing"];
+            std::process::Command::new("mount").args(mount).status().ok()?;
+        }
         let path = instances.join(format!("kvmeter-tests-{}", std::process::id()));
         std::fs::create_dir(&path).ok()?;
         let trace = Self(path);
@@ -61,6 +66,23 @@ impl Drop for Trace {
 fn five_hundred_vms_of_a_few_milliseconds_are_each_told_and_charged() -> Result<()> {
     let Some(_host) = host("five_hundred_vms_of_a_few_milliseconds_are_each_told_and_charged") else { return Ok(()) };
     tell_and_charge("five_hundred_vms_of_a_few_milliseconds_are_each_told_and_charged", 500, 8, "3ms")
+}
+
+#[test]
+fn five_hundred_vms_that_all_ran_have_five_hundred_starts_and_stops() -> Result<()> {
+    let Some(_host) = host("five_hundred_vms_that_all_ran_have_five_hundred_starts_and_stops") else { return Ok(()) };
+    let agent = Agent::start()?;
+    // The vCPU itself ends each VM, so every one of them has run.
+    burst(500, 8, &["--id", "x", "--lifetime", "3ms", "--end", "halt"])?;
+    let count =
+        |kind: &str| -> Result<usize> { Ok(agent.ledger()?.iter().filter(|line| line["kind"] == kind).count()) };
+    agent.wait_until("500 stops", PATIENCE, |_| Ok(count("vm.compute.stop")? >= 500))?;
+    ensure!((count("vm.compute.start")?, count("vm.compute.stop")?) == (500, 500));
+    let stops = agent.ledger()?.into_iter().filter(|line| line["kind"] == "vm.compute.stop");
+    for stop in stops {
+        ensure!(number(&stop["usage"]["cpu_ns"])? > 0, "no CPU time: {stop}");
+    }
+    agent.verify()
 }
 
 #[test]
