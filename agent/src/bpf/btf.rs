@@ -177,7 +177,8 @@ mod tests {
         let mut bytes = Vec::new();
         bytes.extend(MAGIC.to_le_bytes());
         bytes.extend([1, 0]);
-        for word in [24u32, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
+        let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
+        for word in [24, 0, length(types), length(types), length(strings)] {
             bytes.extend(word.to_le_bytes());
         }
         bytes.extend(types);

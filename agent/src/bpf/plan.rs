@@ -80,11 +80,11 @@ mod tests {
     #[test]
     fn a_missing_field_refuses_that_program_by_name_and_no_other() {
         let mut offsets: Offsets = crate::bpf::offsets::FIELDS.iter().map(|f| (f.global, Ok(8))).collect();
-        let gone = BtfError::NoField { owner: "signal_struct".into(), field: "live".into() };
-        offsets.insert("SIGNAL_LIVE", Err(gone));
+        let gone = BtfError::NoField { owner: "signal_struct".into(), field: "group_exit_code".into() };
+        offsets.insert("SIGNAL_EXIT_CODE", Err(gone));
         let refused: Vec<_> = plan(&offsets).into_iter().filter(|(_, r)| r.is_err()).collect();
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0].0.name, "sched_process_exit");
-        assert!(refused[0].1.as_ref().unwrap_err().contains("live"));
+        assert!(refused[0].1.as_ref().unwrap_err().contains("group_exit_code"));
     }
 }
