@@ -1,10 +1,8 @@
 //! A real agent process for a test: its own socket, port, data directory and configuration, gone when dropped.
 //!
-//! The binary is what `KVMETER_BIN` names, else the one built beside the running test. Its environment is emptied, so
-//! that no test depends on who runs it.
+//! Its environment is emptied, so that no test depends on who runs it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     net::TcpListener,
     os::unix::net::UnixStream,
@@ -14,16 +12,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::{
-    sys::signal::Signal,
-    sys::wait::{Id, WaitPidFlag, waitid},
-    time::{ClockId, clock_getcpuclockid},
-    unistd::Pid,
-};
+use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::metrics::Metrics;
+use crate::{
+    command::binary,
+    http::{self, Answer},
+    ledger::{Life, ledger_in, only},
+    metrics::Metrics,
+};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -36,6 +34,14 @@ pub struct Setup {
     pub wrapper: Vec<OsString>,
     /// The directory of an earlier agent, to go on with its ledger.
     pub dir: Option<TempDir>,
+}
+
+impl Setup {
+    /// One with these lines of configuration.
+    #[must_use]
+    pub fn of(config: &str) -> Self {
+        Self { config: config.to_owned(), ..Self::default() }
+    }
 }
 
 /// A running agent, killed and reaped when dropped.
@@ -129,7 +135,7 @@ impl Agent {
 
     /// `GET path` over the socket: status code and body.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
-        http_get(UnixStream::connect(&self.socket)?, path)
+        http::get(UnixStream::connect(&self.socket)?, path)
     }
 
     /// `GET path`, as JSON; an error unless the answer is a 200.
@@ -141,13 +147,21 @@ impl Agent {
         Ok(serde_json::from_str(&body)?)
     }
 
+    /// Any request over the socket, with the answer's headers.
+    pub fn request(&self, method: &str, path: &str) -> Result<Answer> {
+        http::request(UnixStream::connect(&self.socket)?, method, path)
+    }
+
+    /// A scrape, as text.
+    pub fn scrape(&self) -> Result<String> {
+        let (code, body) = self.get("/metrics")?;
+        ensure!(code == 200, "/metrics: {code}: {body}");
+        Ok(body)
+    }
+
     /// A scrape.
     pub fn metrics(&self) -> Result<Metrics> {
-        let (code, body) = self.get("/metrics")?;
-        if code != 200 {
-            bail!("/metrics: {code}");
-        }
-        Metrics::parse(&body)
+        Metrics::parse(&self.scrape()?)
     }
 
     /// Waits until at least `samples` whole samples have been published from now on.
@@ -178,6 +192,14 @@ impl Agent {
         }
     }
 
+    /// Waits until these VMs are shown as running.
+    pub fn wait_vms(&self, ids: &[&str]) -> Result<()> {
+        self.wait_until(&format!("{ids:?} to run"), Duration::from_secs(30), |agent| {
+            let metrics = agent.metrics()?;
+            Ok(ids.iter().all(|id| metrics.one("kvmeter_vm_running", &[("vm_id", id)]) == Some(1.0)))
+        })
+    }
+
     /// All ledger lines so far.
     pub fn ledger(&self) -> Result<Vec<Value>> {
         ledger_in(self.dir())
@@ -186,9 +208,7 @@ impl Agent {
     /// Waits for the stop of the one life a vm_id has had, and returns that life, held against the laws.
     pub fn ended(&self, vm_id: &str) -> Result<Life> {
         self.stop_line(vm_id)?;
-        let lives: Vec<_> = lives(&self.ledger()?)?.into_values().filter(|life| life.start["vm_id"] == vm_id).collect();
-        ensure!(lives.len() == 1, "{} lives of {vm_id}", lives.len());
-        lives.into_iter().next().context("one life")
+        only(&self.ledger()?, vm_id)
     }
 
     /// Ledger lines of a kind about a vm_id.
@@ -254,178 +274,5 @@ impl Drop for Agent {
         }
         drop(self.child.kill());
         drop(self.child.wait());
-    }
-}
-
-/// All lines of the ledger in an agent's directory.
-pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(dir.join("data/metering/ledger.jsonl"))?;
-    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
-}
-
-/// Proves the ledger in the directory of an agent that has ended.
-pub fn verify_in(dir: &Path) -> Result<()> {
-    let output =
-        Command::new(binary()?).env_clear().args(["ledger", "verify"]).arg(dir.join("data/metering")).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    Ok(())
-}
-
-/// What a ledger tells of one incarnation.
-#[derive(Clone, Debug, Default)]
-pub struct Life {
-    /// Its start line.
-    pub start: Value,
-    /// Its heartbeats.
-    pub usage: Vec<Value>,
-    /// Its stop line.
-    pub stop: Option<Value>,
-}
-
-/// Every life a ledger tells of, by incarnation. An error where a law is broken: one start, which comes first, at most
-/// one stop, which comes last, one vm_id, usage that never falls, coverage that sums to the age, ids that are unique.
-pub fn lives(lines: &[Value]) -> Result<BTreeMap<String, Life>> {
-    let mut lives: BTreeMap<String, Life> = BTreeMap::new();
-    let mut ids = BTreeSet::new();
-    for line in lines {
-        ensure!(ids.insert(line["id"].to_string()), "an id is there twice: {line}");
-        let Some(incarnation) = line["incarnation"].as_str() else { continue };
-        if line["kind"] == "vm.compute.start" {
-            let life = Life { start: line.clone(), ..Life::default() };
-            ensure!(lives.insert(incarnation.to_owned(), life).is_none(), "a second start: {line}");
-            continue;
-        }
-        let life = lives.get_mut(incarnation).with_context(|| format!("no start before {line}"))?;
-        ensure!(life.stop.is_none(), "after the stop: {line}");
-        ensure!(life.start["vm_id"] == line["vm_id"], "another vm_id: {line}");
-        goes_on(life.usage.last(), line, &life.start)?;
-        match line["kind"].as_str() {
-            Some("vm.compute.usage") => life.usage.push(line.clone()),
-            Some("vm.compute.stop") => life.stop = Some(line.clone()),
-            _ => {}
-        }
-    }
-    Ok(lives)
-}
-
-fn goes_on(before: Option<&Value>, line: &Value, start: &Value) -> Result<()> {
-    let told = before.and_then(|line| line["usage"].as_object()).into_iter().flatten();
-    for (key, value) in told.filter(|(_, value)| value.is_string()) {
-        ensure!(number(&line["usage"][key])? >= number(value)?, "{key} falls after {value}: {line}");
-    }
-    if let Some(coverage) = line.get("coverage") {
-        let age = number(&line["mono_ns"])? - number(&start["mono_ns"])?;
-        let covered = number(&coverage["observed_ns"])? + number(&coverage["unobserved_ns"])?;
-        ensure!(covered == age, "{covered} ns covered of {age}: {line}");
-    }
-    Ok(())
-}
-
-/// A decimal string of a ledger line.
-pub fn number(value: &Value) -> Result<u64> {
-    let text = value.as_str().with_context(|| format!("not a decimal string: {value}"))?;
-    text.parse().with_context(|| format!("not a number: {text}"))
-}
-
-/// CLOCK_BOOTTIME, nanoseconds.
-pub fn boot_ns() -> Result<u64> {
-    clock_ns(ClockId::CLOCK_BOOTTIME)
-}
-
-/// The CPU clock of a process, dead threads included, also of a zombie; nanoseconds. Of each thread that ended it
-/// lacks what the kernel charges after it was unhashed, microseconds on an idle host.
-pub fn process_cpu_ns(pid: i32) -> Result<u64> {
-    clock_ns(clock_getcpuclockid(Pid::from_raw(pid))?)
-}
-
-fn clock_ns(clock: ClockId) -> Result<u64> {
-    let time = clock.now()?;
-    Ok(u64::try_from(time.tv_sec())? * 1_000_000_000 + u64::try_from(time.tv_nsec())?)
-}
-
-/// Waits until a child is a zombie, and does not reap it; the instant after that on CLOCK_BOOTTIME.
-pub fn wait_zombie(pid: i32) -> Result<u64> {
-    waitid(Id::Pid(Pid::from_raw(pid)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
-    boot_ns()
-}
-
-/// The CPU clock of a zombie, once its last slice has been charged.
-pub fn settled_cpu_ns(pid: i32) -> Result<u64> {
-    let mut before = process_cpu_ns(pid)?;
-    loop {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = process_cpu_ns(pid)?;
-        if now == before {
-            return Ok(now);
-        }
-        before = now;
-    }
-}
-
-/// The agent's binary.
-pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("KVMETER_BIN") {
-        return Ok(path.into());
-    }
-    let this = std::env::current_exe().context("where is this test?")?;
-    let found = this.ancestors().skip(1).take(2).map(|folder| folder.join("kvmeter")).find(|path| path.is_file());
-    found.context("no kvmeter binary beside the test; run `cargo xtask test`, or `cargo build` first")
-}
-
-/// One request by HTTP/1.0, whose answer ends with the connection.
-pub fn http_get(mut stream: impl std::io::Read + std::io::Write, path: &str) -> Result<(u16, String)> {
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: kvmeter\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    let answer = String::from_utf8(answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let code = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((code, body.to_owned()))
-}
-
-/// A whole HTTP answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// Status code.
-    pub code: u16,
-    /// Status line and headers.
-    pub head: String,
-    /// Body.
-    pub body: String,
-}
-
-impl Answer {
-    /// A header's value.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let mut pairs = self.head.lines().filter_map(|line| line.split_once(':'));
-        pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-    }
-
-    /// The body as JSON.
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_str(&self.body).with_context(|| format!("not JSON: {}", self.body))
-    }
-}
-
-impl Agent {
-    /// Any request over the socket, with the answer's headers.
-    pub fn request(&self, method: &str, path: &str) -> Result<Answer> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: kvmeter\r\n\r\n").as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let code = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok(Answer { code, head: head.to_owned(), body: body.to_owned() })
-    }
-
-    /// Waits until these VMs are shown as running.
-    pub fn wait_vms(&self, ids: &[&str]) -> Result<()> {
-        self.wait_until(&format!("{ids:?} to run"), Duration::from_secs(30), |agent| {
-            let metrics = agent.metrics()?;
-            Ok(ids.iter().all(|id| metrics.one("kvmeter_vm_running", &[("vm_id", id)]) == Some(1.0)))
-        })
     }
 }

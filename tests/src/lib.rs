@@ -1,6 +1,14 @@
-//! Helpers for the tests of kvmeter: the test VMM, a real agent, its scrape, and saying what was skipped.
+//! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
+//! commands, the host's own clocks and processes, and saying what was skipped.
 
 pub mod agent;
+pub mod clock;
+pub mod command;
+pub mod http;
+pub mod ledger;
+pub mod loss;
 pub mod metrics;
+pub mod pair;
+pub mod process;
 pub mod skip;
 pub mod vmm;

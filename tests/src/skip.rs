@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write as _,
+    process::{Command, Stdio},
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -15,6 +16,17 @@ pub fn skipped(test: &str, why: &str) {
     {
         let _ = writeln!(log, "SKIPPED {test}: {why}");
     }
+}
+
+/// Whether a program is installed.
+#[must_use]
+pub fn installed(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
 }
 
 /// This host, for one test at a time: an agent sees every VM there is, also another test's.

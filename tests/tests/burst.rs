@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
-    agent::{Agent, Life, lives, number},
+    agent::Agent,
+    ledger::{Life, lives, number},
     skip::{host, skipped},
     vmm::spawn::burst,
 };

@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
-    agent::{Agent, Setup, number, process_cpu_ns, settled_cpu_ns, wait_zombie},
+    agent::{Agent, Setup},
+    ledger::number,
+    process::{process_cpu_ns, settled_cpu_ns, wait_zombie},
     skip::{host, skipped},
     vmm::{schedstat, spawn::TestVm},
 };

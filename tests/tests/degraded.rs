@@ -1,118 +1,23 @@
 //! Law: kernel differences are probed; one missing thing costs its readings and nothing else, and is said with what to
 //! do. Each test takes something away from a real agent and looks at what is left.
 
-use std::{
-    ffi::OsString,
-    os::unix::fs::chown,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
-    agent::{Agent, Setup, binary, lives},
-    skip::{host, skipped},
+    agent::Agent,
+    ledger::lives,
+    loss::{
+        Loss, assert_missing, feature, switched_off, without_bpf_rights, without_btf, without_dev_kvm, without_root,
+    },
+    skip::host,
     vmm::{schedstat, spawn::TestVm},
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tempfile::TempDir;
 
 const CPU: &str = "kvmeter_vm_cpu_seconds_total";
 const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
-const NOBODY: u32 = 65_534;
-
-/// A way to take something away: the command put before the agent, and lines of its configuration.
-struct Loss {
-    wrapper: Vec<OsString>,
-    config: &'static str,
-}
-
-fn words(line: &[&str]) -> Vec<OsString> {
-    line.iter().map(OsString::from).collect()
-}
-
-/// Runs the agent after a shell command in a mount namespace of its own.
-fn with_mounts(command: &str) -> Loss {
-    let script = format!("{command} && exec \"$@\"");
-    Loss { wrapper: words(&["unshare", "-m", "sh", "-c", &script, "sh"]), config: "" }
-}
-
-fn without_btf() -> Loss {
-    with_mounts("mount --bind /dev/null /sys/kernel/btf/vmlinux")
-}
-
-fn without_bpf_rights() -> Loss {
-    Loss { wrapper: words(&["setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon"]), config: "" }
-}
-
-fn without_dev_kvm() -> Loss {
-    with_mounts("mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9")
-}
-
-fn without_root() -> Loss {
-    Loss { wrapper: words(&["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]), config: "" }
-}
-
-fn switched_off() -> Loss {
-    Loss { wrapper: Vec::new(), config: "[bpf]\nenabled = \"off\"\n" }
-}
-
-impl Loss {
-    /// Whether it can be taken away here; else says why the test is skipped.
-    fn possible(&self, test: &str) -> bool {
-        let Some(program) = self.wrapper.first() else { return true };
-        let works =
-            Command::new(program).args(&self.wrapper[1..]).arg("true").output().is_ok_and(|o| o.status.success());
-        if !works {
-            skipped(test, &format!("{} does not work here", program.display()));
-        }
-        works
-    }
-
-    fn agent(&self) -> Result<Agent> {
-        let config = format!("{}[discovery]\nscan_interval = \"1s\"\n", self.config);
-        // Whoever the agent is, its directory is its own.
-        let dir = TempDir::new()?;
-        chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
-        Agent::with(Setup { config, wrapper: self.wrapper.clone(), dir: Some(dir) })
-    }
-
-    /// `kvmeter doctor --json` without an agent: exit code and answer.
-    fn doctor(&self) -> Result<(Option<i32>, Value)> {
-        let dir = TempDir::new()?;
-        chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
-        let config = dir.path().join("kvmeter.toml");
-        let own =
-            format!("socket = {:?}\ndata_dir = {:?}\n{}", dir.path().join("s"), dir.path().join("data"), self.config);
-        std::fs::write(&config, own)?;
-        let mut all = self.wrapper.clone();
-        all.extend([binary()?.into(), "--config".into(), config.into(), "doctor".into(), "--json".into()]);
-        let mut command = Command::new(&all[0]);
-        command.args(&all[1..]).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        let output = command.output()?;
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let answer =
-            serde_json::from_slice(&output.stdout).with_context(|| format!("doctor: {}: {said}", output.status))?;
-        Ok((output.status.code(), answer))
-    }
-}
-
-/// A feature of doctor's or the status's answer.
-fn feature<'a>(answer: &'a Value, name: &str) -> Result<&'a Value> {
-    let mut features = answer["features"].as_array().into_iter().flatten();
-    features.find(|f| f["name"] == name).with_context(|| format!("no feature {name}: {answer:#}"))
-}
-
-/// A feature that is not at work says why and what to do.
-fn assert_missing(answer: &Value, name: &str) -> Result<()> {
-    let feature = feature(answer, name)?;
-    ensure!(feature["available"] == false, "{name} is missing and called available: {feature}");
-    for key in ["why", "advice", "gives"] {
-        ensure!(feature[key].as_str().is_some_and(|text| !text.is_empty()), "{name} does not say its {key}: {feature}");
-    }
-    Ok(())
-}
 
 /// CPU and run-queue time of these VMs lie between two readings of the scheduler, three times.
 fn assert_cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)]) -> Result<()> {

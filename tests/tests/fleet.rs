@@ -7,7 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
-    agent::{Agent, Setup, lives},
+    agent::{Agent, Setup},
+    ledger::lives,
     skip::host,
     vmm::spawn::{TestFleet, TestVm},
 };

@@ -1,0 +1,114 @@
+//! The lines of a ledger as a test reads them, and the lives they tell of, held against the laws.
+//!
+//! Reads what an agent has written, running or not; knows nothing of the agent's own code.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::command::binary;
+
+/// All lines of the ledger in an agent's directory.
+pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(dir.join("data/metering/ledger.jsonl"))?;
+    text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// Proves the ledger in the directory of an agent that has ended.
+pub fn verify_in(dir: &Path) -> Result<()> {
+    let output =
+        Command::new(binary()?).env_clear().args(["ledger", "verify"]).arg(dir.join("data/metering")).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    Ok(())
+}
+
+/// What a ledger tells of one incarnation.
+#[derive(Clone, Debug, Default)]
+pub struct Life {
+    /// Its start line.
+    pub start: Value,
+    /// Its heartbeats.
+    pub usage: Vec<Value>,
+    /// Its stop line.
+    pub stop: Option<Value>,
+}
+
+impl Life {
+    /// The CPU time of its stop line, nanoseconds.
+    pub fn cpu_ns(&self) -> Result<u64> {
+        number(&self.stop.as_ref().context("no stop")?["usage"]["cpu_ns"])
+    }
+}
+
+/// Every life a ledger tells of, by incarnation. An error where a law is broken: one start, which comes first, at most
+/// one stop, which comes last, one vm_id, usage that never falls, coverage that sums to the age, ids that are unique.
+pub fn lives(lines: &[Value]) -> Result<BTreeMap<String, Life>> {
+    let mut lives: BTreeMap<String, Life> = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for line in lines {
+        ensure!(ids.insert(line["id"].to_string()), "an id is there twice: {line}");
+        let Some(incarnation) = line["incarnation"].as_str() else { continue };
+        if line["kind"] == "vm.compute.start" {
+            let life = Life { start: line.clone(), ..Life::default() };
+            ensure!(lives.insert(incarnation.to_owned(), life).is_none(), "a second start: {line}");
+            continue;
+        }
+        let life = lives.get_mut(incarnation).with_context(|| format!("no start before {line}"))?;
+        ensure!(life.stop.is_none(), "after the stop: {line}");
+        ensure!(life.start["vm_id"] == line["vm_id"], "another vm_id: {line}");
+        goes_on(life.usage.last(), line, &life.start)?;
+        match line["kind"].as_str() {
+            Some("vm.compute.usage") => life.usage.push(line.clone()),
+            Some("vm.compute.stop") => life.stop = Some(line.clone()),
+            _ => {}
+        }
+    }
+    Ok(lives)
+}
+
+fn goes_on(before: Option<&Value>, line: &Value, start: &Value) -> Result<()> {
+    let told = before.and_then(|line| line["usage"].as_object()).into_iter().flatten();
+    for (key, value) in told.filter(|(_, value)| value.is_string()) {
+        ensure!(number(&line["usage"][key])? >= number(value)?, "{key} falls after {value}: {line}");
+    }
+    if let Some(coverage) = line.get("coverage") {
+        let age = number(&line["mono_ns"])? - number(&start["mono_ns"])?;
+        let covered = number(&coverage["observed_ns"])? + number(&coverage["unobserved_ns"])?;
+        ensure!(covered == age, "{covered} ns covered of {age}: {line}");
+    }
+    Ok(())
+}
+
+/// The lives of a vm_id, in the order they began.
+pub fn lives_of(lines: &[Value], vm_id: &str) -> Result<Vec<Life>> {
+    let mut found: Vec<_> = lives(lines)?.into_values().filter(|life| life.start["vm_id"] == vm_id).collect();
+    found.sort_by_key(|life| life.start["seq"].as_u64());
+    Ok(found)
+}
+
+/// The only life of a vm_id.
+pub fn only(lines: &[Value], vm_id: &str) -> Result<Life> {
+    let mut found = lives_of(lines, vm_id)?;
+    ensure!(found.len() == 1, "{} lives of {vm_id}", found.len());
+    found.pop().context("one life")
+}
+
+/// The only life of a process.
+pub fn of_process(lines: &[Value], pid: i32) -> Result<Life> {
+    let mark = format!("-{pid}-");
+    let mut found = lives(lines)?.into_iter().filter(|(incarnation, _)| incarnation.contains(&mark));
+    let (_, life) = found.next().with_context(|| format!("no life of process {pid}"))?;
+    ensure!(found.next().is_none(), "several lives of process {pid}");
+    Ok(life)
+}
+
+/// A decimal string of a ledger line.
+pub fn number(value: &Value) -> Result<u64> {
+    let text = value.as_str().with_context(|| format!("not a decimal string: {value}"))?;
+    text.parse().with_context(|| format!("not a number: {text}"))
+}
