@@ -78,9 +78,9 @@ struct RunArgs {
     /// Start some test VMs with different loads and show them
     #[arg(long)]
     demo: bool,
-    /// Build without optimisation
+    /// Build with optimisation: slower to build, and not what `cargo xtask test` builds
     #[arg(long)]
-    debug: bool,
+    release: bool,
     /// End after this long, such as 20s or 5m, instead of on Ctrl-C
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     limit: Option<Duration>,

@@ -18,7 +18,7 @@ use crate::{signals, stage};
 
 /// `cargo xtask run`.
 pub(crate) fn run(workspace: &Workspace, args: &RunArgs) -> Result<()> {
-    let profile = if args.debug { Profile::Dev } else { Profile::Release };
+    let profile = if args.release { Profile::Release } else { Profile::Dev };
     if args.stage {
         signals::release()?;
         return stage::perform(workspace, args, profile);
