@@ -18,7 +18,7 @@ use crate::{
     bpf::{Kernel, Obstacle, Status as ProgramStatus, object, plan},
     clock::{self, Instant2},
     config::{BpfMode, Config},
-    engine::{Engine, Parts},
+    engine::{Engine, EngineError, Parts},
     expose::{Status, http, serve, status::Unavailable},
     host::{HostFacts, UeventSocket},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
@@ -119,29 +119,23 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         waker,
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
-    let (done, ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("engine".to_owned())
-        .spawn(move || done.send(engine.run(recovered)))
-        .context("the sample loop cannot be started")?;
+    let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen)
         .context("the metrics cannot be registered")?;
     serve::serve(http::router(views), tcp, unix);
     left.keep();
-    Ok(App {
-        source,
-        config,
-        level,
-        remote,
-        engine: ended,
-        writer,
-        ledger,
-        snapshots,
-        sample_ns,
-        status,
-        sequence_before,
-    })
+    Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })
+}
+
+/// Starts the engine's thread; what it ends with comes back.
+fn launch(engine: Engine, recovered: Recovered) -> anyhow::Result<oneshot::Receiver<Result<(), EngineError>>> {
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(move || done.send(engine.run(recovered)))
+        .context("the sample loop cannot be started")?;
+    Ok(ended)
 }
 
 /// The socket's file, removed again if the start fails after it was made.
