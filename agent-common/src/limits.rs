@@ -25,3 +25,4 @@ pub const EXIT_OTHER: usize = 63;
 
 const _: () = assert!(EXIT_REASONS.is_power_of_two(), "an index is masked, not compared");
 const _: () = assert!(TIDS_PER_WORD.is_power_of_two(), "a thread id is split by mask and shift");
+const _: () = assert!(ARGS.is_power_of_two(), "a length is masked, not compared");

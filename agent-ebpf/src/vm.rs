@@ -1,6 +1,8 @@
 //! A VM's slot: made when its first vCPU is seen, left for the agent when its process has ended.
 
-use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_buf, bpf_probe_read_user_buf};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel_buf, generated::bpf_probe_read_user};
 use kvmeter_common::{
     event::kind,
     limits, loss,
@@ -13,7 +15,7 @@ use crate::{
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS},
     offsets::{self, at},
     task::{self, Address, copy},
-    tracked::{leave, slot_of, track},
+    tracked::{leave, track},
 };
 
 /// CLOCK_BOOTTIME nanoseconds.
@@ -57,9 +59,10 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     // SAFETY: a live map value.
     unsafe { (&raw mut (*vm).state).write_volatile(state::LIVE) };
     // In the process's own context the running thread is the vCPU that was seen.
-    walk(signal, number, if with_args { task } else { 0 });
+    let leader_tracked = walk(signal, number, leader, if with_args { task } else { 0 });
     let state: u32 = copy(leader, &offsets::TASK_STATE)?;
-    if state & task::TASK_DEAD != 0 && slot_of(tgid) == 0 {
+    // Only if the walk itself found it dead: one that was tracked and ended since is folded, not taken here.
+    if state & task::TASK_DEAD != 0 && !leader_tracked {
         // SAFETY: a live map value.
         unsafe {
             (*vm).leader_task = leader;
@@ -140,34 +143,38 @@ fn copy_args(task: Address, number: u32) -> Option<u32> {
     let start: u64 = copy(mm, &offsets::MM_ARG_START)?;
     let end: u64 = copy(mm, &offsets::MM_ARG_END)?;
     let args = VM_ARGS.get_ptr_mut(number)?;
-    let length = (end - start).min(limits::ARGS as u64) as usize;
-    // SAFETY: a live map value of this length; the helper fails softly on unmapped user memory.
-    unsafe {
-        let bytes = &mut (*args).bytes;
-        bpf_probe_read_user_buf(start as *const u8, &mut bytes[..]).ok()?;
-    }
-    Some(length as u32)
+    // Exactly what there is: the helper takes all or nothing, and the stack may end right behind a short line. The mask
+    // shows the verifier the bound.
+    let length = (end - start).min(limits::ARGS as u64 - 1) as u32 & (limits::ARGS as u32 - 1);
+    // SAFETY: a live map value longer than `length`; the helper fails softly on unmapped user memory.
+    let failed = unsafe { bpf_probe_read_user((&raw mut (*args).bytes).cast(), length, start as *const c_void) };
+    (failed == 0).then_some(length)
 }
 
 /// Tracks the threads the process has so far, `vcpu` (0 if none) and those with guest time as vCPUs. New ones are added at the list's tail before `task_newtask` fires, so
-/// none slips between this walk and that hook.
+/// none slips between this walk and that hook. True when the leader has a slot.
 #[inline(always)]
-fn walk(signal: Address, number: u32, vcpu: Address) {
+fn walk(signal: Address, number: u32, leader: Address, vcpu: Address) -> bool {
     let head = signal + at(&offsets::SIGNAL_THREADS) as u64;
     let mut node: u64 = copy(signal, &offsets::SIGNAL_THREADS).unwrap_or(head);
+    let mut leader_tracked = false;
     for _ in 0..limits::WALK {
         if node == head || node == 0 {
-            return;
+            return leader_tracked;
         }
         let thread = node - at(&offsets::TASK_THREAD_NODE) as u64;
         let guest: u64 = copy(thread, &offsets::TASK_GUEST_TIME).unwrap_or(0);
         let runs_guest = guest > 0 || thread == vcpu;
-        track(thread, number, if runs_guest { role::VCPU } else { role::VMM });
+        let slot = track(thread, number, if runs_guest { role::VCPU } else { role::VMM });
+        if thread == leader && slot != 0 {
+            leader_tracked = true;
+        }
         node = next(node);
     }
     if node != head {
         lose(loss::THREAD_WALK);
     }
+    leader_tracked
 }
 
 #[inline(always)]

@@ -88,6 +88,14 @@ pub struct Told {
     pub run_delay_ns: u64,
 }
 
+impl Told {
+    /// Counters as they were told.
+    #[must_use]
+    pub const fn of(cpu: &CpuUsage) -> Self {
+        Self { vcpu_ns: cpu.vcpu.runtime_ns, vmm_ns: cpu.vmm.runtime_ns, run_delay_ns: cpu.run_delay_ns() }
+    }
+}
+
 /// What a returning agent adds to its readings so that nothing already told falls.
 ///
 /// A new reading can be below what was told in two ways, both of them constant from then on: a thread's time before

@@ -4,7 +4,10 @@
 //! counters, and a reading that saw them differ is taken again. The thread-id table is the truth: a slot it does not
 //! point to belongs to nobody.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::atomic::{Ordering, fence},
+};
 
 use aya::{
     Ebpf,
@@ -81,13 +84,19 @@ impl Slots {
     pub fn args(&self, slot: u32) -> (Vec<u8>, bool) {
         let length = self.vms.get(slot).map_or(0, |vm| vm.args_len as usize).min(limits::ARGS);
         let bytes = self.args.get(slot).map_or_else(Vec::new, |args| args.bytes[..length].to_vec());
-        (bytes, length == limits::ARGS)
+        (bytes, length >= limits::ARGS - 1)
     }
 
     /// Whether a VM's process has passed its exit hook.
     #[must_use]
     pub fn has_exited(&self, slot: u32) -> bool {
         self.vms.u32_at(slot, std::mem::offset_of!(VmSlot, state)) == Some(state::EXITED)
+    }
+
+    /// Whether any thread of a VM holds a slot.
+    #[must_use]
+    pub fn has_threads(&self, slot: u32) -> bool {
+        self.used_threads().any(|(number, thread)| thread.vm == slot && self.pointed(number, &thread))
     }
 
     /// All VMs that hold a slot, each read consistently.
@@ -110,12 +119,17 @@ impl Slots {
     /// One attempt: VMs read whole, and slots in which a fold was under way. The last attempt keeps those too, marked.
     fn read_once(&mut self, wanted: Option<&BTreeSet<u32>>, last: bool) -> (Vec<VmReading>, BTreeSet<u32>) {
         let before = self.open_slots(wanted);
+        fence(Ordering::SeqCst);
         let sums = self.live_threads();
+        fence(Ordering::SeqCst);
         let (mut whole, mut torn) = (Vec::new(), BTreeSet::new());
         for (slot, ended_before) in before {
             let Some(vm) = self.vms.get(slot) else { continue };
             let live = sums.get(&slot).copied().unwrap_or_default();
-            let consistent = vm.fold_begin == ended_before && vm.fold_end == ended_before;
+            // The copy may have taken `ended` after its own markers: the beginning is read once more, behind it.
+            fence(Ordering::SeqCst);
+            let begun = self.vms.u64_at(slot, std::mem::offset_of!(VmSlot, fold_begin));
+            let consistent = vm.fold_end == ended_before && begun == Some(ended_before);
             if consistent || last {
                 whole.push(reading(slot, &vm, live, consistent));
             } else {

@@ -130,8 +130,12 @@ impl Engine {
         let slotted = self.registry.live().filter_map(|vm| Some((vm.slot()?, vm.fixed.tgid)));
         let gone: Vec<_> = slotted.filter(|(_, tgid)| !self.is_same_process(*tgid)).collect();
         for (slot, tgid) in gone {
-            let exited = self.kernel.as_mut().is_some_and(|kernel| kernel.slots().has_exited(slot));
-            if !exited {
+            // A process hidden from us looks gone, but its threads hold slots.
+            let settled = self
+                .kernel
+                .as_mut()
+                .is_none_or(|kernel| kernel.slots().has_exited(slot) || kernel.slots().has_threads(slot));
+            if !settled {
                 self.end_unseen(tgid, at);
                 self.slots.remove(&slot);
                 if let Some(kernel) = &mut self.kernel {

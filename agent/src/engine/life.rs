@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::{
-    account::{CpuUsage, snapshot::VmEnd, snapshot::VmFixed},
+    account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
     bpf::{Exit, VmReading},
     clock::Instant2,
     ledger::TimeQuality,
@@ -67,7 +67,10 @@ impl Engine {
             self.host.boot.observe(run.saturating_sub(reading.start_ns) as f64 / 1e9);
         }
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
-            vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+            if reading.consistent {
+                vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+            }
+            vm.exiting = reading.exit.is_some();
             vm.userspace_exits = Some(reading.userspace_exits);
         }
         if let Some(exit) = reading.exit {
@@ -76,8 +79,7 @@ impl Engine {
     }
 
     fn starts_alike(&self, vm: &Vm, start_ns: u64) -> bool {
-        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
-        vm.start_tick(tick_ns) == start_ns / tick_ns
+        vm.start_tick(self.tick_ns()) == start_ns / self.tick_ns()
     }
 
     fn take_over(&mut self, reading: &VmReading) {
@@ -85,6 +87,8 @@ impl Engine {
         if let Some(vm) = self.registry.of_tgid_mut(reading.tgid) {
             vm.origin = Origin::Slot(reading.slot);
             vm.source = vm.origin.as_str();
+            // The kernel splits the past by role otherwise than /proc told it so far.
+            vm.told = vm.cpu.map(|cpu| Told::of(&cpu));
         }
     }
 
@@ -104,7 +108,8 @@ impl Engine {
             tgid: reading.tgid,
             start_ns: reading.start_ns,
             exact: true,
-            vcpus: held.max(reading.vcpus),
+            // Two CPUs can count one vCPU twice at the same instant; descriptors are certain, where they can be seen.
+            vcpus: if held > 0 { held } else { reading.vcpus },
             identity,
             argv,
             // Older than our hooks: found running, not seen starting.
@@ -166,8 +171,8 @@ impl Engine {
         if found.exact {
             return (found.start_ns, TimeQuality::Exact);
         }
-        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
-        let end = found.start_ns.saturating_add(tick_ns - 1).min(at.boot_ns);
+        // Now at the latest, but a process found late in this turn may have started after it began.
+        let end = found.start_ns.saturating_add(self.tick_ns() - 1).min(at.boot_ns.max(found.start_ns));
         let (not_before, not_after) = (at.unix_of(found.start_ns), at.unix_of(end));
         (end, TimeQuality::Bounded { not_before, not_after })
     }
@@ -179,7 +184,8 @@ impl Engine {
     /// Ends a VM whose process has passed its exit hook, once its last threads were switched out, or cannot be any
     /// more.
     pub(super) fn maybe_end(&mut self, reading: &VmReading, exit: Exit, at: Instant2) {
-        let late = at.boot_ns.saturating_sub(exit.at_ns) > GRACE_NS;
+        // Tearing down a large memory takes the last thread seconds after its exit hook: it is waited for.
+        let late = at.boot_ns.saturating_sub(exit.at_ns) > GRACE_NS && !self.is_same_process(reading.tgid);
         if (reading.threads > 0 || !reading.consistent) && !late {
             return;
         }
@@ -205,6 +211,13 @@ impl Engine {
     }
 
     fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
+        let tick_ns = self.tick_ns();
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        self.ended.insert(tgid, (vm.start_tick(tick_ns), stop_ns));
+        if vm.cpu.is_none() && vm.told.is_some() {
+            // It ended before a first reading: what an earlier agent told stands.
+            vm.take_cpu(CpuUsage::default());
+        }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
         let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
         self.out.push(draft);

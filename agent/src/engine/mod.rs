@@ -92,6 +92,8 @@ pub struct Engine {
     slots: HashMap<u32, u32>,
     /// Processes that ran a guest lately, with the instant: so that their destroyed KVM VMs are not called unrun.
     ran: BTreeMap<u32, u64>,
+    /// Processes that were VMs and have their stop line: start tick, and when.
+    ended: HashMap<u32, (u64, u64)>,
     pending: HashMap<u32, Pending>,
     tally: Tally,
     /// Uevents known to be missing so far.
@@ -105,6 +107,8 @@ pub struct Engine {
     next_tick_ns: u64,
     next_scan_ns: u64,
     next_heartbeat_s: u64,
+    /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
+    last_slot_s: u64,
     clock_offset_ns: i128,
     /// When to look at the running threads again between two samples; 0 = not.
     peek_ns: u64,
@@ -139,7 +143,7 @@ pub struct Parts {
 /// What can fail to be read; every source is shown from the start, at 0.
 pub const SOURCES: [&str; 7] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "walk"];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 2] = ["last_slice", "uevent"];
+pub const OWN_STAGES: [&str; 3] = ["heartbeat", "last_slice", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -175,6 +179,7 @@ impl Engine {
             registry: Registry::default(),
             slots: HashMap::new(),
             ran: BTreeMap::new(),
+            ended: HashMap::new(),
             pending: HashMap::new(),
             tally: Tally::default(),
             uevents_missing: 0,
@@ -187,6 +192,7 @@ impl Engine {
             next_tick_ns: 0,
             next_scan_ns: 0,
             next_heartbeat_s: 0,
+            last_slot_s: 0,
             clock_offset_ns: now.offset_ns(),
             peek_ns: 0,
             unwalked: 0,

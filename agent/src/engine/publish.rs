@@ -10,26 +10,43 @@ use crate::{
     vm::Vm,
 };
 
+/// Lines handed over at once: a refusal is all or none.
+const CHUNK: usize = 1_024;
+
 impl Engine {
-    /// Gives the turn's lines to the ledger, all at once. A full spool hands them back; they are offered again.
+    /// Gives the turn's lines to the ledger, a handful at a time. A full spool hands them back; they are offered again,
+    /// without the heartbeats, which the next ones make good.
     pub(super) fn submit(&mut self) {
-        if self.out.is_empty() {
-            return;
+        let mut newest = None;
+        while !self.out.is_empty() {
+            let rest = self.out.split_off(self.out.len().min(CHUNK));
+            match self.ledger.submit(std::mem::replace(&mut self.out, rest)) {
+                Ok(ticket) => newest = Some(ticket),
+                Err(refused) => {
+                    let (mut kept, lines) = (refused.drafts, refused.why);
+                    kept.append(&mut self.out);
+                    let before = kept.len();
+                    kept.retain(|draft| !draft.kind.is_heartbeat());
+                    self.count_loss("heartbeat", (before - kept.len()) as u64);
+                    tracing::error!(lines = kept.len(), why = ?lines, "the ledger takes no lines; they are kept");
+                    self.out = kept;
+                    return;
+                }
+            }
         }
-        match self.ledger.submit(std::mem::take(&mut self.out)) {
-            Ok(ticket) => {
-                for vm in self.registry.live_mut() {
-                    vm.start_line.given(ticket);
-                }
-                for vm in self.registry.stopped_mut() {
-                    vm.start_line.given(ticket);
-                    vm.stop_line.given(ticket);
-                }
-            }
-            Err(refused) => {
-                tracing::error!(lines = refused.drafts.len(), why = ?refused.why, "the ledger takes no lines; they are kept");
-                self.out = refused.drafts;
-            }
+        if let Some(ticket) = newest {
+            self.given(ticket);
+        }
+    }
+
+    /// All lines are handed over, the last of them with this ticket.
+    fn given(&mut self, ticket: Ticket) {
+        for vm in self.registry.live_mut() {
+            vm.start_line.given(ticket);
+        }
+        for vm in self.registry.stopped_mut() {
+            vm.start_line.given(ticket);
+            vm.stop_line.given(ticket);
         }
     }
 

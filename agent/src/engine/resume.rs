@@ -1,6 +1,6 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
-use super::{Engine, scan};
+use super::{Engine, scan::Process};
 use crate::{
     account::{CpuUsage, Told, snapshot::VmFixed},
     clock::Instant2,
@@ -14,6 +14,8 @@ impl Engine {
     /// Finds what runs, goes on with what an earlier agent opened, closes what has ended meanwhile, opens the rest.
     pub(super) fn first_scan(&mut self, open: Vec<OpenInterval>, now: Instant2) {
         let mut running: Vec<u32> = self.scan().into_iter().map(|(tgid, _)| tgid).collect();
+        let told = open.iter().filter(|i| i.boot_id == self.boot_id).map(|i| i.last_evidence_at / 1_000_000_000);
+        self.last_slot_s = told.max().unwrap_or(0);
         let (alive, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|interval| self.goes_on(interval));
         running.extend(alive.iter().filter_map(tgid_of));
         running.sort_unstable();
@@ -33,13 +35,16 @@ impl Engine {
         self.next_scan_ns = now.boot_ns.saturating_add(self.settings.scan_ns);
     }
 
-    /// Whether the process of an open interval is still the same one: boot, process id and clock tick of the start.
+    /// Whether the process of an open interval is still the same one: boot, process id and clock tick of the start. One
+    /// that cannot be looked at goes on.
     fn goes_on(&self, interval: &OpenInterval) -> bool {
-        let tick_ns = self.facts.tick_ns().unwrap_or(scan::TICK_NS);
-        interval.boot_id == self.boot_id
-            && tgid_of(interval)
-                .and_then(|tgid| self.process_of(tgid))
-                .is_some_and(|(start_ns, alive)| alive && start_ns / tick_ns == interval.started_mono_ns / tick_ns)
+        let tick_ns = self.tick_ns();
+        let same = |tgid| match self.process_of(tgid) {
+            Process::Alive { start_ns } => start_ns / tick_ns == interval.started_mono_ns / tick_ns,
+            Process::Ended => false,
+            Process::Unknown => true,
+        };
+        interval.boot_id == self.boot_id && tgid_of(interval).is_some_and(same)
     }
 
     fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {
@@ -57,8 +62,10 @@ impl Engine {
                 vmm_ns: usage.cpu_vmm_ns.unwrap_or(0),
                 run_delay_ns: usage.run_delay_ns.unwrap_or(0),
             });
-            if let Some(reading) = reading {
+            if let Some(reading) = reading.filter(|reading| reading.consistent) {
                 vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+            }
+            if let Some(reading) = reading {
                 self.slots.insert(reading.slot, tgid);
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");

@@ -13,16 +13,42 @@ use crate::{
 };
 
 /// `USER_HZ` is 100 on every architecture KVM runs on; used where the system does not say.
-pub(super) const TICK_NS: u64 = 10_000_000;
+const TICK_NS: u64 = 10_000_000;
+
+/// A process, as far as `/proc` tells.
+pub(super) enum Process {
+    /// It lives, and started in the clock tick that begins here (CLOCK_BOOTTIME nanoseconds).
+    Alive {
+        /// The tick's first nanosecond.
+        start_ns: u64,
+    },
+    /// Gone, or a zombie.
+    Ended,
+    /// It could not be looked at.
+    Unknown,
+}
 
 impl Engine {
-    /// A process's start (its clock tick's first nanosecond) and whether any thread of it lives.
-    pub(super) fn process_of(&self, tgid: u32) -> Option<(u64, bool)> {
-        let stat = self.procfs.stat(Tgid(tgid)).ok()?;
-        let tick_ns = self.facts.tick_ns().unwrap_or(TICK_NS);
+    /// What `/proc` says of a process. Not being allowed, or not able, to look says nothing about its life.
+    pub(super) fn process_of(&self, tgid: u32) -> Process {
+        let stat = match self.procfs.stat(Tgid(tgid)) {
+            Ok(stat) => stat,
+            Err(error) if error.is_gone() => return Process::Ended,
+            Err(error) => {
+                tracing::debug!(%error, tgid, "a process cannot be looked at");
+                return Process::Unknown;
+            }
+        };
         // A leader that ended early is a zombie beside its living threads.
-        let alive = !matches!(stat.state, 'Z' | 'X' | 'x') || stat.threads > 1;
-        Some((stat.start_ticks * tick_ns, alive))
+        if matches!(stat.state, 'Z' | 'X' | 'x') && stat.threads <= 1 {
+            return Process::Ended;
+        }
+        Process::Alive { start_ns: stat.start_ticks * self.tick_ns() }
+    }
+
+    /// Nanoseconds of a clock tick of `/proc`.
+    pub(super) fn tick_ns(&self) -> u64 {
+        self.facts.tick_ns().unwrap_or(TICK_NS).max(1)
     }
 
     /// Processes that hold a KVM VM with vCPUs and are no VM of ours yet, with how many vCPUs.
@@ -89,8 +115,9 @@ impl Engine {
 
     /// What `/proc` alone tells of a VM.
     pub(super) fn found_in_proc(&self, tgid: u32, at: Instant2) -> Option<Found> {
-        let (start_ns, alive) = self.process_of(tgid)?;
-        if !alive {
+        let Process::Alive { start_ns } = self.process_of(tgid) else { return None };
+        if self.ended.get(&tgid).is_some_and(|(tick, _)| *tick == start_ns / self.tick_ns()) {
+            // Its stop is written; it only takes long to go (tearing down a large memory takes seconds).
             return None;
         }
         let line = self.procfs.cmdline(Tgid(tgid)).ok()?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Engine;
+use super::{Engine, scan::Process};
 use crate::{
     account::CpuUsage,
     bpf::VmReading,
@@ -78,7 +78,10 @@ impl Engine {
         let readings = kernel.slots().read();
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
-        let (known, new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));
+        let (mut known, mut new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));
+        // Old ends before new ones, old births before new ones: per vm_id the ledger's order is the order of time.
+        known.sort_by_key(|reading| reading.exit.map(|exit| exit.at_ns));
+        new.sort_by_key(|reading| reading.start_ns);
         for reading in known {
             self.take(reading, at);
         }
@@ -107,6 +110,9 @@ impl Engine {
         }
         self.ran.insert(reading.tgid, at.boot_ns);
         if let Some(exit) = reading.exit {
+            if let Some(vm) = self.registry.of_tgid_mut(reading.tgid) {
+                vm.exiting = true;
+            }
             self.maybe_end(reading, exit, at);
         }
     }
@@ -125,6 +131,7 @@ impl Engine {
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
         let oldest = at.boot_ns.saturating_sub(RAN_NS);
         self.ran.retain(|_, seen| *seen >= oldest);
+        self.ended.retain(|_, (_, seen)| *seen >= oldest);
     }
 
     /// Reads the VMs that only `/proc` tells of; ends those that are gone.
@@ -153,11 +160,15 @@ impl Engine {
         self.count_error("regression", u64::from(fell));
     }
 
-    /// Whether the process that was this VM still is: same start tick, and not a zombie.
+    /// Whether the process that was this VM still is: same start tick, and not a zombie. One that cannot be looked at
+    /// counts as itself.
     pub(super) fn is_same_process(&self, tgid: u32) -> bool {
         let Some(vm) = self.registry.of_tgid(tgid) else { return false };
-        let tick_ns = self.facts.tick_ns().unwrap_or(super::scan::TICK_NS);
-        self.process_of(tgid).is_some_and(|(start_ns, alive)| alive && start_ns / tick_ns == vm.start_tick(tick_ns))
+        match self.process_of(tgid) {
+            Process::Alive { start_ns } => start_ns / self.tick_ns() == vm.start_tick(self.tick_ns()),
+            Process::Ended => false,
+            Process::Unknown => true,
+        }
     }
 
     /// The next heartbeat's Unix second after `unix_ns`.
@@ -177,9 +188,18 @@ impl Engine {
         }
         let period = (self.settings.heartbeat_ns / 1_000_000_000).max(1);
         let slot = now_s / period * period;
-        let lines: Vec<_> =
-            self.registry.live().filter(|vm| vm.cpu.is_some()).map(|vm| self.about(vm).heartbeat(at, slot)).collect();
-        self.out.extend(lines);
         self.next_heartbeat_s = slot + period;
+        if slot <= self.last_slot_s {
+            // The wall clock was set back into a slot already told: its lines would have ids already used.
+            return;
+        }
+        self.last_slot_s = slot;
+        let lines: Vec<_> = self
+            .registry
+            .live()
+            .filter(|vm| vm.cpu.is_some() && !vm.exiting)
+            .map(|vm| self.about(vm).heartbeat(at, slot))
+            .collect();
+        self.out.extend(lines);
     }
 }

@@ -88,6 +88,8 @@ pub struct Vm {
     pub first_run_ns: Option<u64>,
     /// When it was last known to live, CLOCK_BOOTTIME nanoseconds.
     pub alive_ns: u64,
+    /// Its process has passed its exit hook; last slices may still be charged.
+    pub exiting: bool,
     /// Its end.
     pub end: Option<VmEnd>,
     /// Its start line: shown to nobody before that is durable.
@@ -115,6 +117,7 @@ impl Vm {
             userspace_exits: None,
             first_run_ns: None,
             alive_ns: now_ns,
+            exiting: false,
             end: None,
             start_line: Line::None,
             stop_line: Line::None,
