@@ -59,16 +59,12 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     // SAFETY: a live map value.
     unsafe { (&raw mut (*vm).state).write_volatile(state::LIVE) };
     // In the process's own context the running thread is the vCPU that was seen.
-    let leader_tracked = walk(signal, number, leader, if with_args { task } else { 0 });
-    let state: u32 = copy(leader, &offsets::TASK_STATE)?;
-    // Only if the walk itself found it dead: one that was tracked and ended since is folded, not taken here.
-    if state & task::TASK_DEAD != 0 && !leader_tracked {
+    let vcpu = if with_args { task } else { 0 };
+    if member(leader, number, vcpu) == 0 {
         // SAFETY: a live map value.
-        unsafe {
-            (*vm).leader_task = leader;
-            take_leader(vm, leader);
-        }
+        unsafe { dead_leader(vm, leader) };
     }
+    walk(signal, number, vcpu);
     if copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) != Some(ended_ns) {
         // A thread ended while we walked: it may be in neither sum.
         lose(loss::THREAD_WALK);
@@ -151,30 +147,46 @@ fn copy_args(task: Address, number: u32) -> Option<u32> {
     (failed == 0).then_some(length)
 }
 
-/// Tracks the threads the process has so far, `vcpu` (0 if none) and those with guest time as vCPUs. New ones are added at the list's tail before `task_newtask` fires, so
-/// none slips between this walk and that hook. True when the leader has a slot.
+/// Marks the leader as one to be read from its own memory, if that is why it has no slot. Only asked when it was found
+/// so: one that was tracked and ended since is folded.
+///
+/// # Safety
+/// `vm` must be a live map value.
 #[inline(always)]
-fn walk(signal: Address, number: u32, leader: Address, vcpu: Address) -> bool {
+unsafe fn dead_leader(vm: *mut VmSlot, leader: Address) {
+    if copy::<u32>(leader, &offsets::TASK_STATE).is_some_and(|state| state & task::TASK_DEAD != 0) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (*vm).leader_task = leader;
+            take_leader(vm, leader);
+        }
+    }
+}
+
+/// Tracks one thread of a new VM: `vcpu` (0 if none) and those with guest time as vCPUs. The slot's number, or 0.
+#[inline(always)]
+fn member(thread: Address, number: u32, vcpu: Address) -> u32 {
+    let guest: u64 = copy(thread, &offsets::TASK_GUEST_TIME).unwrap_or(0);
+    track(thread, number, if guest > 0 || thread == vcpu { role::VCPU } else { role::VMM })
+}
+
+/// Tracks the threads the process has so far. New ones are added at the list's tail before `task_newtask` fires, so
+/// none slips between this walk and that hook. Keeps nothing from turn to turn: the verifier follows each value kept
+/// down every path.
+#[inline(always)]
+fn walk(signal: Address, number: u32, vcpu: Address) {
     let head = signal + at(&offsets::SIGNAL_THREADS) as u64;
     let mut node: u64 = copy(signal, &offsets::SIGNAL_THREADS).unwrap_or(head);
-    let mut leader_tracked = false;
     for _ in 0..limits::WALK {
         if node == head || node == 0 {
-            return leader_tracked;
+            return;
         }
-        let thread = node - at(&offsets::TASK_THREAD_NODE) as u64;
-        let guest: u64 = copy(thread, &offsets::TASK_GUEST_TIME).unwrap_or(0);
-        let runs_guest = guest > 0 || thread == vcpu;
-        let slot = track(thread, number, if runs_guest { role::VCPU } else { role::VMM });
-        if thread == leader && slot != 0 {
-            leader_tracked = true;
-        }
+        member(node - at(&offsets::TASK_THREAD_NODE) as u64, number, vcpu);
         node = next(node);
     }
     if node != head {
         lose(loss::THREAD_WALK);
     }
-    leader_tracked
 }
 
 #[inline(always)]
