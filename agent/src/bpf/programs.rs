@@ -38,28 +38,8 @@ pub struct Program {
     pub gives: &'static str,
 }
 
-/// Fields read when a VM or thread gets its slot.
+/// Fields read when a VM or thread gets its slot, by its own hook or by the walk that adopts.
 const BIRTH: &[&str] = &[
-    "TASK_PID",
-    "TASK_TGID",
-    "TASK_RUNTIME",
-    "TASK_RUN_DELAY",
-    "TASK_STATE",
-    "TASK_SIGNAL",
-    "TASK_LEADER",
-    "TASK_START",
-    "TASK_MM",
-    "TASK_COMM",
-    "TASK_GUEST_TIME",
-    "TASK_THREAD_NODE",
-    "SIGNAL_THREADS",
-    "SIGNAL_RUNTIME",
-    "MM_ARG_START",
-    "MM_ARG_END",
-];
-
-/// As [`BIRTH`], and whether the process is still live.
-const WALK: &[&str] = &[
     "TASK_PID",
     "TASK_TGID",
     "TASK_RUNTIME",
@@ -123,7 +103,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "walk_tasks",
         hook: Hook::TaskWalk,
-        fields: WALK,
+        fields: BIRTH,
         essential: true,
         gives: "VMs that ran before the agent did",
     },
