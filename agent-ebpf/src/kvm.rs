@@ -18,7 +18,8 @@ fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
     let (tid, _) = current_ids();
     let task = task::current();
     let mut number = slot_of(tid);
-    if number == 0 {
+    // A slot of this id's last user, left behind, must not hide a new one.
+    if number == 0 || owned(number, task).is_none() {
         number = newcomer(task);
     }
     if number == 0 {

@@ -20,6 +20,7 @@ offsets!(
     TASK_RUNTIME,
     TASK_RUN_DELAY,
     TASK_STATE,
+    TASK_ON_CPU,
     TASK_SIGNAL,
     TASK_LEADER,
     TASK_START,

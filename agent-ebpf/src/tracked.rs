@@ -183,6 +183,7 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
         unsafe { add32(&raw mut (*vm).vcpus, 1) };
     }
     if point(tid, number) {
+        settle(task, number);
         return Some(number);
     }
     lose(loss::TID_RANGE);
@@ -190,6 +191,28 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
     unsafe { (&raw mut (*slot).task).write_volatile(0) };
     give_back(number);
     None
+}
+
+/// A thread that made its last switch between the look at its state and its entry into the table would keep the slot
+/// for ever. Dead and off its CPU (`task->on_cpu`, cleared after the switch hook) it is never switched again: if the
+/// slot is still its, the hook has missed it.
+#[inline(always)]
+fn settle(task: Address, number: u32) {
+    let dead = copy::<u32>(task, &offsets::TASK_STATE).unwrap_or(0) & task::TASK_DEAD != 0;
+    if !dead || copy::<u32>(task, &offsets::TASK_ON_CPU) != Some(0) {
+        return;
+    }
+    let Some(slot) = THREADS.get_ptr_mut(number) else { return };
+    // SAFETY: the live map value with this number; nobody else writes a slot whose thread is never switched again.
+    unsafe {
+        if (*slot).task == task {
+            if let Some((runtime_ns, run_delay_ns)) = task::times(task) {
+                (*slot).runtime_ns = runtime_ns;
+                (*slot).run_delay_ns = run_delay_ns;
+            }
+            fold(number, slot);
+        }
+    }
 }
 
 #[inline(always)]

@@ -29,6 +29,7 @@ pub const FIELDS: &[Field] = &[
     field("TASK_RUN_DELAY", "task_struct", &["sched_info.run_delay"]),
     // Renamed in 5.14 (commit 2f064a59a11f).
     field("TASK_STATE", "task_struct", &["__state", "state"]),
+    field("TASK_ON_CPU", "task_struct", &["on_cpu"]),
     field("TASK_SIGNAL", "task_struct", &["signal"]),
     field("TASK_LEADER", "task_struct", &["group_leader"]),
     // Renamed in 5.5 (commit cf25e24db61c).

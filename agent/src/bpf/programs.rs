@@ -45,6 +45,7 @@ const BIRTH: &[&str] = &[
     "TASK_RUNTIME",
     "TASK_RUN_DELAY",
     "TASK_STATE",
+    "TASK_ON_CPU",
     "TASK_SIGNAL",
     "TASK_LEADER",
     "TASK_START",
@@ -89,7 +90,7 @@ pub const PROGRAMS: &[Program] = &[
     Program {
         name: "task_newtask",
         hook: Hook::BtfTracepoint("task_newtask"),
-        fields: &["TASK_PID", "TASK_TGID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE"],
+        fields: &["TASK_PID", "TASK_TGID", "TASK_RUNTIME", "TASK_RUN_DELAY", "TASK_STATE", "TASK_ON_CPU"],
         essential: true,
         gives: "threads that live shorter than a sample",
     },

@@ -14,8 +14,9 @@ use crate::{
     },
 };
 
-/// How long after its exit hook a process's last threads are waited for; they need microseconds.
-const GRACE_NS: u64 = 2_000_000_000;
+/// How long after its exit hook a process that is gone or a zombie is waited for: its last threads need microseconds,
+/// 13 ms at most were seen.
+const GRACE_NS: u64 = 100_000_000;
 
 /// What is known of a VM before it is one of ours.
 pub(super) struct Found {
