@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, RingBuf, Stack},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 use kvmeter_common::{
     index::TidWord,
@@ -47,6 +47,10 @@ pub static FREE_THREADS: Stack<u32> = Stack::with_max_entries(limits::THREADS, 0
 /// Free VM slots.
 #[map]
 pub static FREE_VMS: Stack<u32> = Stack::with_max_entries(limits::VMS, 0);
+
+/// The walk under way on this CPU: the threads it met, then, in the same order, the slots it gave them (0 = none).
+#[map]
+pub static WALKED: PerCpuArray<[u64; 2 * limits::WALK as usize]> = PerCpuArray::with_max_entries(1, 0);
 
 /// Wake-ups.
 #[map]

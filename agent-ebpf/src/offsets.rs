@@ -22,6 +22,7 @@ offsets!(
     TASK_STATE,
     TASK_ON_CPU,
     TASK_SIGNAL,
+    TASK_SIGHAND,
     TASK_LEADER,
     TASK_START,
     TASK_MM,

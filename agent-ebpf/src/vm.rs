@@ -12,11 +12,14 @@ use kvmeter_common::{
 
 use crate::{
     counter::{lose, wake},
-    maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS},
+    maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
     offsets::{self, at},
     task::{self, Address, copy},
     tracked::{leave, track},
 };
+
+/// Turns of the walk at a VM's birth.
+const WALK: usize = limits::WALK as usize;
 
 /// CLOCK_BOOTTIME nanoseconds.
 #[inline(always)]
@@ -46,9 +49,8 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
         return None;
     };
     let vm = VMS.get_ptr_mut(number)?;
-    let ended_ns: u64 = copy(signal, &offsets::SIGNAL_RUNTIME)?;
     // SAFETY: a live map value that nobody else knows yet: it came off the free stack, zeroed by the agent.
-    unsafe { fill(vm, leader, ended_ns, tgid) };
+    unsafe { fill(vm, leader, tgid) };
     if with_args {
         // SAFETY: as above.
         unsafe { (*vm).args_len = copy_args(task, number).unwrap_or(0) };
@@ -65,21 +67,18 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
         unsafe { dead_leader(vm, leader) };
     }
     walk(signal, number, vcpu);
-    if copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) != Some(ended_ns) {
-        // A thread ended while we walked: it may be in neither sum.
-        lose(loss::THREAD_WALK);
-    }
+    // SAFETY: a live map value.
+    unsafe { take_ended(vm, signal) };
     wake(kind::VM_SEEN, number);
     Some(number)
 }
 
-/// Fills a fresh slot. `signal->sum_sched_runtime` is what threads that ended before now ran (kernel/exit.c,
-/// `__exit_signal`); their run-queue delay is kept nowhere.
+/// Fills a fresh slot.
 ///
 /// # Safety
 /// `vm` must be a live map value that nobody else uses.
 #[inline(always)]
-unsafe fn fill(vm: *mut VmSlot, leader: Address, ended_ns: u64, tgid: u32) {
+unsafe fn fill(vm: *mut VmSlot, leader: Address, tgid: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         (*vm).tgid = tgid;
@@ -87,7 +86,6 @@ unsafe fn fill(vm: *mut VmSlot, leader: Address, ended_ns: u64, tgid: u32) {
         (*vm).seen_ns = now();
         let comm = (leader as usize + at(&offsets::TASK_COMM)) as *const u8;
         let _ = bpf_probe_read_kernel_buf(comm, &mut (*vm).comm);
-        leave(vm, role::VMM, ended_ns, 0);
     }
 }
 
@@ -171,20 +169,62 @@ fn member(thread: Address, number: u32, vcpu: Address) -> u32 {
 }
 
 /// Tracks the threads the process has so far. New ones are added at the list's tail before `task_newtask` fires, so
-/// none slips between this walk and that hook. Keeps nothing from turn to turn: the verifier follows each value kept
-/// down every path.
+/// none slips between this walk and that hook. Keeps nothing from turn to turn but in a map: the verifier follows each
+/// value kept down every path.
 #[inline(always)]
 fn walk(signal: Address, number: u32, vcpu: Address) {
+    let Some(walked) = WALKED.get_ptr_mut(0) else { return };
     let head = signal + at(&offsets::SIGNAL_THREADS) as u64;
     let mut node: u64 = copy(signal, &offsets::SIGNAL_THREADS).unwrap_or(head);
-    for _ in 0..limits::WALK {
+    for turn in 0..WALK {
+        // SAFETY: a live map value; the turn is below its length.
+        unsafe { walked.cast::<u64>().add(turn).write_volatile(0) };
+    }
+    for turn in 0..WALK {
         if node == head || node == 0 {
             return;
         }
-        member(node - at(&offsets::TASK_THREAD_NODE) as u64, number, vcpu);
+        let thread = node - at(&offsets::TASK_THREAD_NODE) as u64;
+        let slot = member(thread, number, vcpu);
+        // SAFETY: as above. Written without a choice: a branch here would double what the verifier follows.
+        unsafe {
+            walked.cast::<u64>().add(turn).write_volatile(thread);
+            walked.cast::<u64>().add(WALK + turn).write_volatile(u64::from(slot));
+        }
         node = next(node);
     }
     if node != head {
+        lose(loss::THREAD_WALK);
+    }
+}
+
+/// Adds what threads ran that ended before they could be taken in: `signal->sum_sched_runtime` (kernel/exit.c,
+/// `__exit_signal`), read after the walk. A thread that the walk took in and that was released since (`sighand` is
+/// cleared in the same place) is in that sum as well as in its slot, so it is taken out of the sum again. The run-queue
+/// delay of ended threads is kept nowhere.
+///
+/// # Safety
+/// `vm` must be a live map value, just walked on this CPU.
+#[inline(always)]
+unsafe fn take_ended(vm: *mut VmSlot, signal: Address) {
+    let Some(walked) = WALKED.get_ptr_mut(0) else { return };
+    let Some(ended_ns) = copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) else { return };
+    // SAFETY: the caller's promise; the turn is below the array's length.
+    unsafe {
+        leave(vm, role::VMM, ended_ns, 0);
+        let mut turn = 0;
+        while turn < WALK {
+            let thread = walked.cast::<u64>().add(turn).read_volatile();
+            let slot = walked.cast::<u64>().add(WALK + turn).read_volatile();
+            if thread != 0 && slot != 0 && copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
+                let again: u64 = copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0);
+                leave(vm, role::VMM, 0u64.wrapping_sub(again), 0);
+            }
+            turn += 1;
+        }
+    }
+    if copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) != Some(ended_ns) {
+        // Another was released while we looked: it may be taken out without having been in.
         lose(loss::THREAD_WALK);
     }
 }

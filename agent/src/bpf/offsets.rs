@@ -31,6 +31,7 @@ pub const FIELDS: &[Field] = &[
     field("TASK_STATE", "task_struct", &["__state", "state"]),
     field("TASK_ON_CPU", "task_struct", &["on_cpu"]),
     field("TASK_SIGNAL", "task_struct", &["signal"]),
+    field("TASK_SIGHAND", "task_struct", &["sighand"]),
     field("TASK_LEADER", "task_struct", &["group_leader"]),
     // Renamed in 5.5 (commit cf25e24db61c).
     field("TASK_START", "task_struct", &["start_boottime", "real_start_time"]),

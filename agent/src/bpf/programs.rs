@@ -47,6 +47,7 @@ const BIRTH: &[&str] = &[
     "TASK_STATE",
     "TASK_ON_CPU",
     "TASK_SIGNAL",
+    "TASK_SIGHAND",
     "TASK_LEADER",
     "TASK_START",
     "TASK_MM",
