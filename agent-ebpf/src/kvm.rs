@@ -2,7 +2,12 @@
 
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::warn;
-use kvmeter_common::{limits, loss, thread::ThreadSlot, thread::role, vm::VmSlot};
+use kvmeter_common::{
+    limits, loss,
+    thread::ThreadSlot,
+    thread::role,
+    vm::{VmSlot, state},
+};
 
 use crate::{
     counter::add,
@@ -19,7 +24,7 @@ fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
     let task = task::current();
     let mut number = slot_of(tid);
     // A slot of this id's last user, left behind, must not hide a new one.
-    if number == 0 || owned(number, task).is_none() {
+    if number == 0 || !of_a_living_vm(number, task) {
         number = newcomer(task);
     }
     if number == 0 {
@@ -41,6 +46,14 @@ fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
         }
     }
     Some((slot, vm))
+}
+
+/// Whether a slot is this task's, in a VM whose process has not ended.
+#[inline(always)]
+fn of_a_living_vm(number: u32, task: Address) -> bool {
+    let Some(slot) = owned(number, task) else { return false };
+    // SAFETY: live map values.
+    unsafe { VMS.get_ptr((*slot).vm).is_some_and(|vm| (&raw const (*vm).state).read_volatile() == state::LIVE) }
 }
 
 /// A thread not tracked yet enters a guest: its process is a VM.

@@ -146,7 +146,8 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
         let slot = THREADS.get_ptr_mut(has)?;
         // SAFETY: the live map value with this number.
         unsafe {
-            if (*slot).task == task {
+            // The address alone does not tell: a new task can lie where a dead one lay.
+            if (*slot).task == task && (*slot).vm == vm {
                 return Some(has);
             }
             // The id's last user was released before its last switch: that slice is lost, the rest is kept.
@@ -197,7 +198,7 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
 /// for ever. Dead and off its CPU (`task->on_cpu`, cleared after the switch hook) it is never switched again: if the
 /// slot is still its, the hook has missed it.
 #[inline(always)]
-fn settle(task: Address, number: u32) {
+pub fn settle(task: Address, number: u32) {
     let dead = copy::<u32>(task, &offsets::TASK_STATE).unwrap_or(0) & task::TASK_DEAD != 0;
     if !dead || copy::<u32>(task, &offsets::TASK_ON_CPU) != Some(0) {
         return;

@@ -15,7 +15,7 @@ use crate::{
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
     offsets::{self, at},
     task::{self, Address, copy},
-    tracked::{leave, track},
+    tracked::{leave, settle, track},
 };
 
 /// Turns of the walk at a VM's birth.
@@ -216,6 +216,10 @@ unsafe fn take_ended(vm: *mut VmSlot, signal: Address) {
         while turn < WALK {
             let thread = walked.cast::<u64>().add(turn).read_volatile();
             let slot = walked.cast::<u64>().add(WALK + turn).read_volatile();
+            if slot != 0 {
+                // Once more, now that whoever was on its way out is out.
+                settle(thread, slot as u32);
+            }
             if thread != 0 && slot != 0 && copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
                 let again: u64 = copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0);
                 leave(vm, role::VMM, 0u64.wrapping_sub(again), 0);
