@@ -216,11 +216,14 @@ unsafe fn take_ended(vm: *mut VmSlot, signal: Address) {
         while turn < WALK {
             let thread = walked.cast::<u64>().add(turn).read_volatile();
             let slot = walked.cast::<u64>().add(WALK + turn).read_volatile();
-            if slot != 0 {
-                // Once more, now that whoever was on its way out is out.
-                settle(thread, slot as u32);
+            // Where the kernel lets a program be preempted, another birth on this CPU may have written over the walk.
+            if slot == 0 || copy::<u32>(thread, &offsets::TASK_TGID) != Some((*vm).tgid) {
+                turn += 1;
+                continue;
             }
-            if thread != 0 && slot != 0 && copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
+            // Once more, now that whoever was on its way out is out.
+            settle(thread, slot as u32);
+            if copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
                 let again: u64 = copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0);
                 leave(vm, role::VMM, 0u64.wrapping_sub(again), 0);
             }
