@@ -270,9 +270,18 @@ impl Drop for Agent {
     fn drop(&mut self) {
         // A failed test wants to see what the agent said.
         if std::thread::panicking() {
-            eprintln!("agent's log:\n{}", self.log());
+            eprintln!("agent's log:\n{}", end_of(&self.log()));
         }
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The last lines of a log, and all warnings before them: a fleet's thousand births must not hide what went wrong.
+fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.len().saturating_sub(30);
+    let telling = |line: &&str| !line.contains(" INFO ");
+    let told = lines[..last].iter().copied().filter(telling).take(50).chain(lines[last..].iter().copied());
+    told.collect::<Vec<_>>().join("\n")
 }

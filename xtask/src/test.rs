@@ -88,18 +88,53 @@ fn as_root(command: &mut Command) -> Result<()> {
 /// Runs cargo, shows what it prints, and adds up its `test result:` lines.
 fn counted(command: &mut Command) -> Result<(Tally, Result<()>)> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
-    let mut tally = Tally::default();
+    let (mut tally, mut failures) = (Tally::default(), Failures::default());
     if let Some(output) = child.stdout.take() {
         for line in BufReader::new(output).split(b'\n') {
             let line = line.context("cannot read what cargo prints")?;
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
             add(&mut tally, &line);
+            failures.take(&line);
         }
     }
+    failures.show();
     let status = child.wait().context("cannot wait for cargo")?;
     let outcome = if status.success() { Ok(()) } else { Err(anyhow::anyhow!("`cargo test` ended with {status}")) };
     Ok((tally, outcome))
+}
+
+/// Which tests failed and with what words, said once more at the end: only the end of a long output is always kept.
+#[derive(Default)]
+struct Failures {
+    told: Vec<String>,
+    /// Lines still to take after a panic's headline.
+    left: usize,
+}
+
+impl Failures {
+    /// The most lines that are repeated.
+    const MOST: usize = 120;
+
+    fn take(&mut self, line: &str) {
+        let failed = line.starts_with("test ") && line.ends_with("FAILED");
+        if line.contains("panicked at ") || line.starts_with("Error: ") {
+            self.left = 6;
+        }
+        if line.trim().is_empty() || line.starts_with("stack backtrace") {
+            self.left = 0;
+        }
+        if (failed || self.left > 0) && self.told.len() < Self::MOST {
+            self.told.push(line.chars().take(1_000).collect());
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+
+    fn show(&self) {
+        if !self.told.is_empty() {
+            println!("\nwhat failed, once more:\n{}", self.told.join("\n"));
+        }
+    }
 }
 
 /// Adds a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`.
@@ -144,6 +179,15 @@ mod tests {
             "test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.5s",
         );
         assert_eq!(tally.to_string(), "7 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_failure_is_repeated_with_its_words_and_nothing_else() {
+        let mut failures = Failures::default();
+        for line in ["test a ... ok", "test b ... FAILED", "thread 'b' panicked at x.rs:1:2:", "left: 1", "", "noise"] {
+            failures.take(line);
+        }
+        assert_eq!(failures.told, ["test b ... FAILED", "thread 'b' panicked at x.rs:1:2:", "left: 1"]);
     }
 
     #[test]

@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-/// How long after its exit hook a process that is gone or a zombie is waited for: its last threads need microseconds,
-/// 13 ms at most were seen.
-const GRACE_NS: u64 = 100_000_000;
+/// How long the last switches of a process that is gone or a zombie are waited for: microseconds where a CPU is free,
+/// but a thousand VMs killed at once queue for two CPUs, and an end told too early tells too little.
+const GRACE_NS: u64 = 5_000_000_000;
 
 /// What is known of a VM before it is one of ours.
 pub(super) struct Found {
@@ -185,9 +185,7 @@ impl Engine {
     /// Ends a VM whose process has passed its exit hook, once its last threads were switched out, or cannot be any
     /// more.
     pub(super) fn maybe_end(&mut self, reading: &VmReading, exit: Exit, at: Instant2) {
-        // Tearing down a large memory takes the last thread seconds after its exit hook: it is waited for.
-        let late = at.boot_ns.saturating_sub(exit.at_ns) > GRACE_NS && !self.is_same_process(reading.tgid);
-        if (reading.threads > 0 || !reading.consistent) && !late {
+        if (reading.threads > 0 || !reading.consistent) && !self.is_long_gone(reading.tgid, at) {
             return;
         }
         if reading.threads > 0 {
@@ -200,6 +198,18 @@ impl Engine {
         if let Some(kernel) = &mut self.kernel {
             kernel.slots().release(reading.slot);
         }
+    }
+
+    /// Whether a process has been a zombie, or nothing at all, for longer than its last switches can take. The time
+    /// counts from there and not from the exit hook: tearing down a large memory takes seconds in between.
+    fn is_long_gone(&mut self, tgid: u32, at: Instant2) -> bool {
+        let same = self.is_same_process(tgid);
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return false };
+        if same {
+            vm.gone_ns = None;
+            return false;
+        }
+        at.boot_ns.saturating_sub(*vm.gone_ns.get_or_insert(at.boot_ns)) > GRACE_NS
     }
 
     /// Ends a VM whose end nobody saw: some time between its last sign of life and now, told as the former.

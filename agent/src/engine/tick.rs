@@ -197,7 +197,8 @@ impl Engine {
         let lines: Vec<_> = self
             .registry
             .live()
-            .filter(|vm| vm.cpu.is_some() && !vm.exiting)
+            // One that began after this turn's instant was taken is told of from the next slot on.
+            .filter(|vm| vm.cpu.is_some() && !vm.exiting && vm.fixed.start_ns <= at.boot_ns)
             .map(|vm| self.about(vm).heartbeat(at, slot))
             .collect();
         self.out.extend(lines);

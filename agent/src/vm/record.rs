@@ -90,6 +90,8 @@ pub struct Vm {
     pub alive_ns: u64,
     /// Its process has passed its exit hook; last slices may still be charged.
     pub exiting: bool,
+    /// When its process was first found gone or a zombie while it still held thread slots, CLOCK_BOOTTIME nanoseconds.
+    pub gone_ns: Option<u64>,
     /// Its end.
     pub end: Option<VmEnd>,
     /// Its start line: shown to nobody before that is durable.
@@ -104,7 +106,7 @@ impl Vm {
     /// A VM just found.
     #[must_use]
     pub fn new(fixed: VmFixed, origin: Origin, observed_since_ns: u64, now_ns: u64) -> Self {
-        let source = origin.as_str();
+        let (source, start_ns) = (origin.as_str(), fixed.start_ns);
         Self {
             fixed: Arc::new(fixed),
             observed_since_ns,
@@ -116,8 +118,10 @@ impl Vm {
             carry: Carry::default(),
             userspace_exits: None,
             first_run_ns: None,
-            alive_ns: now_ns,
+            // It may have begun after this turn's instant was taken.
+            alive_ns: now_ns.max(start_ns),
             exiting: false,
+            gone_ns: None,
             end: None,
             start_line: Line::None,
             stop_line: Line::None,
