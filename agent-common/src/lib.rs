@@ -6,12 +6,15 @@
 #![no_std]
 
 pub mod event;
+pub mod exit;
 pub mod index;
 pub mod layout;
 pub mod limits;
 pub mod loss;
+pub mod name;
 pub mod thread;
+pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
