@@ -12,11 +12,9 @@ struct Spinner {
 }
 
 impl Spinner {
-    fn start(mount: &Path) -> io::Result<Self> {
-        let dir = mount.join(format!("kvmeter-throttle-{}", std::process::id()));
-        fs::create_dir(&dir)?;
-        fs::write(dir.join("cpu.cfs_period_us"), "50000")?;
-        fs::write(dir.join("cpu.cfs_quota_us"), "10000")?;
+    fn start(mount: &Path, name: &str) -> io::Result<Self> {
+        let dir = mount.join(format!("kvmeter-{name}-{}", std::process::id()));
+        limited(&dir)?;
         let script = "echo $$ > \"$0\" && while :; do :; done";
         let child = Command::new("sh").args(["-c", script]).arg(dir.join("cgroup.procs")).spawn()?;
         let spinner = Self { child, dir };
@@ -36,13 +34,24 @@ impl Drop for Spinner {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        // Its last task may still be on its way out.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.dir).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        remove(&self.dir);
+    }
+}
+
+/// A group that may use 20 % of one CPU.
+fn limited(dir: &Path) -> io::Result<()> {
+    fs::create_dir(dir)?;
+    fs::write(dir.join("cpu.cfs_period_us"), "50000")?;
+    fs::write(dir.join("cpu.cfs_quota_us"), "10000")
+}
+
+fn remove(dir: &Path) {
+    // Its last task may still be on its way out.
+    for _ in 0..100 {
+        if fs::remove_dir(dir).is_ok() {
+            return;
         }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -50,7 +59,7 @@ impl Drop for Spinner {
 fn real_spinner(test: &str) -> Option<Spinner> {
     let mount = Path::new("/sys/fs/cgroup/cpu");
     let why = if mount.join("cgroup.procs").exists() {
-        match Spinner::start(mount) {
+        match Spinner::start(mount, test) {
             Ok(spinner) => return Some(spinner),
             Err(error) => format!("no control group can be made: {error}"),
         }
@@ -89,4 +98,30 @@ fn a_spinner_under_a_quota_is_throttled_as_its_group_says() {
         source.read().unwrap();
     }
     eprintln!("a reading takes {:?}", began.elapsed() / rounds);
+}
+
+#[test]
+fn a_process_that_left_a_real_group_keeps_what_it_was_throttled_there() {
+    let Some(mut spinner) = real_spinner("a_process_that_left_a_real_group_keeps_what_it_was_throttled_there") else {
+        return;
+    };
+    let (root, tgid) = (Path::new("/"), Tgid(spinner.child.id()));
+    let (procfs, mut source) = (ProcFs::new(root), ThrottleSource::find(root, &ProcFs::new(root), tgid).unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    let there = source.read().unwrap();
+    assert!(there > 0);
+
+    let old = spinner.dir.clone();
+    spinner.dir = old.with_extension("new");
+    limited(&spinner.dir).unwrap();
+    fs::write(spinner.dir.join("cgroup.procs"), tgid.to_string()).unwrap();
+    remove(&old);
+    assert!(!old.exists());
+    let kept = source.read().unwrap();
+    assert!(kept >= there, "{kept} ns after {there}: the group is gone, what it counted is not");
+
+    assert!(source.follow(root, &procfs, tgid).unwrap());
+    std::thread::sleep(Duration::from_millis(300));
+    let later = source.read().unwrap();
+    assert!(later > kept && later <= kept + spinner.counted_ns(), "{kept} ns, then {later}");
 }
