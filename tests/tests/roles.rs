@@ -59,7 +59,7 @@ fn truth(vm: &TestVm, prefix: &str) -> Result<(u64, u64)> {
 fn a_thread_named_as_its_vmms_io_is_told_as_io() -> Result<()> {
     let Some(_host) = host("a_thread_named_as_its_vmms_io_is_told_as_io") else { return Ok(()) };
     let agent = Agent::start()?;
-    let args = ["--id", "io", "--duty", "20", "--worker-duty", "30", "--named-worker", IO, "--named-worker", "VNC"];
+    let args = ["--name", "io", "--duty", "20", "--worker-duty", "30", "--named-worker", IO, "--named-worker", "VNC"];
     let vm = TestVm::start_as(QEMU, &args)?;
     agent.wait_vms(&["io"])?;
     for _ in 0..5 {
@@ -78,7 +78,7 @@ fn a_thread_named_as_its_vmms_io_is_told_as_io() -> Result<()> {
 fn a_thread_that_had_its_name_before_the_agent_came_is_told_as_io_from_then_on() -> Result<()> {
     const TEST: &str = "a_thread_that_had_its_name_before_the_agent_came_is_told_as_io_from_then_on";
     let Some(_host) = host(TEST) else { return Ok(()) };
-    let vm = TestVm::start_as(QEMU, &["--id", "old", "--worker-duty", "30", "--named-worker", IO])?;
+    let vm = TestVm::start_as(QEMU, &["--name", "old", "--worker-duty", "30", "--named-worker", IO])?;
     let agent = Agent::start()?;
     agent.wait_vms(&["old"])?;
     agent.wait_samples(1)?;
@@ -131,13 +131,22 @@ struct Bracket {
     group_ns: (u64, u64),
 }
 
+/// The sample behind a value that was not there a scrape ago was taken since the scrape before it.
 fn bracket(agent: &Agent, pid: i32, group: Option<&Group>) -> Result<Bracket> {
     let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
-    let before = truth()?;
-    agent.wait_samples(1)?;
-    let sum_ns = by_role(agent, "mixed")?.values().sum();
-    let after = truth()?;
-    Ok(Bracket { sum_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) })
+    let sum = || Ok::<_, anyhow::Error>(by_role(agent, "mixed")?.values().sum());
+    let mut before = truth()?;
+    let old: u64 = sum()?;
+    loop {
+        let next = truth()?;
+        let sum_ns = sum()?;
+        if sum_ns != old {
+            let after = truth()?;
+            return Ok(Bracket { sum_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
+        }
+        before = next;
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]
@@ -146,15 +155,16 @@ fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
     const RATE: u64 = 300;
     let Some(_host) = host(TEST) else { return Ok(()) };
     let agent = Agent::start()?;
-    let mut args = vec!["--id", "mixed", "--duty", "30", "--vcpus", "2", "--workers", "3", "--worker-duty", "10"];
+    let mut args = vec!["--name", "mixed", "--duty", "30", "--vcpus", "2", "--workers", "3", "--worker-duty", "10"];
     args.extend(["--named-worker", IO, "--churn", "300"]);
     match uring::refusal() {
         None => args.push("--io-uring"),
         Some(why) => skipped(TEST, &format!("without io_uring workers: {why}")),
     }
+    // Before the VM, so that it is removed after it.
+    let group = Group::cpuacct("roles");
     let vm = TestVm::start_as(QEMU, &args)?;
     let (pid, began) = (vm.pid(), Instant::now());
-    let group = Group::cpuacct("roles");
     match &group {
         Some(group) => group.add(pid)?,
         None => skipped(TEST, "no cpuacct control group: the upper bound is that of the CPU clock alone"),

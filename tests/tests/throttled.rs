@@ -54,17 +54,20 @@ fn a_vm_is_throttled_as_its_own_control_group_counted() -> Result<()> {
 fn throttling_of_a_shared_group_is_no_vms() -> Result<()> {
     const TEST: &str = "throttling_of_a_shared_group_is_no_vms";
     let Some(_host) = host(TEST) else { return Ok(()) };
-    let Some(group) = limited(TEST, "shared", 20)? else { return Ok(()) };
+    let (Some(group), Some(own)) = (limited(TEST, "shared", 20)?, limited(TEST, "alone", 20)?) else { return Ok(()) };
     let vms = [spinning_in(&group, "one")?, spinning_in(&group, "two")?, TestVm::start(&["--id", "root"])?];
+    let alone = spinning_in(&own, "alone")?;
     let agent = Agent::with(Setup::of(SCAN))?;
-    agent.wait_vms(&["one", "two", "root"])?;
-    agent.wait_samples(3)?;
+    agent.wait_vms(&["one", "two", "root", "alone"])?;
+    // Where this one is told, the others would have been.
+    agent.wait_until("a series", PATIENCE, |a| Ok(a.metrics()?.one(THROTTLED, &[("vm_id", "alone")]) > Some(0.0)))?;
+    agent.wait_samples(2)?;
     assert!(group.throttled_ns()? > 0, "the group was never held: nothing was tested");
     let scrape = agent.metrics()?;
     for id in ["one", "two", "root"] {
         assert_eq!(scrape.all(THROTTLED, &[("vm_id", id)]).count(), 0, "{id}: not measured is absent");
     }
-    drop(vms);
+    drop((vms, alone));
     Ok(())
 }
 
