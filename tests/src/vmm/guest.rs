@@ -53,9 +53,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Creates a VM with `memory_bytes` (a multiple of 4096) of lazily mapped memory, page tables and code in place.
-    pub fn new(kvm: &Kvm, memory_bytes: u64) -> Result<Self> {
+    /// Creates a VM with `memory_bytes` (a multiple of 4096) of lazily mapped memory, page tables and code in place, and
+    /// with interrupt controllers in the kernel if its vCPUs are to halt there.
+    pub fn new(kvm: &Kvm, memory_bytes: u64, halts: bool) -> Result<Self> {
         let vm = kvm.create_vm().context("KVM_CREATE_VM failed")?;
+        if halts {
+            vm.create_irq_chip().context("KVM_CREATE_IRQCHIP failed")?;
+        }
         let size = usize::try_from(memory_bytes)?;
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)])
             .with_context(|| format!("cannot map {memory_bytes} bytes of guest memory; lower --memory"))?;

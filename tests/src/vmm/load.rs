@@ -19,11 +19,12 @@ pub fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<()> {
     builder.spawn(body).map(drop).with_context(|| format!("cannot start thread {name}"))
 }
 
-/// Starts `count` threads `worker0…`, each using this share of a CPU in user space.
-pub fn start_workers(count: u32, duty_percent: u32, shared: &Arc<Shared>) -> Result<()> {
-    for number in 0..count {
+/// Starts `count` threads `worker0…` and one of each other name, each using this share of a CPU in user space.
+pub fn start_workers(count: u32, others: &[String], duty_percent: u32, shared: &Arc<Shared>) -> Result<()> {
+    let numbered = (0..count).map(|number| format!("worker{number}"));
+    for name in numbered.chain(others.iter().cloned()) {
         let shared = Arc::clone(shared);
-        spawn(format!("worker{number}"), move || work(duty_percent, &shared))?;
+        spawn(name, move || work(duty_percent, &shared))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use super::load;
 use super::options::Options;
 use super::shared::Shared;
 use super::vcpu::{Vcpu, Work};
+use super::{uring, vhost};
 
 /// Exit code after an exit from a guest that nobody asked for.
 const UNEXPECTED: u8 = 70;
@@ -30,10 +31,19 @@ const READY_POLL: RangeInclusive<Duration> = Duration::from_micros(100)..=Durati
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     let ready = options.ready_fd.map(open_ready).transpose()?;
+    if let Some(group) = &options.cgroup {
+        std::fs::write(group.join("cgroup.procs"), "0")
+            .with_context(|| format!("--cgroup: cannot join {}", group.display()))?;
+    }
     let shared = Arc::new(Shared::new(options.verbose));
     let (guests, mut vcpus) = create(options, &shared)?;
-    load::start_workers(options.workers, options.worker_duty, &shared)?;
+    load::start_workers(options.workers, &options.named_worker, options.worker_duty, &shared)?;
     load::start_churn(options.churn, &shared)?;
+    if options.io_uring {
+        uring::start(&shared)?;
+    }
+    // An open descriptor is what keeps its worker alive.
+    let _vhost = options.vhost_net.then(vhost::own).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {
         // Kept open, so that the VM stays: an fd of a vCPU is a reference to its VM.
@@ -63,16 +73,19 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
         kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).context("KVM_GET_SUPPORTED_CPUID failed")?;
     let (mut guests, mut vcpus) = (Vec::new(), Vec::new());
     for vm in 0..options.vms {
-        let guest = Arc::new(Guest::new(&kvm, options.memory).with_context(|| format!("VM {vm} of {}", options.vms))?);
+        let guest = Guest::new(&kvm, options.memory, options.halts > 0);
+        let guest = Arc::new(guest.with_context(|| format!("VM {vm} of {}", options.vms))?);
         for index in 0..options.vcpus {
+            let number = vm * options.vcpus + index;
             let work = Work {
                 duty_percent: options.duty,
                 exit_rate: options.exit_rate,
+                halt_rate: options.halts,
+                cpu: options.pin.iter().cycle().nth(number as usize).copied(),
                 touch_bytes: if index == 0 { options.touch } else { 0 },
                 delay: options.late_vcpus.saturating_mul(index),
                 ends: vm == 0 && index == 0 && options.end.is_guests(),
             };
-            let number = vm * options.vcpus + index;
             vcpus.push(Vcpu::new(&guest, index, number, &cpuid, work, shared)?);
         }
         guests.push(guest);

@@ -10,6 +10,7 @@ pub mod end;
 pub mod exits;
 pub mod fleet;
 pub mod guest;
+pub mod halt;
 pub mod load;
 pub mod machine;
 pub mod options;
@@ -17,7 +18,9 @@ pub mod pace;
 pub mod schedstat;
 pub mod shared;
 pub mod spawn;
+pub mod uring;
 pub mod vcpu;
+pub mod vhost;
 
 /// Does what the options say, once they have been checked: one VMM, a fleet of them, or a burst.
 pub fn run(options: &options::Options) -> anyhow::Result<()> {

@@ -63,12 +63,31 @@ pub struct Options {
     /// Further VMM threads `worker0`, … that burn --worker-duty in user space.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub workers: u32,
+    /// A further worker whose thread has this name, 1 to 15 bytes, such as "IO iothread0"; may be given again.
+    #[arg(long, value_name = "NAME", value_parser = parse_thread_name)]
+    pub named_worker: Vec<String>,
     /// Share of a CPU that each worker burns, in percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub worker_duty: u32,
     /// Threads `churned` born and dead per second, each burning about 200 µs; started by a thread `churn`.
     #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub churn: u32,
+    /// Read zeroes through io_uring all the time, so that a kernel thread `iou-wrk-…` of this process uses CPU.
+    #[arg(long)]
+    pub io_uring: bool,
+    /// Own a vhost-net device, for which the kernel starts a worker; the device is not used.
+    #[arg(long)]
+    pub vhost_net: bool,
+    /// Let each vCPU halt in the kernel, instead of sleeping in the VMM, and be woken so often a second: an in-kernel
+    /// local APIC, KVM_SET_MP_STATE and a signal do what `hlt` and an interrupt would.
+    #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), conflicts_with_all = ["exit_rate", "unrun"])]
+    pub halts: u32,
+    /// Run vCPU k on the k-th of these CPUs alone, such as 0,1; from the first again if there are more vCPUs.
+    #[arg(long, value_name = "CPU", value_delimiter = ',')]
+    pub pin: Vec<usize>,
+    /// Join this control group (its directory) before anything else.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup: Option<PathBuf>,
     /// Delay the first KVM_RUN of vCPU k by k times this.
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = humantime::parse_duration)]
     pub late_vcpus: Duration,
@@ -121,7 +140,11 @@ impl Options {
             !(self.unrun && self.end.is_guests()),
             "--end: with --unrun no guest runs that could end so; use exit0, exit=N, crash, abort or sigkill"
         );
-        ensure!(self.worker_duty == 0 || self.workers > 0, "--worker-duty: there is no worker; give --workers N");
+        ensure!(
+            self.worker_duty == 0 || self.workers > 0 || !self.named_worker.is_empty(),
+            "--worker-duty: there is no worker; give --workers N"
+        );
+        ensure!(self.halts == 0 || self.duty < 100, "--halts: a vCPU of --duty 100 never halts; give 99 or less");
         if self.fleet.is_some() && self.count.is_some() || self.burst.is_some() && self.count.is_some() {
             bail!("--count: the VMs of a fleet or burst would overwrite one file; leave it out");
         }
@@ -142,6 +165,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .and_then(|number| number.checked_mul(1 << shift))
         .filter(|bytes| *bytes <= 1 << 40)
         .ok_or_else(|| "give a number of bytes, or one with suffix K, M or G, such as 16M".into())
+}
+
+/// What the kernel keeps of a thread's name.
+fn parse_thread_name(text: &str) -> Result<String, String> {
+    let fits = (1..=15).contains(&text.len());
+    if fits { Ok(text.to_owned()) } else { Err("give 1 to 15 bytes, which is what the kernel keeps".into()) }
 }
 
 #[cfg(test)]
@@ -178,6 +207,9 @@ mod tests {
             (&["--unrun", "--end", "halt"], "--end"),
             (&["--worker-duty", "5"], "--worker-duty"),
             (&["--duty", "101"], "--duty"),
+            (&["--duty", "100", "--halts", "5"], "--halts"),
+            (&["--exit-rate", "5", "--halts", "5"], "--halts"),
+            (&["--named-worker", "sixteen letters!"], "--named-worker"),
             (&["--concurrency", "2"], "--burst"),
             (&["--fleet", "2", "--count", "f"], "--count"),
         ] {

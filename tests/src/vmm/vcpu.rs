@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use kvm_bindings::CpuId;
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use super::code;
 use super::exits::Exit;
 use super::guest::{self, Guest};
+use super::halt::{self, Alarm};
 use super::pace::{DEFAULT_PERIOD_NS, Pace, Speed};
 use super::shared::{Shared, cpu_ns, sleep_sharply, wall_ns};
 
@@ -20,6 +23,10 @@ pub struct Work {
     pub duty_percent: u32,
     /// Userspace exits per second; 0 leaves it to the duty cycle.
     pub exit_rate: u32,
+    /// Halts in the kernel per second; 0 sleeps in the VMM instead.
+    pub halt_rate: u32,
+    /// The only CPU to run on.
+    pub cpu: Option<usize>,
     /// Memory to write to, one word a page, before anything else.
     pub touch_bytes: u64,
     /// How long to wait before the first KVM_RUN.
@@ -38,11 +45,12 @@ impl Work {
     /// Whether the guest leaves once and is then left alone.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.duty_percent == 0 && self.exit_rate == 0
+        self.duty_percent == 0 && self.exit_rate == 0 && self.halt_rate == 0
     }
 
     fn period_ns(&self) -> u64 {
-        1_000_000_000_u64.checked_div(self.exit_rate.into()).unwrap_or(DEFAULT_PERIOD_NS)
+        let rate = self.exit_rate.max(self.halt_rate);
+        1_000_000_000_u64.checked_div(rate.into()).unwrap_or(DEFAULT_PERIOD_NS)
     }
 }
 
@@ -71,6 +79,10 @@ impl Vcpu {
         fd.set_cpuid2(cpuid).context("KVM_SET_CPUID2 failed")?;
         let rounds = if work.is_endless() { code::FOREVER } else { 1 };
         guest.set_registers(&fd, index, work.touch_bytes, rounds)?;
+        if work.halt_rate > 0 {
+            // With a local APIC all but the first vCPU wait for a start-up interrupt that nobody sends.
+            halt::set_state(&fd, kvm_bindings::KVM_MP_STATE_RUNNABLE)?;
+        }
         Ok(Self { fd, number, work, shared: Arc::clone(shared), _guest: Arc::clone(guest) })
     }
 
@@ -84,6 +96,10 @@ impl Vcpu {
     pub fn run(&mut self) -> Result<Option<Exit>> {
         self.shared.register(self.number);
         sleep_sharply();
+        if let Some(cpu) = self.work.cpu {
+            pin(cpu).with_context(|| format!("--pin: cannot run on CPU {cpu} alone"))?;
+        }
+        let mut alarm = (self.work.halt_rate > 0).then(Alarm::new).transpose()?;
         if self.shared.sleep(Some(self.work.delay)) && !self.work.ends {
             return Ok(None);
         }
@@ -94,7 +110,13 @@ impl Vcpu {
             match (exit, offset) {
                 (Exit::Interrupted, _) => {}
                 (Exit::Mmio, Some(code::MMIO_NEXT)) => {
-                    if cycle.next(&self.shared) && !self.work.ends {
+                    let sleep = cycle.rest();
+                    let over = match &mut alarm {
+                        Some(alarm) => self.halt(alarm, sleep.unwrap_or_default(), cycle.rounds)?,
+                        None => self.shared.sleep(sleep),
+                    };
+                    cycle.resume(over);
+                    if over && !self.work.ends {
                         return Ok(None);
                     }
                 }
@@ -133,6 +155,21 @@ impl Vcpu {
         }
     }
 
+    /// Halts in the kernel for as long; true when the VM is over. The guest's read is answered on the way in, so its next
+    /// rounds are those of the burn before.
+    fn halt(&mut self, alarm: &mut Alarm, time: Duration, rounds: u64) -> Result<bool> {
+        if !time.is_zero() {
+            halt::set_state(&self.fd, kvm_bindings::KVM_MP_STATE_HALTED)?;
+            alarm.set(time)?;
+            let (exit, _) = self.enter(rounds)?;
+            alarm.clear()?;
+            ensure!(exit == Exit::Interrupted, "vcpu{}: a halted vCPU came back by {exit:?}", self.number);
+            self.shared.exits.add(exit);
+            halt::set_state(&self.fd, kvm_bindings::KVM_MP_STATE_RUNNABLE)?;
+        }
+        Ok(self.shared.sleep(Some(Duration::ZERO)))
+    }
+
     /// Completes the guest's write without entering it, then lets it execute `hlt`.
     fn become_privileged(&mut self) -> Result<()> {
         self.fd.set_kvm_immediate_exit(1);
@@ -159,16 +196,31 @@ impl Cycle {
         Self { work, pace, speed: Speed::default(), rounds: 1, cpu_before_ns }
     }
 
-    /// The guest has burnt what it was told: learn from it, sleep, and set what it burns next. True when the VM
-    /// is over.
-    fn next(&mut self, shared: &Shared) -> bool {
+    /// The guest has burnt what it was told: learn from it. How long to sleep; `None` is without limit.
+    fn rest(&mut self) -> Option<Duration> {
         let cpu = cpu_ns();
         self.speed.learn(self.rounds, cpu.saturating_sub(self.cpu_before_ns));
         let sleep = (!self.work.is_idle()).then(|| Duration::from_nanos(self.pace.sleep_ns(wall_ns(), cpu)));
-        // Once it is over there is nothing to pace: the guest sees its command in the first round.
-        let over = shared.sleep(sleep);
-        self.cpu_before_ns = cpu_ns();
-        self.rounds = if over { 1 } else { self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns)) };
-        over
+        if self.work.halt_rate > 0 {
+            self.rounds = self.speed.rounds(self.pace.burn_ns(cpu));
+        }
+        sleep
     }
+
+    /// After the sleep: set what the guest burns next.
+    fn resume(&mut self, over: bool) {
+        self.cpu_before_ns = cpu_ns();
+        // Once it is over there is nothing to pace: the guest sees its command in the first round.
+        if over {
+            self.rounds = 1;
+        } else if self.work.halt_rate == 0 {
+            self.rounds = self.speed.rounds(self.pace.burn_ns(self.cpu_before_ns));
+        }
+    }
+}
+
+fn pin(cpu: usize) -> nix::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &only)
 }
