@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod event;
+pub mod exit;
 pub mod index;
 pub mod layout;
 pub mod limits;

@@ -1,5 +1,6 @@
 //! What a VM is: who it is, where its numbers come from, whether it lives. Owns no clock and no file.
 
+pub mod exit_class;
 pub mod exit_reason;
 pub mod identity;
 pub mod record;
