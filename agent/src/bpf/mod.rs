@@ -3,6 +3,7 @@
 //! What leaves here are readings: cumulative numbers by VM, at one instant. Nothing here knows what they mean.
 
 pub mod btf;
+pub mod format;
 pub mod kernel;
 pub mod maps;
 pub mod object;
