@@ -4,6 +4,7 @@
 //! but never undefined. Each type asserts its size, its field offsets and the absence of padding beside its
 //! definition. Both sides are compiled from this crate; a change here changes [`ABI_VERSION`].
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod event;
 pub mod exit;
