@@ -23,12 +23,13 @@ pub fn kvm_exit_reason(ctx: TracePointContext) -> i32 {
         )
     };
     let (Ok(reason), Ok(isa), Some(classes)) = (reason, isa, EXIT_CLASSES.get_ptr(0)) else { return 0 };
-    let place = exit::index(isa, reason) & (exit::TABLE - 1);
-    // SAFETY: live map values; the mask keeps the place inside the table, the comparison the class inside its own.
+    let place = exit::bounded(exit::index(isa, reason));
+    // SAFETY: live map values; the place is inside the table, the comparison keeps the class inside its own.
     unsafe {
         let class = *classes.cast::<u8>().add(place) as usize;
-        let class = if class < exit::CLASSES { class } else { exit::CLASSES - 1 };
-        *(&raw mut (*vcpu).times.exits).cast::<u64>().add(class) += 1;
+        if class < exit::CLASSES {
+            *(&raw mut (*vcpu).times.exits).cast::<u64>().add(class) += 1;
+        }
     }
     0
 }

@@ -13,6 +13,7 @@ use kvmeter_common::{
 use crate::{
     counter::{add, add32, lose},
     maps::{FREE_THREADS, THREADS, TIDS, VCPUS, VMS},
+    name::role_of,
     offsets,
     task::{self, Address, copy},
 };
@@ -241,6 +242,9 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
         // Never switched again, so it would keep the slot for ever; `birth` has counted it (see `vm::birth`).
         return None;
     }
+    // SAFETY: the value is read at once.
+    let family = unsafe { VMS.get_ptr(vm).map_or(0, |vm| (*vm).family) };
+    let role = if role == role::VMM { role_of(task, family) } else { role };
     let number = pop_thread()?;
     let slot = THREADS.get_ptr_mut(number)?;
     let tgid: u32 = copy(task, &offsets::TASK_TGID)?;

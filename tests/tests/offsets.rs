@@ -113,7 +113,10 @@ fn every_field_a_program_reads_is_where_another_decoder_finds_it() -> Result<()>
         let mut found = 0;
         for field in FIELDS {
             let owner = dump.structure(field.owner);
-            let theirs = field.paths.iter().find_map(|path| dump.place(owner?, path)).map(|place| place.offset);
+            let theirs = field.paths.iter().find_map(|(path, _)| dump.place(owner?, path));
+            let sized = theirs.as_ref().is_none_or(|place| field.paths.iter().any(|(_, size)| *size == place.size));
+            ensure!(sized, "{}: {} has another size", kernel.display(), field.global);
+            let theirs = theirs.map(|place| place.offset);
             let ours = ours[field.global].as_ref().ok().copied();
             ensure!(ours == theirs, "{}: {}: {ours:?} here, {theirs:?} there", kernel.display(), field.global);
             found += usize::from(ours.is_some());

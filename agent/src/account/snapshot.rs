@@ -90,6 +90,8 @@ pub struct VmView {
     pub halt_poll_ns: Option<u64>,
     /// Time its control group was throttled; absent where that is not known of this VM alone.
     pub throttled_ns: Option<u64>,
+    /// Why that is not known.
+    pub unthrottled: Option<String>,
     /// The vm_ids of those it waited for, in the order of the kernel's table.
     pub offenders: [Option<String>; cause::OFFENDERS],
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.

@@ -78,7 +78,16 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         unwanted: (!config.bpf.exit_reasons).then_some(off).into_iter().collect(),
         log: config.log.level >= crate::config::LogLevel::Warn,
     };
-    Kernel::start(&setup, Path::new(object::KERNEL_BTF)).map_err(|(error, programs)| {
+    let started = Kernel::start(&setup, Path::new(object::KERNEL_BTF)).map(|mut kernel| {
+        if !facts.kvm_backends.is_empty() && !plan::fires(&facts.kvm_backends) {
+            let names = facts.kvm_backends.join(", ");
+            kernel.mark_silent(Some(&format!(
+                "attached, but KVM's back end here ({names}) is not known to fire it, as kvm_amd and kvm_intel do"
+            )));
+        }
+        kernel
+    });
+    started.map_err(|(error, programs)| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {

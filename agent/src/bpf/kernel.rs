@@ -58,7 +58,7 @@ impl Kernel {
             let text = broken.map_or_else(String::new, |s| match &s.state {
                 State::Refused(why) => format!("program {} needs what this kernel lacks: {why}", s.name),
                 State::Failed(why) => format!("the kernel refused program {}: {why}", s.name),
-                State::Attached => String::new(),
+                State::Attached | State::Silent(_) => String::new(),
             });
             return Err((LoadError::Insufficient(text), statuses));
         }
@@ -93,12 +93,17 @@ impl Kernel {
 
     /// Tries again what could not be attached: the KVM module may have been loaded since. True when something changed.
     pub fn attach_missing(&mut self) -> bool {
-        let missing = |statuses: &[Status]| statuses.iter().filter(|s| s.state != State::Attached).count();
+        let missing = |statuses: &[Status]| statuses.iter().filter(|s| matches!(s.state, State::Failed(_))).count();
         let before = missing(&self.statuses);
         if before > 0 {
             object::attach_again(&mut self.ebpf, &mut self.statuses);
         }
         missing(&self.statuses) < before
+    }
+
+    /// Marks the programs on guest entry and exit as attached in vain, or takes that back.
+    pub fn mark_silent(&mut self, why: Option<&str>) {
+        plan::mark_silent(&mut self.statuses, why);
     }
 
     /// Readable when a wake-up waits.

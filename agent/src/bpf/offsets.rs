@@ -13,41 +13,41 @@ pub struct Field {
     pub global: &'static str,
     /// The kernel struct.
     pub owner: &'static str,
-    /// Its field, in each spelling known.
-    pub paths: &'static [&'static str],
+    /// Its field, in each spelling known, with its size in bytes.
+    pub paths: &'static [(&'static str, u32)],
 }
 
-const fn field(global: &'static str, owner: &'static str, paths: &'static [&'static str]) -> Field {
+const fn field(global: &'static str, owner: &'static str, paths: &'static [(&'static str, u32)]) -> Field {
     Field { global, owner, paths }
 }
 
 /// Every field any program reads.
 pub const FIELDS: &[Field] = &[
-    field("TASK_PID", "task_struct", &["pid"]),
-    field("TASK_TGID", "task_struct", &["tgid"]),
-    field("TASK_RUNTIME", "task_struct", &["se.sum_exec_runtime"]),
-    field("TASK_RUN_DELAY", "task_struct", &["sched_info.run_delay"]),
+    field("TASK_PID", "task_struct", &[("pid", 4)]),
+    field("TASK_TGID", "task_struct", &[("tgid", 4)]),
+    field("TASK_RUNTIME", "task_struct", &[("se.sum_exec_runtime", 8)]),
+    field("TASK_RUN_DELAY", "task_struct", &[("sched_info.run_delay", 8)]),
     // Renamed in 5.14 (commit 2f064a59a11f).
-    field("TASK_STATE", "task_struct", &["__state", "state"]),
-    field("TASK_ON_CPU", "task_struct", &["on_cpu"]),
-    field("TASK_SIGNAL", "task_struct", &["signal"]),
-    field("TASK_SIGHAND", "task_struct", &["sighand"]),
-    field("TASK_LEADER", "task_struct", &["group_leader"]),
+    field("TASK_STATE", "task_struct", &[("__state", 4), ("state", 8)]),
+    field("TASK_ON_CPU", "task_struct", &[("on_cpu", 4)]),
+    field("TASK_SIGNAL", "task_struct", &[("signal", 8)]),
+    field("TASK_SIGHAND", "task_struct", &[("sighand", 8)]),
+    field("TASK_LEADER", "task_struct", &[("group_leader", 8)]),
     // Renamed in 5.5 (commit cf25e24db61c).
-    field("TASK_START", "task_struct", &["start_boottime", "real_start_time"]),
-    field("TASK_MM", "task_struct", &["mm"]),
-    field("TASK_COMM", "task_struct", &["comm"]),
-    field("TASK_FLAGS", "task_struct", &["flags"]),
-    field("TASK_EXIT_CODE", "task_struct", &["exit_code"]),
-    field("TASK_GUEST_TIME", "task_struct", &["gtime"]),
-    field("TASK_THREAD_NODE", "task_struct", &["thread_node"]),
-    field("SIGNAL_LIVE", "signal_struct", &["live"]),
-    field("SIGNAL_FLAGS", "signal_struct", &["flags"]),
-    field("SIGNAL_THREADS", "signal_struct", &["thread_head"]),
-    field("SIGNAL_EXIT_CODE", "signal_struct", &["group_exit_code"]),
-    field("SIGNAL_RUNTIME", "signal_struct", &["sum_sched_runtime"]),
-    field("MM_ARG_START", "mm_struct", &["arg_start"]),
-    field("MM_ARG_END", "mm_struct", &["arg_end"]),
+    field("TASK_START", "task_struct", &[("start_boottime", 8), ("real_start_time", 8)]),
+    field("TASK_MM", "task_struct", &[("mm", 8)]),
+    field("TASK_COMM", "task_struct", &[("comm", 16)]),
+    field("TASK_FLAGS", "task_struct", &[("flags", 4)]),
+    field("TASK_EXIT_CODE", "task_struct", &[("exit_code", 4)]),
+    field("TASK_GUEST_TIME", "task_struct", &[("gtime", 8)]),
+    field("TASK_THREAD_NODE", "task_struct", &[("thread_node", 16)]),
+    field("SIGNAL_LIVE", "signal_struct", &[("live", 4)]),
+    field("SIGNAL_FLAGS", "signal_struct", &[("flags", 4)]),
+    field("SIGNAL_THREADS", "signal_struct", &[("thread_head", 16)]),
+    field("SIGNAL_EXIT_CODE", "signal_struct", &[("group_exit_code", 4)]),
+    field("SIGNAL_RUNTIME", "signal_struct", &[("sum_sched_runtime", 8)]),
+    field("MM_ARG_START", "mm_struct", &[("arg_start", 8)]),
+    field("MM_ARG_END", "mm_struct", &[("arg_end", 8)]),
 ];
 
 /// Each field's place in bytes, or why it has none.
@@ -61,8 +61,8 @@ pub fn resolve(btf: &Btf<'_>) -> Offsets {
 
 fn locate(btf: &Btf<'_>, field: &Field) -> Result<u32, BtfError> {
     let mut first_error = None;
-    for path in field.paths {
-        match btf.offset(field.owner, path) {
+    for (path, size) in field.paths {
+        match btf.offset_sized(field.owner, path, *size) {
             Ok(offset) => return Ok(offset),
             Err(error) => first_error = first_error.or(Some(error)),
         }

@@ -14,6 +14,8 @@ pub enum State {
     Refused(String),
     /// Tried, and the kernel said no.
     Failed(String),
+    /// Attached, but guests have run and the hook has never fired: why.
+    Silent(String),
 }
 
 /// A program and what became of it; shown by `doctor`, `/v1/status` and `kvmeter_feature_available`.
@@ -79,6 +81,28 @@ fn possible(program: &Program, offsets: &Offsets) -> Result<(), String> {
     Ok(())
 }
 
+/// Programs whose hooks only some of KVM's back ends fire.
+const ENTRY_HOOKS: [&str; 3] = ["kvm_entry", "kvm_exit", "kvm_exit_reason"];
+/// Back ends that do.
+const FIRING: [&str; 2] = ["kvm_amd", "kvm_intel"];
+
+/// Whether any of these back ends is known to fire the hooks of guest entry and exit.
+#[must_use]
+pub fn fires(backends: &[String]) -> bool {
+    backends.iter().any(|name| FIRING.contains(&name.as_str()))
+}
+
+/// Marks the programs on guest entry and exit as attached in vain, or takes that back.
+pub fn mark_silent(statuses: &mut [Status], why: Option<&str>) {
+    for status in statuses.iter_mut().filter(|status| ENTRY_HOOKS.contains(&status.name)) {
+        match (&status.state, why) {
+            (State::Attached, Some(why)) => status.state = State::Silent(why.to_owned()),
+            (State::Silent(_), None) => status.state = State::Attached,
+            _ => {}
+        }
+    }
+}
+
 /// Whether the kernel can account CPU: every essential program attached, and one that finds VMs.
 #[must_use]
 pub fn sufficient(statuses: &[Status]) -> bool {
@@ -98,6 +122,17 @@ mod tests {
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0].0.name, "sched_process_exit");
         assert!(refused[0].1.as_ref().unwrap_err().contains("group_exit_code"));
+    }
+
+    #[test]
+    fn a_hook_that_never_fires_is_told_as_such_until_it_does() {
+        let mut statuses: Vec<_> = PROGRAMS.iter().map(|program| Status::of(program, State::Attached)).collect();
+        mark_silent(&mut statuses, Some("why"));
+        let silent = statuses.iter().filter(|status| status.state == State::Silent("why".to_owned())).count();
+        assert_eq!(silent, ENTRY_HOOKS.len());
+        mark_silent(&mut statuses, None);
+        assert!(statuses.iter().all(|status| status.state == State::Attached));
+        assert!(fires(&["kvm_intel".to_owned()]) && !fires(&["kvm_pvm".to_owned()]) && !fires(&[]));
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Engine {
         self.check_count(newest);
         self.attach_missing(at);
         self.drop_vanished(at);
+        self.follow_throttling();
         let missed: Vec<u32> = found
             .into_iter()
             .map(|(tgid, _)| tgid)

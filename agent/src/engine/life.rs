@@ -11,6 +11,7 @@ use crate::{
     vm::{
         Line, Origin, Vm,
         identity::{self, Argv, Identity, identify},
+        record::Throttle,
         thread::family_of,
     },
 };
@@ -248,6 +249,9 @@ impl Engine {
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");
+        // Its groups may be gone already; then what was read last stands.
+        vm.read_throttling();
+        vm.throttle = Throttle::NotLooked;
         vm.origin = Origin::Final;
         vm.changed = true;
         vm.stop_line = Line::Queued;

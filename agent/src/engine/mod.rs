@@ -9,6 +9,8 @@ mod publish;
 mod resume;
 mod run;
 mod scan;
+mod silent;
+mod throttle;
 mod tick;
 
 use std::{
@@ -121,6 +123,8 @@ pub struct Engine {
     unwalked: u64,
     /// KVM's count and ours, if they differed at the last scan.
     count_was_off: (Option<u64>, Option<u64>),
+    /// Whether guest entries are told here.
+    entries: silent::Entries,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -146,7 +150,7 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 7] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "walk"];
+pub const SOURCES: [&str; 8] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "throttle", "walk"];
 /// Where the agent itself can lose something, beside the kernel programs.
 pub const OWN_STAGES: [&str; 3] = ["heartbeat", "last_slice", "uevent"];
 
@@ -202,6 +206,7 @@ impl Engine {
             peek_ns: 0,
             unwalked: 0,
             count_was_off: (None, None),
+            entries: silent::Entries::default(),
             attached_ns: now.boot_ns,
         };
         (engine, remote, receiver)

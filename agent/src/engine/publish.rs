@@ -7,7 +7,7 @@ use crate::{
     account::{Snapshot, VmView, snapshot::LedgerState},
     clock::Instant2,
     ledger::{Stats, Ticket},
-    vm::Vm,
+    vm::{Vm, record::Throttle},
 };
 
 /// Lines handed over at once: a refusal is all or none.
@@ -128,7 +128,11 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         work: vm.work.clone(),
         guest_ns: vm.guest_ns(),
         halt_poll_ns: vm.halt_poll_ns(),
-        throttled_ns: None,
+        throttled_ns: vm.throttled_ns,
+        unthrottled: match &vm.throttle {
+            Throttle::Absent(why) => Some(why.clone()),
+            _ => None,
+        },
         offenders: vm.offenders.clone(),
         vcpu_order: vm.vcpu_order.clone(),
         first_run_ns: vm.first_run_ns,

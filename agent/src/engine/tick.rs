@@ -133,6 +133,8 @@ impl Engine {
     fn sample(&mut self, at: Instant2) {
         self.sample_proc(at);
         self.search(at);
+        self.sample_throttling();
+        self.judge_entries();
         let text = clock::rfc3339(at.unix_ns);
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);

@@ -137,9 +137,12 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
         State::Attached => "not used: a program that CPU accounting needs is missing".to_owned(),
         State::Refused(why) => format!("not loaded: {why}"),
         State::Failed(why) => format!("the kernel refused it: {why}"),
+        State::Silent(why) => why.clone(),
     };
     let available = in_use && program.state == State::Attached;
-    let advice = if program.hook.starts_with("raw_tp/kvm") {
+    let advice = if matches!(program.state, State::Silent(_)) {
+        "nothing: what it gives is absent, all else is measured".to_owned()
+    } else if program.hook.starts_with("raw_tp/kvm") {
         format!("load the kvm module: hook {} is tried again when it is there", program.hook)
     } else {
         format!("hook {}", program.hook)

@@ -58,6 +58,8 @@ pub struct HostFacts {
     pub capabilities: u64,
     /// The KVM device.
     pub kvm: Presence,
+    /// KVM's back ends: modules, loaded or built in, whose name begins with `kvm_`.
+    pub kvm_backends: Vec<String>,
     /// The kernel's type information, which BPF programs need.
     pub btf: Presence,
     /// What could not be read and why.
@@ -90,6 +92,7 @@ impl HostFacts {
             schedstat,
             capabilities,
             kvm: presence(&root.join("dev/kvm")),
+            kvm_backends: backends(&root.join("sys/module")),
             btf: presence(&root.join("sys/kernel/btf/vmlinux")),
             errors: read.errors,
         }
@@ -112,6 +115,15 @@ impl HostFacts {
     pub fn tick_ns(&self) -> Option<u64> {
         self.clock_ticks.and_then(|per_second| 1_000_000_000u64.checked_div(per_second))
     }
+}
+
+/// Names below `/sys/module` that begin with `kvm_`; none where it cannot be listed.
+fn backends(modules: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(modules).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut backends: Vec<_> = names.filter(|name| name.starts_with("kvm_")).collect();
+    backends.sort();
+    backends
 }
 
 /// Reads below a root and keeps the reasons of what failed.

@@ -8,6 +8,7 @@ use crate::{
     account::{Carry, CpuUsage, Role, Told, VmView, snapshot::VmEnd, snapshot::VmFixed},
     bpf::Work,
     history::Ring,
+    host::ThrottleSource,
     ledger::Ticket,
     sample::ProcCpu,
 };
@@ -74,6 +75,18 @@ pub struct ToldWork {
     pub halt_poll_ns: Option<u64>,
 }
 
+/// How its control groups' throttling is known.
+#[derive(Debug, Default)]
+pub enum Throttle {
+    /// Nobody has looked yet.
+    #[default]
+    NotLooked,
+    /// It is counted.
+    Counted(ThrottleSource),
+    /// It is not this VM's alone, or not there: why.
+    Absent(String),
+}
+
 /// vCPUs that are numbered; a VM that plugs more threads in and out has the rest in its sums.
 const MAX_VCPUS: usize = 4_096;
 
@@ -99,6 +112,10 @@ pub struct Vm {
     pub work: Option<Arc<Work>>,
     /// What earlier agents told of the two counters that begin anew with each agent.
     pub told_work: ToldWork,
+    /// How its control groups' throttling is known.
+    pub throttle: Throttle,
+    /// Nanoseconds it was throttled.
+    pub throttled_ns: Option<u64>,
     /// The vm_ids of those it waited for; once found, they stay.
     pub offenders: [Option<String>; cause::OFFENDERS],
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
@@ -141,6 +158,8 @@ impl Vm {
             carry: Carry::default(),
             work: None,
             told_work: ToldWork::default(),
+            throttle: Throttle::default(),
+            throttled_ns: None,
             offenders: Default::default(),
             vcpu_order: Vec::new(),
             view: None,
@@ -182,6 +201,17 @@ impl Vm {
         }
         self.changed = true;
         self.work = Some(Arc::new(work));
+    }
+
+    /// Reads how long it was throttled, where that is known. False when it could not be read.
+    pub fn read_throttling(&mut self) -> bool {
+        let Throttle::Counted(source) = &mut self.throttle else { return true };
+        let Ok(ns) = source.read() else { return false };
+        if self.throttled_ns != Some(ns) {
+            self.throttled_ns = Some(ns.max(self.throttled_ns.unwrap_or(0)));
+            self.changed = true;
+        }
+        true
     }
 
     /// Nanoseconds inside the guest: part of the vCPUs' time. `None` where guest entries are not told.
