@@ -91,15 +91,15 @@ pub struct VmView {
     /// Time its control group was throttled; absent where that is not known of this VM alone.
     pub throttled_ns: Option<u64>,
     /// Why that is not known.
-    pub unthrottled: Option<String>,
+    pub unthrottled: Option<Arc<str>>,
     /// The vm_ids of those it waited for, in the order of the kernel's table.
-    pub offenders: [Option<String>; cause::OFFENDERS],
+    pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
-    pub vcpu_order: Vec<u32>,
+    pub vcpu_order: Arc<Vec<u32>>,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
     pub first_run_ns: Option<u64>,
     /// The newest sample, once there are two readings to make one from.
-    pub latest: Option<Sample>,
+    pub latest: Option<Arc<Sample>>,
     /// How many samples the ring holds.
     pub samples: usize,
 }

@@ -80,15 +80,13 @@ pub struct AllWork {
 impl AllWork {
     /// Adds what a VM has done since it was read last.
     pub fn grow(&mut self, before: Option<&Work>, now: &Work) {
-        let none = Work::default();
-        let before = before.unwrap_or(&none);
-        let grown = |now: u64, before: u64| now.saturating_sub(before);
+        let grown = |of: &dyn Fn(&Work) -> u64| of(now).saturating_sub(before.map_or(0, of));
         for at in 0..BUCKETS {
-            self.waits[at] += grown(now.waits[at], before.waits[at]);
-            self.handling[at] += grown(now.vcpu.handling[at], before.vcpu.handling[at]);
+            self.waits[at] += grown(&|work| work.waits[at]);
+            self.handling[at] += grown(&|work| work.vcpu.handling[at]);
         }
-        self.waited_ns += grown(now.waited_ns.iter().sum(), before.waited_ns.iter().sum());
-        self.handling_ns += grown(now.vcpu.handling_ns, before.vcpu.handling_ns);
+        self.waited_ns += grown(&|work| work.waited_ns.iter().sum());
+        self.handling_ns += grown(&|work| work.vcpu.handling_ns);
     }
 
     /// Waits in a run queue.

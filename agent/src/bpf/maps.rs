@@ -8,7 +8,10 @@ use std::{
     num::NonZeroUsize,
     os::fd::AsFd as _,
     ptr::NonNull,
-    sync::atomic::{Ordering, fence},
+    sync::{
+        OnceLock,
+        atomic::{Ordering, fence},
+    },
 };
 
 use aya::maps::{Map, MapData};
@@ -41,20 +44,38 @@ impl Shared for kvmeter_common::vcpu::VcpuSlot {}
 impl Shared for kvmeter_common::vm::VmSlot {}
 impl Shared for kvmeter_common::vm::VmArgs {}
 
-/// An array map, mapped.
+/// Elements mapped at once. Strides are multiples of 8, so that many of any of them fill whole pages.
+const CHUNK: u32 = 512;
+
+/// An array map, mapped piece by piece as it is used: the kernel charges us for every page of a mapping at once
+/// (`remap_vmalloc_range`), and most hosts use a small part of the room.
 pub struct Mapped<T: Shared> {
-    start: NonNull<u8>,
+    chunks: Vec<OnceLock<Option<Chunk>>>,
     stride: usize,
     len: u32,
-    _map: MapData,
+    map: MapData,
     _type: PhantomData<T>,
 }
 
+struct Chunk {
+    start: NonNull<u8>,
+    bytes: NonZeroUsize,
+}
+
 // SAFETY: the mapping is process-wide memory; all accesses are volatile and of types valid for any bits.
-unsafe impl<T: Shared> Send for Mapped<T> {}
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // SAFETY: a mapping made in `Mapped::chunk`, not used after this.
+        let _ = unsafe { munmap(self.start.cast(), self.bytes.get()) };
+    }
+}
 
 impl<T: Shared> Mapped<T> {
-    /// Maps a map taken from a loaded object.
+    /// Maps the beginning of a map taken from a loaded object.
     ///
     /// # Errors
     /// When it is not an array, or the kernel refuses the mapping.
@@ -62,13 +83,24 @@ impl<T: Shared> Mapped<T> {
         let Some(Map::Array(map)) = map else { return Err(MapError::NotThere(name)) };
         // The kernel pads each element of a mmapable array to 8 bytes (kernel/bpf/arraymap.c, `array_map_alloc`).
         let stride = size_of::<T>().next_multiple_of(8);
-        let bytes = stride * len as usize;
-        let length = NonZeroUsize::new(bytes).ok_or(MapError::NotThere(name))?;
+        let chunks = std::iter::repeat_with(OnceLock::new).take(len.div_ceil(CHUNK) as usize).collect();
+        let mapped = Self { chunks, stride, len, map, _type: PhantomData };
+        let first =
+            mapped.map_chunk(0).map_err(|source| MapError::Refused { name, bytes: stride * CHUNK as usize, source })?;
+        // Nobody else has it yet.
+        let _ = mapped.chunks.first().map(|chunk| chunk.set(Some(first)));
+        Ok(mapped)
+    }
+
+    fn map_chunk(&self, number: usize) -> Result<Chunk, nix::Error> {
+        let begin = number * CHUNK as usize;
+        let elements = (self.len as usize).saturating_sub(begin).min(CHUNK as usize);
+        let bytes = NonZeroUsize::new(self.stride * elements).ok_or(nix::Error::EINVAL)?;
+        let offset = offset_of_byte(self.stride * begin)?;
         let flags = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new shared mapping of a map's descriptor; no address is asked for, none is replaced.
-        let start = unsafe { mmap(None, length, flags, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }
-            .map_err(|source| MapError::Refused { name, bytes, source })?;
-        Ok(Self { start: start.cast(), stride, len, _map: map, _type: PhantomData })
+        let start = unsafe { mmap(None, bytes, flags, MapFlags::MAP_SHARED, self.map.fd().as_fd(), offset) }?;
+        Ok(Chunk { start: start.cast(), bytes })
     }
 
     /// How many elements there are.
@@ -77,12 +109,15 @@ impl<T: Shared> Mapped<T> {
         self.len
     }
 
+    /// Where an element lies; `None` beyond the end, or where the kernel has no room for another mapping.
     fn element(&self, index: u32) -> Option<NonNull<T>> {
         if index >= self.len {
             return None;
         }
-        // SAFETY: the index is inside the mapping, whose length is `stride * len`.
-        Some(unsafe { self.start.byte_add(self.stride * index as usize) }.cast())
+        let (number, place) = ((index / CHUNK) as usize, (index % CHUNK) as usize);
+        let chunk = self.chunks.get(number)?.get_or_init(|| self.map_chunk(number).ok()).as_ref()?;
+        // SAFETY: the place is inside the chunk: its length is `stride` × elements, and the index is below the map's.
+        Some(unsafe { chunk.start.byte_add(self.stride * place) }.cast())
     }
 
     /// A copy of an element; `None` beyond the end.
@@ -135,9 +170,6 @@ impl<T: Shared> Mapped<T> {
     }
 }
 
-impl<T: Shared> Drop for Mapped<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping made in `new`, not used after this.
-        let _ = unsafe { munmap(self.start.cast(), self.stride * self.len as usize) };
-    }
+fn offset_of_byte(bytes: usize) -> Result<i64, nix::Error> {
+    i64::try_from(bytes).map_err(|_| nix::Error::EOVERFLOW)
 }

@@ -5,7 +5,10 @@
 
 use std::{
     mem::offset_of,
-    sync::atomic::{Ordering, fence},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 use kvmeter_common::{
@@ -29,7 +32,8 @@ struct Open {
     folds: u64,
     roles: [RoleTime; role::COUNT],
     threads: u32,
-    work: Work,
+    /// Shared with the views once it is whole; nobody else has it before.
+    work: Arc<Work>,
 }
 
 impl Slots {
@@ -68,7 +72,7 @@ impl Slots {
 
     fn begin(&self, slot: u32) -> Open {
         let folds = self.vms.u64_at(slot, offset_of!(VmSlot, fold_end)).unwrap_or(0);
-        Open { slot, folds, roles: <[RoleTime; role::COUNT]>::default(), threads: 0, work: Work::default() }
+        Open { slot, folds, roles: <[RoleTime; role::COUNT]>::default(), threads: 0, work: Arc::default() }
     }
 
     /// Adds every living thread to its VM, if that is among those wanted (which are in the order of their slots).
@@ -111,13 +115,14 @@ impl Slots {
         sum.runtime_ns += time.runtime_ns;
         sum.run_delay_ns += time.run_delay_ns;
         open.threads += 1;
-        add(&mut open.work.waits, &thread.waits);
-        add(&mut open.work.waited_ns, &thread.waited_ns);
+        let Some(work) = Arc::get_mut(&mut open.work) else { return };
+        add(&mut work.waits, &thread.waits);
+        add(&mut work.waited_ns, &thread.waited_ns);
         if thread.role == role::VCPU
             && let Some(vcpu) = self.vcpus.get(number).filter(|vcpu| vcpu.task == thread.task)
         {
-            add_times(&mut open.work.vcpu, &vcpu.times);
-            open.work.vcpus.push(VcpuReading { tid: thread.tid, time, times: vcpu.times });
+            add_times(&mut work.vcpu, &vcpu.times);
+            work.vcpus.push(VcpuReading { tid: thread.tid, time, times: vcpu.times });
         }
     }
 
@@ -166,12 +171,14 @@ fn reading(open: Open, vm: &VmSlot, consistent: bool) -> VmReading {
     }
     roles[role::VMM as usize].runtime_ns += vm.leader.runtime_ns;
     roles[role::VMM as usize].run_delay_ns += vm.leader.run_delay_ns;
-    add(&mut work.waits, &vm.waits);
-    add(&mut work.waited_ns, &vm.waited_ns);
-    add_times(&mut work.vcpu, &vm.vcpu);
-    work.offenders = vm.offenders;
-    work.userspace_exits = vm.userspace_exits;
-    work.vcpus.sort_unstable_by_key(|vcpu| vcpu.tid);
+    if let Some(work) = Arc::get_mut(&mut work) {
+        add(&mut work.waits, &vm.waits);
+        add(&mut work.waited_ns, &vm.waited_ns);
+        add_times(&mut work.vcpu, &vm.vcpu);
+        work.offenders = vm.offenders;
+        work.userspace_exits = vm.userspace_exits;
+        work.vcpus.sort_unstable_by_key(|vcpu| vcpu.tid);
+    }
     VmReading {
         slot,
         tgid: vm.tgid,

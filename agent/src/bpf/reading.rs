@@ -1,5 +1,7 @@
 //! A VM as the kernel programs know it at one instant. Cumulative numbers; instants in CLOCK_BOOTTIME nanoseconds.
 
+use std::sync::Arc;
+
 use kvmeter_common::{
     limits::{BUCKETS, EXIT_REASONS},
     thread::{cause, role},
@@ -81,7 +83,7 @@ pub struct VmReading {
     /// Time by role, index as [`role`].
     pub roles: [RoleTime; role::COUNT],
     /// What it did and waited for.
-    pub work: Work,
+    pub work: Arc<Work>,
     /// The family the kernel side reads its threads' names by.
     pub family: u32,
     /// The leader's name when first seen.

@@ -1,5 +1,7 @@
 //! Births and deaths: a newcomer gets its identity, its vm_id and its start line; an end gets its verdict and its stop.
 
+use std::sync::Arc;
+
 use super::Engine;
 use crate::{
     account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
@@ -51,7 +53,7 @@ impl Engine {
     }
 
     /// A slot nobody knows yet: a VM has begun, or has lived and died since the last turn.
-    pub(super) fn newcomer(&mut self, mut reading: VmReading, at: Instant2) {
+    pub(super) fn newcomer(&mut self, reading: VmReading, at: Instant2) {
         let tgid = reading.tgid;
         self.ran.insert(tgid, at.boot_ns);
         if let Some(old) = self.registry.of_tgid(tgid) {
@@ -75,9 +77,8 @@ impl Engine {
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
             if reading.consistent {
                 vm.take_cpu(CpuUsage::from_roles(&reading.roles));
-                let work = std::mem::take(&mut reading.work);
-                self.host.work.grow(None, &work);
-                vm.take_work(work);
+                self.host.work.grow(None, &reading.work);
+                vm.take_work(Arc::clone(&reading.work));
             }
             vm.exiting = reading.exit.is_some();
         }

@@ -66,7 +66,7 @@ impl Engine {
         }
         for (tgid, place, vm_id) in found {
             if let Some(vm) = self.registry.of_tgid_mut(tgid) {
-                vm.offenders[place] = Some(vm_id);
+                Arc::make_mut(&mut vm.offenders)[place] = Some(vm_id);
             }
         }
     }
@@ -130,11 +130,11 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         halt_poll_ns: vm.halt_poll_ns(),
         throttled_ns: vm.throttled_ns,
         unthrottled: match &vm.throttle {
-            Throttle::Absent(why) => Some(why.clone()),
+            Throttle::Absent(why) => Some(Arc::clone(why)),
             _ => None,
         },
-        offenders: vm.offenders.clone(),
-        vcpu_order: vm.vcpu_order.clone(),
+        offenders: Arc::clone(&vm.offenders),
+        vcpu_order: Arc::clone(&vm.vcpu_order),
         first_run_ns: vm.first_run_ns,
         latest: vm.ring.latest().cloned(),
         samples: vm.ring.len(),

@@ -1,5 +1,7 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
+use std::sync::Arc;
+
 use super::{Engine, scan::Process};
 use crate::{
     account::{CpuUsage, Told, snapshot::VmFixed},
@@ -69,7 +71,7 @@ impl Engine {
             if let Some(reading) = reading.filter(|reading| reading.consistent) {
                 vm.take_cpu(CpuUsage::from_roles(&reading.roles));
                 self.host.work.grow(None, &reading.work);
-                vm.take_work(reading.work.clone());
+                vm.take_work(Arc::clone(&reading.work));
             }
             if let Some(reading) = reading {
                 self.slots.insert(reading.slot, tgid);

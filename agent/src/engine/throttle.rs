@@ -39,6 +39,6 @@ impl Engine {
 fn find(vm: &mut Vm, look: impl Fn(Tgid) -> Result<ThrottleSource, crate::host::WhyNot>) {
     vm.throttle = match look(Tgid(vm.fixed.tgid)) {
         Ok(source) => Throttle::Counted(source),
-        Err(why) => Throttle::Absent(why.to_string()),
+        Err(why) => Throttle::Absent(why.to_string().into()),
     };
 }

@@ -1,6 +1,6 @@
 //! One turn: read, settle births and deaths, sample when it is time, hand over to ledger and views.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{Engine, scan::Process};
 use crate::{
@@ -105,7 +105,7 @@ impl Engine {
     }
 
     /// Takes a known VM's reading; ends it if that is its last.
-    fn take(&mut self, mut reading: VmReading, at: Instant2) {
+    fn take(&mut self, reading: VmReading, at: Instant2) {
         let Some(vm) = self.registry.of_tgid_mut(reading.tgid) else { return };
         if vm.slot() != Some(reading.slot) {
             return;
@@ -114,9 +114,8 @@ impl Engine {
         let mut fell = false;
         if reading.consistent {
             fell = vm.take_cpu(CpuUsage::from_roles(&reading.roles));
-            let work = std::mem::take(&mut reading.work);
-            self.host.work.grow(vm.work.as_deref(), &work);
-            vm.take_work(work);
+            self.host.work.grow(vm.work.as_deref(), &reading.work);
+            vm.take_work(Arc::clone(&reading.work));
         }
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;

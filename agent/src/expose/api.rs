@@ -81,7 +81,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
         more.insert("stop_reason".into(), json!(end.reason));
     }
     if let Some(latest) = &vm.latest {
-        more.insert("latest".into(), json!(latest));
+        more.insert("latest".into(), json!(latest.as_ref()));
     }
     more.insert("samples".into(), json!(vm.samples));
     if let Some(object) = value.as_object_mut() {

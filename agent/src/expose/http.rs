@@ -184,7 +184,7 @@ async fn usage(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRe
     let snapshot = views.snapshot();
     match api::find(&snapshot, &vm_id) {
         Some(vm) => match &vm.latest {
-            Some(sample) => Json(sample).into_response(),
+            Some(sample) => Json(sample.as_ref()).into_response(),
             None => StatusCode::NO_CONTENT.into_response(),
         },
         None => unknown(&vm_id),

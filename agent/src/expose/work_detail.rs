@@ -28,7 +28,7 @@ pub fn of(vm: &VmView) -> Map<String, Value> {
     put("guest_ns", vm.guest_ns.map(|ns| json!(ns.to_string())));
     put("halt_poll_ns", vm.halt_poll_ns.map(|ns| json!(ns.to_string())));
     put("cpu_throttled_ns", vm.throttled_ns.map(|ns| json!(ns.to_string())));
-    put("cpu_throttled_why_not", vm.unthrottled.as_ref().map(|why| json!(why)));
+    put("cpu_throttled_why_not", vm.unthrottled.as_deref().map(|why| json!(why)));
     let Some(work) = &vm.work else { return all };
     let cpu = vm.cpu.unwrap_or_default();
     put("vcpu_mode_ns", work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).map(strings));

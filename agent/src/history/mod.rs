@@ -1,7 +1,7 @@
 //! The recent past of each VM: a bounded ring of samples. A sample is a rate between two readings; the first reading
 //! gives none, and what was not measured is absent.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use serde::Serialize;
 
@@ -36,7 +36,7 @@ struct Mark {
 /// One VM's ring.
 #[derive(Clone, Debug, Default)]
 pub struct Ring {
-    samples: VecDeque<Sample>,
+    samples: VecDeque<Arc<Sample>>,
     last: Option<Mark>,
 }
 
@@ -57,12 +57,12 @@ impl Ring {
             let (now, before) = (cpu.as_ref().map(of)?, last.cpu.as_ref().map(of)?);
             percent(now.checked_sub(before)?, elapsed)
         };
-        self.samples.push_back(Sample {
+        self.samples.push_back(Arc::new(Sample {
             at: at.to_owned(),
             cpu_percent: rate(CpuUsage::runtime_ns),
             cpu_delay_percent: rate(CpuUsage::run_delay_ns),
             memory_limit_bytes: (mem_bytes > 0).then_some(mem_bytes),
-        });
+        }));
         if self.samples.len() > RING {
             self.samples.pop_front();
         }
@@ -72,7 +72,7 @@ impl Ring {
 
     /// The newest sample.
     #[must_use]
-    pub fn latest(&self) -> Option<&Sample> {
+    pub fn latest(&self) -> Option<&Arc<Sample>> {
         self.samples.back()
     }
 
@@ -115,7 +115,7 @@ mod tests {
         let mut ring = Ring::default();
         ring.offer(0, 10, "a", None, 0);
         ring.offer(10, 10, "b", cpu(10), 0);
-        let text = serde_json::to_string(ring.latest().unwrap()).unwrap();
+        let text = serde_json::to_string(ring.latest().unwrap().as_ref()).unwrap();
         assert_eq!(text, r#"{"at":"b"}"#);
     }
 

@@ -84,7 +84,7 @@ pub enum Throttle {
     /// It is counted.
     Counted(ThrottleSource),
     /// It is not this VM's alone, or not there: why.
-    Absent(String),
+    Absent(Arc<str>),
 }
 
 /// vCPUs that are numbered; a VM that plugs more threads in and out has the rest in its sums.
@@ -117,9 +117,9 @@ pub struct Vm {
     /// Nanoseconds it was throttled.
     pub throttled_ns: Option<u64>,
     /// The vm_ids of those it waited for; once found, they stay.
-    pub offenders: [Option<String>; cause::OFFENDERS],
+    pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
-    pub vcpu_order: Vec<u32>,
+    pub vcpu_order: Arc<Vec<u32>>,
     /// What the views were shown last, and whether that is out of date.
     pub view: Option<Arc<VmView>>,
     /// Something has changed since `view` was made.
@@ -160,8 +160,8 @@ impl Vm {
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
             throttled_ns: None,
-            offenders: Default::default(),
-            vcpu_order: Vec::new(),
+            offenders: Arc::default(),
+            vcpu_order: Arc::default(),
             view: None,
             changed: true,
             first_run_ns: None,
@@ -193,14 +193,14 @@ impl Vm {
     }
 
     /// Takes a reading of what its threads did.
-    pub fn take_work(&mut self, work: Work) {
+    pub fn take_work(&mut self, work: Arc<Work>) {
         for vcpu in &work.vcpus {
             if self.vcpu_order.len() < MAX_VCPUS && !self.vcpu_order.contains(&vcpu.tid) {
-                self.vcpu_order.push(vcpu.tid);
+                Arc::make_mut(&mut self.vcpu_order).push(vcpu.tid);
             }
         }
         self.changed = true;
-        self.work = Some(Arc::new(work));
+        self.work = Some(work);
     }
 
     /// Reads how long it was throttled, where that is known. False when it could not be read.

@@ -10,8 +10,8 @@ pub const MAX_LINGERING: usize = 1_000;
 /// Every VM the agent knows.
 #[derive(Default)]
 pub struct Registry {
-    live: HashMap<String, Vm>,
-    by_tgid: HashMap<u32, String>,
+    live: HashMap<u32, Vm>,
+    by_id: HashMap<String, u32>,
     stopped: VecDeque<Vm>,
     dropped: u64,
 }
@@ -20,18 +20,18 @@ impl Registry {
     /// The living VM of a process.
     #[must_use]
     pub fn of_tgid(&self, tgid: u32) -> Option<&Vm> {
-        self.live.get(self.by_tgid.get(&tgid)?)
+        self.live.get(&tgid)
     }
 
     /// The same, to change.
     pub fn of_tgid_mut(&mut self, tgid: u32) -> Option<&mut Vm> {
-        self.live.get_mut(self.by_tgid.get(&tgid)?)
+        self.live.get_mut(&tgid)
     }
 
     /// Whether a living VM has this vm_id.
     #[must_use]
     pub fn is_taken(&self, vm_id: &str) -> bool {
-        self.live.contains_key(vm_id)
+        self.by_id.contains_key(vm_id)
     }
 
     /// The vm_id of the life of a process that began at `start_ns` (CLOCK_BOOTTIME), living or lingering.
@@ -63,14 +63,14 @@ impl Registry {
     pub fn insert(&mut self, vm: Vm) {
         let vm_id = vm.fixed.vm_id.clone();
         self.stopped.retain(|old| old.fixed.vm_id != vm_id);
-        self.by_tgid.insert(vm.fixed.tgid, vm_id.clone());
-        self.live.insert(vm_id, vm);
+        self.by_id.insert(vm_id, vm.fixed.tgid);
+        self.live.insert(vm.fixed.tgid, vm);
     }
 
     /// Moves a VM that has ended to those that linger; the oldest of too many are dropped and counted.
     pub fn retire(&mut self, tgid: u32) {
-        let Some(vm_id) = self.by_tgid.remove(&tgid) else { return };
-        let Some(vm) = self.live.remove(&vm_id) else { return };
+        let Some(vm) = self.live.remove(&tgid) else { return };
+        self.by_id.remove(&vm.fixed.vm_id);
         self.stopped.push_back(vm);
         while self.stopped.len() > MAX_LINGERING {
             self.stopped.pop_front();
