@@ -13,7 +13,7 @@ use crate::{docs, lint, packaging, setup};
 pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     let mut steps = Vec::new();
     let mut tally = Tally::default();
-    let everything = setup::Needs { tests: true, lint: true };
+    let everything = setup::Needs { tests: true, lint: true, bench: true };
     step(&mut steps, "setup", || setup::setup(workspace, everything));
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));

@@ -17,6 +17,7 @@ use super::exits::Exit;
 use super::guest::Guest;
 use super::load;
 use super::options::Options;
+use super::pingpong;
 use super::shared::Shared;
 use super::vcpu::{Vcpu, Work};
 
@@ -34,6 +35,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (guests, mut vcpus) = create(options, &shared)?;
     load::start_workers(options.workers, options.worker_duty, &shared)?;
     load::start_churn(options.churn, &shared)?;
+    options.pingpong.map(pingpong::start_endless).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {
         // Kept open, so that the VM stays: an fd of a vCPU is a reference to its VM.

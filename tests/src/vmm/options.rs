@@ -69,6 +69,9 @@ pub struct Options {
     /// Threads `churned` born and dead per second, each burning about 200 µs; started by a thread `churn`.
     #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub churn: u32,
+    /// Two threads `ping` and `pong` on this CPU that wake each other without end.
+    #[arg(long, value_name = "CPU")]
+    pub pingpong: Option<usize>,
     /// Delay the first KVM_RUN of vCPU k by k times this.
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = humantime::parse_duration)]
     pub late_vcpus: Duration,

@@ -1,0 +1,62 @@
+//! `sched_switch` once more, without the kernel's statistics: the CPU time of a fixed number of switches.
+//!
+//! The statistics read a clock around each run, and a CPU may overlap what a program does with that. Here one program at
+//! a time is attached and the CPU time of the two threads is taken, so whatever the program displaces is in it as well.
+
+use anyhow::Result;
+
+use crate::process::process_cpu_ns;
+
+use super::Options;
+use super::contest::{Effort, Load as _};
+use super::load::{Switches, busy_cpu};
+use super::object::{Hook, Object, Placed};
+use super::spread::{Order, Spread};
+use super::table::{Row, Section};
+
+const PROGRAMS: [&str; 3] = ["empty_sched_switch", "control_sched_switch", "sched_switch"];
+
+/// The table.
+pub fn section(options: &Options) -> Result<Section> {
+    let (effort, mut order) = (options.effort(), Order::new(3));
+    // Short turns, and more of them: a neighbour's burst then falls on few.
+    let effort = Effort { rounds: effort.rounds * 5, slice: effort.slice / 5, ..effort };
+    let mut object = Object::load(false)?;
+    let mut load = Switches::new(busy_cpu()?, effort.slice)?;
+    let mut rows = Vec::new();
+    for whose in ["a task of no VM", "a thread of a VM"] {
+        let mut rounds = Vec::new();
+        for _ in 0..effort.rounds {
+            rounds.push(round(&mut object, &mut load, &mut order)?);
+        }
+        for (name, place) in [("`sched_switch`", 2), ("control", 1)] {
+            let costs: Vec<f64> = rounds.iter().map(|round| round[place] - round[0]).collect();
+            rows.push(Row::new(format!("{name}, {whose}"), "ns", Spread::of(&costs)));
+        }
+        // From here on the threads of this process count as a VM's.
+        object.adopt(&[std::process::id()])?;
+    }
+    let method = format!(
+        "CPU time of a switch between two threads on one CPU with one program attached, less that with an empty one; in \
+         turns, {} ms each. Coarser than the above, but without its clocks: it is here to contradict it.",
+        effort.slice.as_millis()
+    );
+    Ok(Section { title: "`sched_switch` by CPU time", method, rows })
+}
+
+/// Nanoseconds a switch with each program.
+fn round(object: &mut Object, load: &mut Switches, order: &mut Order) -> Result<[f64; 3]> {
+    let (mut turns, mut costs) = ([0, 1, 2], [0.0; 3]);
+    order.shuffle(&mut turns);
+    let this = std::process::id().cast_signed();
+    for turn in turns {
+        let placed = Placed { name: PROGRAMS[turn], hook: Hook::Typed("sched_switch") };
+        let link = object.attach(placed)?;
+        let (cpu, caused) = (process_cpu_ns(this)?, load.caused()?);
+        load.begin()?;
+        load.finish()?;
+        costs[turn] = (process_cpu_ns(this)? - cpu) as f64 / (load.caused()? - caused) as f64;
+        object.detach(placed, link)?;
+    }
+    Ok(costs)
+}
