@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds what measures and what is measured, in release, and runs it as root.
+//! `cargo xtask bench`: builds what measures and what is measured, and runs it as root.
 //!
 //! `kvmeter-bench` does the measuring; here is only where things come from and go to. `docs/performance.md` is written
 //! only by a whole run.
@@ -22,11 +22,13 @@ const PROGRAMS: &str = "kvmeter-ebpf";
 /// `cargo xtask bench`.
 pub(crate) fn bench(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     let stamp = setup::prepare(workspace, Needs { bench: true, ..Needs::default() })?;
-    workspace.build(Profile::Release)?;
+    // Kernel programs are always optimised; a short run need not wait for the rest.
+    let profile = if args.quick { Profile::Dev } else { Profile::Release };
+    workspace.build(profile)?;
     let object = object(workspace, &stamp)?;
     let whole = !args.quick && args.only.is_empty();
     let fresh = workspace.target("bench/performance.md");
-    let mut command = as_root(&workspace.binary(Profile::Release, "kvmeter-bench"), &object)?;
+    let mut command = as_root(&workspace.binary(profile, "kvmeter-bench"), &object)?;
     command.current_dir(&workspace.root);
     if args.quick {
         command.arg("--quick");

@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 3] = ["empty_sched_switch", "control_sched_switch", "sche
 pub fn section(options: &Options) -> Result<Section> {
     let (effort, mut order) = (options.effort(), Order::new(3));
     // Short turns, and more of them: a neighbour's burst then falls on few.
-    let effort = Effort { rounds: effort.rounds * 5, slice: effort.slice / 5, ..effort };
+    let effort = Effort { rounds: effort.rounds * 10, slice: effort.slice / 10, ..effort };
     let mut object = Object::load(false)?;
     let mut load = Switches::new(busy_cpu()?, effort.slice)?;
     let mut rows = Vec::new();
@@ -31,7 +31,9 @@ pub fn section(options: &Options) -> Result<Section> {
         }
         for (name, place) in [("`sched_switch`", 2), ("control", 1)] {
             let costs: Vec<f64> = rounds.iter().map(|round| round[place] - round[0]).collect();
-            rows.push(Row::new(format!("{name}, {whose}"), "ns", Spread::of(&costs)));
+            let cost = Spread::of(&costs);
+            let error = cost.map_or_else(String::new, |cost| format!("median ± {:.1} ns (95 %)", cost.error));
+            rows.push(Row::new(format!("{name}, {whose}"), "ns", cost).note(error));
         }
         // From here on the threads of this process count as a VM's.
         object.adopt(&[std::process::id()])?;

@@ -36,6 +36,13 @@ pub fn let_run_on(cpus: &[usize]) -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
+/// Keeps a VM's vCPUs on a CPU.
+pub fn keep_on(vm: &TestVm, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(vm.vcpu_tids().iter().try_for_each(|tid| sched_setaffinity(Pid::from_raw(*tid), &set))?)
+}
+
 /// Switches of threads of no VM.
 #[derive(Debug)]
 pub struct Switches {
@@ -100,12 +107,10 @@ impl Vm {
         Ok(u32::try_from(self.vm.pid())?)
     }
 
-    /// Keeps its vCPUs on a CPU.
-    pub fn keep_on(&self, cpu: usize) -> Result<()> {
-        let mut set = CpuSet::new();
-        set.set(cpu)?;
-        let tids = self.vm.vcpu_tids().iter();
-        Ok(tids.map(|tid| sched_setaffinity(Pid::from_raw(*tid), &set)).collect::<nix::Result<()>>()?)
+    /// The VM itself.
+    #[must_use]
+    pub fn vm(&self) -> &TestVm {
+        &self.vm
     }
 
     fn stop(&self) -> Result<()> {

@@ -3,67 +3,68 @@
 //! Every comparison is made in the same run, its sides in turns and in changing order, for a machine's mood moves more
 //! than a program costs. Nothing is estimated: what cannot be measured here says why.
 
+pub mod bpftrace;
 pub mod clocked;
 pub mod contest;
+pub mod exporter;
+pub mod fleet;
 pub mod load;
+pub mod machine;
 pub mod object;
+pub mod options;
 pub mod pair;
 pub mod programs;
+pub mod reading;
+pub mod scrape;
 pub mod spread;
+pub mod storm;
 pub mod table;
 pub mod watch;
 
-use std::time::Duration;
+use std::io::Write as _;
 
-use anyhow::Result;
-use clap::{Parser, ValueEnum};
+use anyhow::{Context as _, Result, ensure};
 
-use contest::Effort;
+pub use options::{Options, Part};
 use table::Section;
 
 /// What an empty program may differ from another: the resolution that the goals need.
 const RESOLUTION_NS: f64 = 1.0;
-
-/// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "kvmeter-bench", version)]
-pub struct Options {
-    /// Few and short rounds: shows that everything can be measured, not what it costs
-    #[arg(long)]
-    pub quick: bool,
-    /// Only these parts
-    #[arg(long, value_enum)]
-    pub only: Vec<Part>,
-    /// Write the table to this file instead of standard output
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<std::path::PathBuf>,
-}
-
-/// A part of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// Each kernel program against an empty one
-    Programs,
-    /// Entering and leaving a guest
-    Pair,
-    /// `sched_switch` by CPU time
-    Clocked,
-}
-
-impl Options {
-    /// Rounds of a contest between programs.
-    #[must_use]
-    pub fn effort(&self) -> Effort {
-        let rounds = if self.quick { 7 } else { 101 };
-        Effort { rounds, slice: Duration::from_millis(if self.quick { 10 } else { 30 }), requests: 20 }
-    }
-}
+/// Why a part with an agent or VMs may be missing.
+const HOST_BUSY: &str = "needs root and /dev/kvm";
 
 /// Measures, and writes the table.
 pub fn run(options: &Options) -> Result<()> {
-    let sections: Vec<Section> = vec![programs::section(options)?, pair::section(options)?, clocked::section(options)?];
-    for s in &sections {
-        println!("{}", s.markdown());
+    let (mut sections, mut failed) = (Vec::new(), Vec::new());
+    for part in options.parts() {
+        eprintln!("bench: {}", part.name());
+        let section = part.measure(options).unwrap_or_else(|error| {
+            // The other parts are worth having all the same.
+            eprintln!("bench: {}: {error:#}", part.name());
+            failed.push(part.name());
+            Section::missing(part.name(), &format!("{error:#}"))
+        });
+        if options.output.is_some() {
+            eprintln!("{}", section.markdown());
+        }
+        sections.push(section);
     }
+    let text = document(&sections)?;
+    match &options.output {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the table"),
+    }?;
+    ensure!(failed.is_empty(), "could not be measured: {}", failed.join(", "));
     Ok(())
+}
+
+fn document(sections: &[Section]) -> Result<String> {
+    let tallies = sections.iter().map(Section::tally);
+    let (met, goals) = tallies.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let intro = format!(
+        "# Performance\n\nWritten by `cargo xtask bench` on the machine described below; not edited. Every figure is a median with its \
+         10th and 90th percentile, compared in the same run: {met} of {goals} goals met.\n\n{}\n",
+        machine::description()?
+    );
+    Ok(sections.iter().fold(intro, |text, section| text + "\n" + &section.markdown()))
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::vmm::pingpong::pin;
 
 use super::contest::{Effort, Load, Results, hold};
-use super::load::{Caused, Nothing, Switches, Vm, Worker, busy_cpu, cpus, let_run_on};
+use super::load::{Caused, Nothing, Switches, Vm, Worker, busy_cpu, cpus, keep_on, let_run_on};
 use super::object::{Hook, Object, Placed};
 use super::spread::{Order, Spread};
 use super::table::{Goal, Row, Section};
@@ -131,7 +131,7 @@ fn refresh(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
     let hook = Hook::Request(u32::try_from(cpu)?);
     let programs = ["refresh", "empty_raw", "control_raw"].map(|name| Placed { name, hook });
     let mut vm = Vm::start(&["--id", "bench", "--duty", "100"], Caused::Unknown)?;
-    vm.keep_on(cpu)?;
+    keep_on(vm.vm(), cpu)?;
     object.adopt(&[vm.tgid()?])?;
     let mut foreign = Worker::start(cpu, false, std::hint::spin_loop);
     // Who asks must not run where the answer is to come from.

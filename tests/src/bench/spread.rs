@@ -2,8 +2,6 @@
 //!
 //! No mean and no deviation: a neighbour's burst on the same machine must not move the figure.
 
-use std::fmt;
-
 /// The median of some measurements, their 10th and 90th percentile, and how many there were.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
@@ -13,6 +11,8 @@ pub struct Spread {
     pub p10: f64,
     /// One in ten lies above.
     pub p90: f64,
+    /// The true median lies this far from the one found at most, with 95 % of confidence, however it is spread.
+    pub error: f64,
     /// How many.
     pub count: usize,
 }
@@ -30,19 +30,19 @@ impl Spread {
             let (low, high) = (sorted[whole], sorted[(whole + 1).min(last)]);
             Some(low + (high - low) * part)
         };
-        Some(Self { median: at(5)?, p10: at(1)?, p90: at(9)?, count: sorted.len() })
+        let median = at(5)?;
+        // Half of them lie below it, give or take what a binomial distribution allows: ranks n/2 ± 0.98·√n.
+        let (middle, reach) = (sorted.len() / 2, sorted.len().isqrt());
+        let (low, high) = (middle.saturating_sub(reach), (middle + reach).min(sorted.len() - 1));
+        let error = (median - sorted[low]).max(sorted[high] - median);
+        Some(Self { median, p10: at(1)?, p90: at(9)?, error, count: sorted.len() })
     }
 
     /// Each figure multiplied, to change the unit.
     #[must_use]
     pub fn times(self, factor: f64) -> Self {
-        Self { median: self.median * factor, p10: self.p10 * factor, p90: self.p90 * factor, ..self }
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({} … {})", digits(self.median), digits(self.p10), digits(self.p90))
+        let [median, p10, p90, error] = [self.median, self.p10, self.p90, self.error].map(|value| value * factor);
+        Self { median, p10, p90, error, ..self }
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         let spread = Spread::of(&[3.0, 1.0, 2.0, 1_000.0, 2.0]).unwrap();
         assert_eq!((spread.median, spread.count), (2.0, 5));
         let spread = Spread::of(&(0..=100).map(f64::from).collect::<Vec<_>>()).unwrap();
-        assert_eq!((spread.p10, spread.median, spread.p90), (10.0, 50.0, 90.0));
+        assert_eq!((spread.p10, spread.median, spread.p90, spread.error), (10.0, 50.0, 90.0, 10.0));
         assert_eq!(Spread::of(&[1.0, 2.0]).unwrap().median, 1.5);
         assert_eq!(Spread::of(&[f64::NAN]), None);
     }

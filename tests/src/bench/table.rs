@@ -122,6 +122,12 @@ pub struct Section {
 }
 
 impl Section {
+    /// Not measured at all, and why.
+    #[must_use]
+    pub fn missing(title: &'static str, why: &str) -> Self {
+        Self { title, method: String::new(), rows: vec![Row::missing("everything", why)] }
+    }
+
     /// As Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {

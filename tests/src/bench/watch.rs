@@ -68,6 +68,33 @@ pub fn during(pid: i32, mut work: impl FnMut() -> Result<()>) -> Result<Use> {
     Ok(Use { cpu_ns, switches: switches(pid)?.saturating_sub(switched), time })
 }
 
+/// The name of a system call that an agent is likely to make, else its number.
+#[must_use]
+pub fn call_name(number: u32) -> String {
+    let known = [
+        (libc::SYS_bpf, "bpf"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_poll, "poll"),
+        #[cfg(target_arch = "x86_64")]
+        (libc::SYS_epoll_wait, "epoll_wait"),
+        (libc::SYS_ppoll, "ppoll"),
+        (libc::SYS_epoll_pwait, "epoll_pwait"),
+        (libc::SYS_recvmsg, "recvmsg"),
+        (libc::SYS_futex, "futex"),
+        (libc::SYS_openat, "openat"),
+        (libc::SYS_close, "close"),
+        (libc::SYS_read, "read"),
+        (libc::SYS_pread64, "pread64"),
+        (libc::SYS_write, "write"),
+        (libc::SYS_getdents64, "getdents64"),
+        (libc::SYS_readlinkat, "readlinkat"),
+        (libc::SYS_statx, "statx"),
+        (libc::SYS_fdatasync, "fdatasync"),
+    ];
+    let found = known.iter().find(|(known, _)| *known == i64::from(number));
+    found.map_or_else(|| format!("no. {number}"), |(_, name)| (*name).to_owned())
+}
+
 /// Counts the system calls of a process by number, from inside the kernel: nothing is stopped for it.
 pub struct Syscalls {
     object: Object,
