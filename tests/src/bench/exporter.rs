@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use crate::http;
 
+use super::libvirt;
+
 /// How long one may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -26,7 +28,7 @@ impl Exporter {
     pub fn of_processes(more: &[&str]) -> Result<Self> {
         // A group by pid is what keeps VMs apart; `comm` is what the kernel shows of the name.
         let config = "process_names:\n  - name: \"{{.Comm}}-{{.PID}}\"\n    comm:\n      - kvmeter-testvm\n";
-        Self::start("prometheus-process-exporter", |command, dir, address| {
+        Self::start(Command::new("prometheus-process-exporter"), |command, dir, address| {
             let file = dir.path().join("config.yml");
             std::fs::write(&file, config)?;
             command.arg("-config.path").arg(file).args(["-web.listen-address", address, "-children=false"]).args(more);
@@ -34,27 +36,27 @@ impl Exporter {
         })
     }
 
-    /// Debian's libvirt-exporter, on a libvirt of this address.
-    pub fn of_libvirt(uri: &str) -> Result<Self> {
-        Self::start("prometheus-libvirt-exporter", |command, _dir, address| {
-            command.arg(format!("--web.listen-address={address}")).arg(format!("--libvirt.uri={uri}"));
+    /// Debian's libvirt-exporter, in the mount namespace of a libvirtd.
+    pub fn of_libvirt(libvirtd: i32) -> Result<Self> {
+        let command = libvirt::inside(libvirtd, "prometheus-libvirt-exporter");
+        Self::start(command, |command, _dir, address| {
+            command.arg(format!("--web.listen-address={address}"));
             Ok(())
         })
     }
 
-    fn start(program: &str, prepare: impl Fn(&mut Command, &TempDir, &str) -> Result<()>) -> Result<Self> {
+    fn start(mut command: Command, prepare: impl Fn(&mut Command, &TempDir, &str) -> Result<()>) -> Result<Self> {
         let dir = TempDir::new()?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = Command::new(program);
         prepare(&mut command, &dir, &format!("127.0.0.1:{port}"))?;
         let log = File::create(dir.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+        let child = command.spawn().with_context(|| format!("cannot run {}", command.get_program().display()))?;
         let mut this = Self { child, port, dir };
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = this.child.try_wait()? {
-                bail!("{program} ended at once ({status}): {}", this.log());
+                bail!("the exporter ended at once ({status}): {}", this.log());
             }
             match this.scrape() {
                 Ok(_) => return Ok(this),

@@ -12,7 +12,6 @@ use crate::vmm::spawn::TestFleet;
 use super::exporter::Exporter;
 use super::reading;
 use super::scrape::{self, Scrapes};
-use super::spread::Spread;
 use super::table::{Goal, Row, Section};
 use super::watch::{self, Syscalls, Use};
 use super::{HOST_BUSY, Options};
@@ -31,7 +30,7 @@ pub fn section(options: &Options) -> Result<Section> {
     for count in options.fleets() {
         match fleet(options, count) {
             Ok(found) => rows.extend(found),
-            Err(error) => rows.push(Row::missing(format!("{count} VMs"), format!("{error:#}"))),
+            Err(error) => rows.push(Row::failed(format!("{count} VMs"), &error)),
         }
     }
     let method = format!(
@@ -55,7 +54,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     })?;
     agent.wait_samples(3)?;
     let before = ticks(&agent.metrics()?);
-    let used = watch::during(agent.pid(), || {
+    let used = watch::during(&[agent.pid()], || {
         std::thread::sleep(options.window());
         Ok(())
     })?;
@@ -64,7 +63,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     let tick_ms = (after.0 - before.0) / (after.1 - before.1) * 1e3;
     rows.extend(standing(count, used, tick_ms, resident));
     rows.push(calls(options, &agent, count)?);
-    let ours = scrape::several(agent.pid(), used, options.scrapes(), "vm_id=", || agent.scrape())?;
+    let ours = scrape::several(&[agent.pid()], used, options.scrapes(), "vm_id=", || agent.scrape())?;
     rows.extend(scraped(&format!("agent, {count} VMs"), ours));
     // With the agent gone nobody else works on these VMs.
     drop(agent);
@@ -116,7 +115,8 @@ fn calls(options: &Options, agent: &Agent, count: u32) -> Result<Row> {
     Ok(row.note(format!("most frequent: {}", most.join(", "))))
 }
 
-fn scraped(whose: &str, scrapes: Scrapes) -> Vec<Row> {
+/// Rows about scrapes.
+pub(super) fn scraped(whose: &str, scrapes: Scrapes) -> Vec<Row> {
     vec![
         Row::new(format!("{whose}: CPU of a scrape"), "ms", Some(scrapes.cpu_ms)).note(format!(
             "{} series of VMs, {} KiB",
@@ -136,26 +136,23 @@ fn others(options: &Options, count: u32, ours: Scrapes) -> Vec<Row> {
         match scrapes_of_other(options, more) {
             Ok(theirs) => {
                 rows.extend(scraped(&whose, theirs));
-                let ratio = Row::new(format!("{whose}: CPU of a scrape over the agent's"), "×", ratio(theirs, ours));
+                let ratio = Row::new(format!("{whose}: CPU of a scrape over the agent's"), "×", theirs.over(&ours));
                 // The goal is about what people have after `apt install`.
                 let judged = count >= MANY && more.is_empty();
                 rows.push(if judged { ratio.goal(Goal::AtLeast(50.0)) } else { ratio });
             }
+            // It is no part of kvmeter: where it does not run, that is what the table says.
             Err(error) => rows.push(Row::missing(format!("{whose}: CPU of a scrape"), format!("{error:#}"))),
         }
     }
     rows
 }
 
-fn ratio(theirs: Scrapes, ours: Scrapes) -> Option<Spread> {
-    (ours.cpu_ms.median > 0.0).then(|| theirs.cpu_ms.times(1.0 / ours.cpu_ms.median))
-}
-
 fn scrapes_of_other(options: &Options, more: &[&str]) -> Result<Scrapes> {
     let exporter = Exporter::of_processes(more)?;
-    let idle = watch::during(exporter.pid(), || {
+    let idle = watch::during(&[exporter.pid()], || {
         std::thread::sleep(Duration::from_secs(2));
         Ok(())
     })?;
-    scrape::several(exporter.pid(), idle, options.scrapes(), "kvmeter-testvm-", || exporter.scrape())
+    scrape::several(&[exporter.pid()], idle, options.scrapes(), "kvmeter-testvm-", || exporter.scrape())
 }

@@ -8,6 +8,7 @@ pub mod clocked;
 pub mod contest;
 pub mod exporter;
 pub mod fleet;
+pub mod libvirt;
 pub mod load;
 pub mod machine;
 pub mod object;
@@ -26,7 +27,7 @@ use std::io::Write as _;
 use anyhow::{Context as _, Result, ensure};
 
 pub use options::{Options, Part};
-use table::Section;
+use table::{Row, Section};
 
 /// What an empty program may differ from another: the resolution that the goals need.
 const RESOLUTION_NS: f64 = 1.0;
@@ -38,12 +39,14 @@ pub fn run(options: &Options) -> Result<()> {
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for part in options.parts() {
         eprintln!("bench: {}", part.name());
-        let section = part.measure(options).unwrap_or_else(|error| {
-            // The other parts are worth having all the same.
-            eprintln!("bench: {}: {error:#}", part.name());
-            failed.push(part.name());
-            Section::missing(part.name(), &format!("{error:#}"))
+        // The other parts are worth having whatever becomes of one.
+        let section = part.measure(options).unwrap_or_else(|error| Section {
+            rows: vec![Row::failed("everything", &error)],
+            ..Section::missing(part.name(), "")
         });
+        if section.failed() {
+            failed.push(part.name());
+        }
         if options.output.is_some() {
             eprintln!("{}", section.markdown());
         }

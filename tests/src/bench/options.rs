@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use super::contest::Effort;
 use super::table::Section;
-use super::{clocked, fleet, pair, programs, storm};
+use super::{clocked, fleet, libvirt, pair, programs, storm};
 
 /// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
 #[derive(Clone, Debug, Parser)]
@@ -40,6 +40,8 @@ pub enum Part {
     Exits,
     /// Ticks and scrapes with 10, 100 and 1,000 VMs, and other exporters
     Fleet,
+    /// libvirt's exporter on libvirt's VMs
+    Libvirt,
 }
 
 impl Part {
@@ -53,6 +55,7 @@ impl Part {
             Self::Switches => "switches",
             Self::Exits => "exits",
             Self::Fleet => "fleet",
+            Self::Libvirt => "libvirt",
         }
     }
 
@@ -65,6 +68,7 @@ impl Part {
             Self::Switches => storm::switches(options),
             Self::Exits => storm::exits(options),
             Self::Fleet => fleet::section(options),
+            Self::Libvirt => libvirt::section(options),
         }
     }
 }
@@ -110,6 +114,12 @@ impl Options {
     #[must_use]
     pub fn fleets(&self) -> Vec<u32> {
         self.either(vec![10], vec![10, 100, 1_000])
+    }
+
+    /// VMs that libvirt makes.
+    #[must_use]
+    pub fn domains(&self) -> u32 {
+        self.either(2, 5)
     }
 
     /// How long a fleet's agent is watched.

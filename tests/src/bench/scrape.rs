@@ -4,10 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::process::process_cpu_ns;
-
 use super::spread::Spread;
-use super::watch::Use;
+use super::watch::{Use, cpu_ns};
 
 /// No more scrapes are made after this long, if there were some.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,9 +24,17 @@ pub struct Scrapes {
     pub series: usize,
 }
 
-/// Scrapes so often, and takes off what the process uses meanwhile without being asked.
+impl Scrapes {
+    /// How many times another one's CPU this takes.
+    #[must_use]
+    pub fn over(&self, other: &Self) -> Option<Spread> {
+        (other.cpu_ms.median > 0.0).then(|| self.cpu_ms.times(1.0 / other.cpu_ms.median))
+    }
+}
+
+/// Scrapes so often, and takes off what the processes that answer use meanwhile without being asked.
 pub fn several(
-    pid: i32,
+    pids: &[i32],
     idle: Use,
     times: u32,
     series_with: &str,
@@ -42,13 +48,13 @@ pub fn several(
         if costs.len() >= AT_LEAST && first.elapsed() > PATIENCE {
             break;
         }
-        let (began, cpu) = (Instant::now(), process_cpu_ns(pid)?);
+        let (began, cpu) = (Instant::now(), cpu_ns(pids)?);
         text = scrape()?;
         let latency = began.elapsed();
         // A collector of garbage works on after the answer.
         std::thread::sleep(Duration::from_millis(20));
         let own = idle.cpu_ns as f64 * began.elapsed().as_secs_f64() / idle.time.as_secs_f64();
-        costs.push(((process_cpu_ns(pid)? - cpu) as f64 - own) * 1e-6);
+        costs.push(((cpu_ns(pids)? - cpu) as f64 - own) * 1e-6);
         latencies.push(latency.as_secs_f64() * 1e3);
     }
     let series = text.lines().filter(|line| !line.starts_with('#') && line.contains(series_with)).count();

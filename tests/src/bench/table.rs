@@ -41,6 +41,7 @@ pub struct Row {
     figure: Result<Spread, String>,
     goal: Option<Goal>,
     note: String,
+    failed: bool,
 }
 
 impl Row {
@@ -48,7 +49,7 @@ impl Row {
     #[must_use]
     pub fn new(what: impl Into<String>, unit: &'static str, figure: Option<Spread>) -> Self {
         let figure = figure.ok_or_else(|| "not one round could be used".to_owned());
-        Self { what: what.into(), unit, figure, goal: None, note: String::new() }
+        Self { what: what.into(), unit, figure, goal: None, note: String::new(), failed: false }
     }
 
     /// Measured once.
@@ -60,7 +61,13 @@ impl Row {
     /// Not measured, and why.
     #[must_use]
     pub fn missing(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { what: what.into(), unit: "", figure: Err(why.into()), goal: None, note: String::new() }
+        Self { what: what.into(), unit: "", figure: Err(why.into()), goal: None, note: String::new(), failed: false }
+    }
+
+    /// Not measured, though it should have been.
+    #[must_use]
+    pub fn failed(what: impl Into<String>, error: &anyhow::Error) -> Self {
+        Self { failed: true, ..Self::missing(what, format!("{error:#}")) }
     }
 
     /// With a goal.
@@ -122,10 +129,16 @@ pub struct Section {
 }
 
 impl Section {
-    /// Not measured at all, and why.
+    /// Nothing but a row that says why.
     #[must_use]
     pub fn missing(title: &'static str, why: &str) -> Self {
         Self { title, method: String::new(), rows: vec![Row::missing("everything", why)] }
+    }
+
+    /// Whether something in it should have been measured and was not.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.rows.iter().any(|row| row.failed)
     }
 
     /// As Markdown.

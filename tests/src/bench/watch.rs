@@ -40,7 +40,7 @@ pub fn peak(pid: i32) -> Result<u64> {
     Ok(1024 * status(&format!("/proc/{pid}/status"), "VmHWM")?)
 }
 
-/// What a process used in a while.
+/// What processes used in a while.
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
     /// CPU time, all threads, user and kernel.
@@ -59,13 +59,19 @@ impl Use {
     }
 }
 
-/// Watches a process while something goes on.
-pub fn during(pid: i32, mut work: impl FnMut() -> Result<()>) -> Result<Use> {
-    let (began, cpu, switched) = (Instant::now(), process_cpu_ns(pid)?, switches(pid)?);
+/// CPU time of some processes together.
+pub fn cpu_ns(pids: &[i32]) -> Result<u64> {
+    pids.iter().map(|pid| process_cpu_ns(*pid)).sum()
+}
+
+/// Watches processes while something goes on.
+pub fn during(pids: &[i32], mut work: impl FnMut() -> Result<()>) -> Result<Use> {
+    let all = || pids.iter().map(|pid| switches(*pid)).sum::<Result<u64>>();
+    let (began, cpu, switched) = (Instant::now(), cpu_ns(pids)?, all()?);
     work()?;
-    let cpu_ns = process_cpu_ns(pid)? - cpu;
+    let cpu_ns = cpu_ns(pids)? - cpu;
     let time = began.elapsed();
-    Ok(Use { cpu_ns, switches: switches(pid)?.saturating_sub(switched), time })
+    Ok(Use { cpu_ns, switches: all()?.saturating_sub(switched), time })
 }
 
 /// The name of a system call that an agent is likely to make, else its number.
