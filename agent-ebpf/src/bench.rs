@@ -68,7 +68,7 @@ macro_rules! raw {
             $(#[$about])*
             #[raw_tracepoint]
             pub fn $name(_ctx: RawTracePointContext) -> i32 {
-                $body;
+                let () = $body;
                 0
             }
         )+
@@ -83,9 +83,9 @@ raw!(
     /// As `empty_raw`, for the second hook of a pair.
     empty_raw_leave => ();
     /// Reads the clock, and nothing else.
-    clock_enter => now();
+    clock_enter => { now(); };
     /// As `clock_enter`, for the second hook of a pair.
-    clock_leave => now();
+    clock_leave => { now(); };
     /// What happens when a guest is entered.
     pair_enter => enter();
     /// What happens when a guest is left.

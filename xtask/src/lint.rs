@@ -77,7 +77,8 @@ fn kernel_command(workspace: &Workspace, stamp: &Stamp, clippy: &std::path::Path
         .env("RUSTC", &stamp.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--target", target])
+        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--features", "bench"])
+        .args(["--target", target])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(workspace.target("ebpf"))
         .args(["--", "-D", "warnings"]);
