@@ -67,6 +67,26 @@ impl Results {
     }
 }
 
+/// Loadings of the object that a contest is spread over.
+const LOADINGS: u32 = 5;
+
+/// A contest held several times by `once`, which loads the object anew: where the kernel happens to put code and maps
+/// moves a program's cost by some nanoseconds, and is the same for all rounds of one loading.
+pub fn spread_over_loadings(
+    effort: Effort,
+    mut once: impl FnMut(Effort) -> Result<Vec<Results>>,
+) -> Result<Vec<Results>> {
+    let part = Effort { rounds: effort.rounds.div_ceil(LOADINGS), ..effort };
+    let mut all = once(part)?;
+    for _ in 1..LOADINGS {
+        for (sum, more) in all.iter_mut().zip(once(part)?) {
+            sum.rounds.extend(more.rounds);
+            sum.shares.extend(more.shares);
+        }
+    }
+    Ok(all)
+}
+
 /// Rounds of one load each, the loads in turn and shuffled, so that the machine's mood is the same for all.
 pub fn hold(
     object: &mut Object,

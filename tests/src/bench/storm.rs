@@ -1,16 +1,17 @@
 //! Storms: as many context switches, and as many exits from a guest, as this machine can do, with the agent off and on.
 //!
 //! One round has every side once, in changing order; a figure is the ratio to the first "off" of the same round, and a
-//! second "off" shows what such a ratio is worth.
+//! second "off" shows what such a ratio is worth. CPU time is told beside wall time: others on the machine do not move it.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::agent::Agent;
+use crate::process::process_cpu_ns;
 use crate::skip::host;
 use crate::vmm::pingpong::PingPong;
 use crate::vmm::spawn::TestVm;
@@ -35,15 +36,22 @@ impl Side {
     const ALL: [Self; 5] = [Self::Off, Self::OffAgain, Self::Agent, Self::Cpu, Self::Count];
 }
 
-/// What each side's storm took, relative to "off", over all rounds.
+/// What a storm took, wall and CPU time in any unit; larger is slower.
+#[derive(Clone, Copy, Debug)]
+struct Took {
+    wall: f64,
+    cpu: f64,
+}
+
+/// What each side's storm took, over all rounds.
 struct Ratios {
-    rounds: Vec<[Option<f64>; Side::ALL.len()]>,
+    rounds: Vec<[Option<Took>; Side::ALL.len()]>,
     trouble: Option<String>,
 }
 
 impl Ratios {
-    /// Rounds of `storm`, whose result is larger the slower it is.
-    fn of(rounds: u32, sides: &[Side], seed: u64, mut storm: impl FnMut() -> Result<f64>) -> Result<Self> {
+    /// Rounds of `storm`.
+    fn of(rounds: u32, sides: &[Side], seed: u64, mut storm: impl FnMut() -> Result<Took>) -> Result<Self> {
         let (mut order, mut turns) = (Order::new(seed), sides.to_vec());
         let mut this = Self { rounds: Vec::new(), trouble: None };
         for _ in 0..rounds {
@@ -57,7 +65,7 @@ impl Ratios {
         Ok(this)
     }
 
-    fn watched(&mut self, side: Side, storm: &mut impl FnMut() -> Result<f64>) -> Result<Option<f64>> {
+    fn watched(&mut self, side: Side, storm: &mut impl FnMut() -> Result<Took>) -> Result<Option<Took>> {
         match side {
             Side::Off | Side::OffAgain => storm().map(Some),
             Side::Agent => {
@@ -71,7 +79,7 @@ impl Ratios {
         }
     }
 
-    fn traced(&mut self, one_liner: &str, storm: &mut impl FnMut() -> Result<f64>) -> Result<Option<f64>> {
+    fn traced(&mut self, one_liner: &str, storm: &mut impl FnMut() -> Result<Took>) -> Result<Option<Took>> {
         match OneLiner::start(one_liner) {
             Ok(running) => {
                 let took = storm()?;
@@ -85,13 +93,23 @@ impl Ratios {
         }
     }
 
-    fn row(&self, what: &str, side: Side) -> Row {
-        let ratio = |round: &[Option<f64>; Side::ALL.len()]| Some(round[side as usize]? / round[Side::Off as usize]?);
+    /// The ratio to "off", by wall time or by CPU time.
+    fn row(&self, what: &str, side: Side, of: impl Fn(Took) -> f64) -> Row {
+        let ratio =
+            |round: &[Option<Took>; Side::ALL.len()]| Some(of(round[side as usize]?) / of(round[Side::Off as usize]?));
         let ratios: Vec<f64> = self.rounds.iter().filter_map(ratio).collect();
         match (&self.trouble, Spread::of(&ratios)) {
             (Some(trouble), None) => Row::missing(what, trouble),
             (_, figure) => Row::new(what, "×", figure),
         }
+    }
+
+    fn wall(&self, what: &str, side: Side) -> Row {
+        self.row(what, side, |took| took.wall)
+    }
+
+    fn cpu(&self, what: &str, side: Side) -> Row {
+        self.row(&format!("{what}, by CPU time"), side, |took| took.cpu)
     }
 }
 
@@ -100,20 +118,25 @@ pub fn switches(options: &Options) -> Result<Section> {
     const TITLE: &str = "Context-switch storm";
     let Some(_host) = host("the context-switch storm") else { return Ok(Section::missing(TITLE, HOST_BUSY)) };
     let pairs: Vec<PingPong> = cpus()?.into_iter().map(PingPong::start).collect::<Result<_>>()?;
-    let count = options.storm_switches();
+    let (count, this) = (options.storm_switches(), std::process::id().cast_signed());
     let mut rates = Vec::new();
     let ratios = Ratios::of(options.storm_rounds(), &Side::ALL, 4, || {
+        let cpu = process_cpu_ns(this)?;
         pairs.iter().try_for_each(|pair| pair.begin(count / 2))?;
         let took: Vec<Duration> = pairs.iter().map(PingPong::finish).collect::<Result<_>>()?;
-        let slowest = took.iter().max().context("no CPU")?.as_secs_f64();
-        rates.push(count as f64 * pairs.len() as f64 / slowest);
-        Ok(slowest)
+        let wall = took.iter().max().context("no CPU")?.as_secs_f64();
+        rates.push(count as f64 * pairs.len() as f64 / wall);
+        Ok(Took { wall, cpu: (process_cpu_ns(this)? - cpu) as f64 })
     })?;
     let rows = vec![
-        ratios.row("with the agent, no task of a VM", Side::Agent).goal(Goal::AtMost(1.03)),
-        ratios.row("control: without it once more", Side::OffAgain),
-        ratios.row("with bpftrace counting CPU by pid", Side::Cpu).note(format!("`{CPU_BY_PID}`")),
-        ratios.row("with bpftrace counting switches by pid", Side::Count).note(format!("`{COUNT_BY_PID}`")),
+        ratios.wall("with the agent, no task of a VM", Side::Agent).goal(Goal::AtMost(1.03)),
+        ratios.cpu("with the agent, no task of a VM", Side::Agent),
+        ratios.wall("control: without it once more", Side::OffAgain),
+        ratios.cpu("control: without it once more", Side::OffAgain),
+        ratios.wall("with bpftrace counting CPU by pid", Side::Cpu).note(format!("`{CPU_BY_PID}`")),
+        ratios.cpu("with bpftrace counting CPU by pid", Side::Cpu),
+        ratios.wall("with bpftrace counting switches by pid", Side::Count).note(format!("`{COUNT_BY_PID}`")),
+        ratios.cpu("with bpftrace counting switches by pid", Side::Count),
         Row::new("switches a second, all CPUs, all sides", "M/s", Spread::of(&rates).map(|rates| rates.times(1e-6))),
     ];
     let method = format!(
@@ -136,13 +159,17 @@ pub fn exits(options: &Options) -> Result<Section> {
     let mut rates = Vec::new();
     let window = options.exit_window();
     let ratios = Ratios::of(options.storm_rounds(), &[Side::Off, Side::OffAgain, Side::Agent], 5, || {
-        let rate = exit_rate(&count, window)?;
-        rates.push(rate);
-        Ok(1.0 / rate)
+        let before = Counted::next(&count, vm.pid())?;
+        std::thread::sleep(window);
+        let took = Counted::next(&count, vm.pid())?.since(&before)?;
+        rates.push(1.0 / took.wall);
+        Ok(took)
     })?;
     let rows = vec![
-        ratios.row("with the agent", Side::Agent),
-        ratios.row("control: without it once more", Side::OffAgain),
+        ratios.wall("with the agent", Side::Agent),
+        ratios.cpu("with the agent", Side::Agent),
+        ratios.wall("control: without it once more", Side::OffAgain),
+        ratios.cpu("control: without it once more", Side::OffAgain),
         Row::new("exits to user space a second, all sides", "/s", Spread::of(&rates)),
     ];
     let method = format!(
@@ -153,27 +180,35 @@ pub fn exits(options: &Options) -> Result<Section> {
     Ok(Section { title: TITLE, method, rows })
 }
 
-/// Exits a second, by the VMM's own count between two instants at which it wrote it down.
-fn exit_rate(count: &Path, window: Duration) -> Result<f64> {
-    let (before, at) = counted(count)?;
-    std::thread::sleep(window);
-    let (after, then) = counted(count)?;
-    let time = then.duration_since(at)?.as_secs_f64();
-    ensure!(time > 0.0 && after > before, "the VMM has not counted an exit in {window:?}");
-    Ok((after - before) as f64 / time)
+/// What a VMM has counted, when it wrote it down, and the CPU time it had used then.
+struct Counted {
+    exits: u64,
+    at: SystemTime,
+    cpu_ns: u64,
 }
 
-/// What the VMM has counted, at the moment it has next written it.
-fn counted(path: &Path) -> Result<(u64, SystemTime)> {
-    let last = std::fs::metadata(path)?.modified()?;
-    for _ in 0..2_000 {
-        std::thread::sleep(Duration::from_millis(1));
-        let at = std::fs::metadata(path)?.modified()?;
-        if at != last {
-            let text = std::fs::read_to_string(path)?;
-            let counts: Value = serde_json::from_str(&text).with_context(|| format!("not a count: {text}"))?;
-            return Ok((counts["exits"]["mmio"].as_u64().context("no count of MMIO exits")?, at));
+impl Counted {
+    /// At the moment it next writes.
+    fn next(path: &Path, pid: i32) -> Result<Self> {
+        let last = std::fs::metadata(path)?.modified()?;
+        for _ in 0..2_000 {
+            std::thread::sleep(Duration::from_millis(1));
+            let at = std::fs::metadata(path)?.modified()?;
+            if at != last {
+                let cpu_ns = process_cpu_ns(pid)?;
+                let text = std::fs::read_to_string(path)?;
+                let counts: Value = serde_json::from_str(&text).with_context(|| format!("not a count: {text}"))?;
+                let exits = counts["exits"]["mmio"].as_u64().context("no count of MMIO exits")?;
+                return Ok(Self { exits, at, cpu_ns });
+            }
         }
+        bail!("the VMM has stopped writing {}", path.display())
     }
-    anyhow::bail!("the VMM has stopped writing {}", path.display())
+
+    /// What an exit took since an earlier count.
+    fn since(&self, before: &Self) -> Result<Took> {
+        let exits = self.exits.checked_sub(before.exits).filter(|exits| *exits > 0).context("no exit was counted")?;
+        let wall = self.at.duration_since(before.at)?.as_secs_f64() / exits as f64;
+        Ok(Took { wall, cpu: (self.cpu_ns - before.cpu_ns) as f64 / exits as f64 })
+    }
 }
