@@ -39,13 +39,17 @@ pub(crate) fn bench(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     if whole {
         command.arg("--output").arg(&fresh);
     }
-    run(&mut command, "the benchmark")?;
-    if whole {
+    if fresh.exists() {
+        fs::remove_file(&fresh).with_context(|| format!("cannot remove {}", fresh.display()))?;
+    }
+    let outcome = run(&mut command, "the benchmark");
+    // A part that failed is told in the table; the others are worth having.
+    if whole && fresh.exists() {
         let table = workspace.root.join("docs/performance.md");
         fs::copy(&fresh, &table).with_context(|| format!("cannot write {}", table.display()))?;
         println!("bench: {} written", table.display());
     }
-    Ok(())
+    outcome
 }
 
 /// Builds the kernel programs with those to compare them with; the flags are those of `agent/build.rs`.
