@@ -64,9 +64,10 @@ pub fn section(options: &Options) -> Result<Section> {
     ];
     let control = tracked.difference(&["control_raw"], &["empty_raw"]);
     rows.push(Row::new("control: an empty program over another", "ns", control).goal(Goal::Within(RESOLUTION_NS)));
-    let method = "`kvm_entry` and `kvm_exit` never fire with this machine's KVM back end, if that is PVM. The bodies of both are \
-                  therefore driven through `raw_tp/sys_enter` and `raw_tp/sys_exit` by a thread that calls getpid(2) over and \
-                  over. On each hook an empty program and one with a single `bpf_ktime_get_ns` run beside them, and the object is loaded several times, as above."
+    let method = "`kvm_entry` and `kvm_exit` do not fire with every KVM back end (never with PVM). The bodies of both are therefore \
+                  driven through `raw_tp/sys_enter` and `raw_tp/sys_exit` by a thread that calls getpid(2) over and over. On \
+                  each hook an empty program and one with a single `bpf_ktime_get_ns` run beside them, and the object is \
+                  loaded several times, as above."
         .to_owned();
     Ok(Section { title: "Guest entry and exit", method, rows })
 }
