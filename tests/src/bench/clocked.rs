@@ -1,18 +1,19 @@
 //! `sched_switch` once more, without the kernel's statistics: the CPU time of a fixed number of switches.
 //!
-//! The statistics read a clock around each run, and a CPU may overlap what a program does with that. Here one program at
-//! a time is attached and the CPU time of the two threads is taken, so whatever the program displaces is in it as well.
+//! The statistics read a clock before and after each run, which keeps a CPU from overlapping the program with the rest
+//! of the switch. Here one program at a time is attached and the CPU time of the two threads is taken, so whatever the
+//! program displaces is in it as well. The same goals are judged both ways.
 
 use anyhow::Result;
 
 use crate::process::process_cpu_ns;
 
-use super::Options;
 use super::contest::{Effort, Load as _};
 use super::load::{Switches, busy_cpu};
 use super::object::{Hook, Object, Placed};
 use super::spread::{Order, Spread};
-use super::table::{Row, Section};
+use super::table::{Goal, Row, Section};
+use super::{Options, SWITCH_GOALS_NS};
 
 const PROGRAMS: [&str; 3] = ["empty_sched_switch", "control_sched_switch", "sched_switch"];
 
@@ -24,23 +25,25 @@ pub fn section(options: &Options) -> Result<Section> {
     let mut object = Object::load(false)?;
     let mut load = Switches::new(busy_cpu()?, effort.slice)?;
     let mut rows = Vec::new();
-    for whose in ["a task of no VM", "a thread of a VM"] {
+    for (whose, goal) in ["a task of no VM", "a thread of a VM"].into_iter().zip(SWITCH_GOALS_NS) {
         let mut rounds = Vec::new();
         for _ in 0..effort.rounds {
             rounds.push(round(&mut object, &mut load, &mut order)?);
         }
-        for (name, place) in [("`sched_switch`", 2), ("control", 1)] {
+        for (name, place, goal) in [("`sched_switch`", 2, Some(goal)), ("control", 1, None)] {
             let costs: Vec<f64> = rounds.iter().map(|round| round[place] - round[0]).collect();
             let cost = Spread::of(&costs);
             let error = cost.map_or_else(String::new, |cost| format!("median ± {:.1} ns (95 %)", cost.error));
-            rows.push(Row::new(format!("{name}, {whose}"), "ns", cost).note(error));
+            let row = Row::new(format!("{name}, {whose}"), "ns", cost).note(error);
+            rows.push(goal.into_iter().fold(row, |row, goal| row.goal(Goal::AtMost(goal))));
         }
         // From here on the threads of this process count as a VM's.
         object.adopt(&[std::process::id()])?;
     }
     let method = format!(
         "CPU time of a switch between two threads on one CPU with one program attached, less that with an empty one; in \
-         turns, {} ms each. Coarser than the above, but without its clocks: it is here to contradict it.",
+         turns, {} ms each. Coarser than the above, but without the clocks around each run, which keep a CPU from \
+         overlapping the program with the rest of the switch: so the same goals are judged once more.",
         effort.slice.as_millis()
     );
     Ok(Section { title: "`sched_switch` by CPU time", method, rows })

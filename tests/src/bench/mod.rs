@@ -31,6 +31,8 @@ use table::{Row, Section};
 
 /// What an empty program may differ from another: the resolution that the goals need.
 const RESOLUTION_NS: f64 = 1.0;
+/// What `sched_switch` may cost a task of no VM, and a thread of one, beyond an empty program.
+const SWITCH_GOALS_NS: [f64; 2] = [5.0, 13.0];
 /// Why a part with an agent or VMs may be missing.
 const HOST_BUSY: &str = "needs root and /dev/kvm";
 

@@ -11,7 +11,7 @@ use super::load::{Caused, Nothing, Switches, Vm, Worker, busy_cpu, cpus, keep_on
 use super::object::{Hook, Object, Placed};
 use super::spread::{Order, Spread};
 use super::table::{Goal, Row, Section};
-use super::{Options, RESOLUTION_NS};
+use super::{Options, RESOLUTION_NS, SWITCH_GOALS_NS};
 
 const fn typed(name: &'static str, hook: &'static str) -> Placed {
     Placed { name, hook: Hook::Typed(hook) }
@@ -89,8 +89,8 @@ fn switches(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
         hold(&mut object, &SWITCH, &mut [&mut foreign, &mut vm], effort, order)
     })?;
     let against = ["empty_sched_switch", "control_sched_switch"];
-    let mut found = rows(&results[0], "sched_switch", against, "a task of no VM", Some(5.0));
-    found.extend(rows(&results[1], "sched_switch", against, "a thread of a VM", Some(13.0)));
+    let mut found = rows(&results[0], "sched_switch", against, "a task of no VM", Some(SWITCH_GOALS_NS[0]));
+    found.extend(rows(&results[1], "sched_switch", against, "a thread of a VM", Some(SWITCH_GOALS_NS[1])));
     Ok(found)
 }
 
