@@ -18,7 +18,7 @@ pub fn description() -> Result<String> {
         ("BPF", bpf()),
         ("date", humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
         ("commit", commit().unwrap_or_else(unknown)),
-        ("load before the end", read("/proc/loadavg").unwrap_or_else(unknown)),
+        ("load at the start", read("/proc/loadavg").unwrap_or_else(unknown)),
     ];
     Ok(lines.into_iter().map(|(what, is)| format!("* {what}: {is}\n")).collect())
 }

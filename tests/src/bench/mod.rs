@@ -38,6 +38,8 @@ const HOST_BUSY: &str = "needs root and /dev/kvm";
 
 /// Measures, and writes the table.
 pub fn run(options: &Options) -> Result<()> {
+    // Before all else: a checkout meanwhile does not change what was built.
+    let machine = machine::description()?;
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for part in options.parts() {
         eprintln!("bench: {}", part.name());
@@ -54,7 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         sections.push(section);
     }
-    let text = document(&sections)?;
+    let text = document(&machine, &sections);
     match &options.output {
         Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
         None => std::io::stdout().write_all(text.as_bytes()).context("cannot write the table"),
@@ -63,13 +65,12 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn document(sections: &[Section]) -> Result<String> {
+fn document(machine: &str, sections: &[Section]) -> String {
     let tallies = sections.iter().map(Section::tally);
     let (met, goals) = tallies.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     let intro = format!(
         "# Performance\n\nWritten by `cargo xtask bench` on the machine described below; not edited. Every figure is a median with its \
-         10th and 90th percentile, compared in the same run: {met} of {goals} goals met.\n\n{}\n",
-        machine::description()?
+         10th and 90th percentile, compared in the same run: {met} of {goals} goals met.\n\n{machine}\n",
     );
-    Ok(sections.iter().fold(intro, |text, section| text + "\n" + &section.markdown()))
+    sections.iter().fold(intro, |text, section| text + "\n" + &section.markdown())
 }
