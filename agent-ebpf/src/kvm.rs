@@ -116,6 +116,13 @@ pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
 /// `kvm_entry`: once per guest entry, in the vCPU's thread, whatever its arguments are on this kernel.
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn kvm_entry(_ctx: RawTracePointContext) -> i32 {
+    entered();
+    0
+}
+
+/// The running thread enters a guest.
+#[inline(always)]
+pub fn entered() {
     let now = guest::clock();
     // SAFETY: live map values that the running thread owns.
     unsafe {
@@ -128,7 +135,15 @@ pub fn kvm_entry(_ctx: RawTracePointContext) -> i32 {
             }
         }
     }
-    0
+}
+
+/// The running thread has left its guest.
+#[inline(always)]
+pub fn left() {
+    if let Some(vcpu) = guest::running() {
+        // SAFETY: a live map value that the running thread owns.
+        unsafe { guest::leave(vcpu, guest::clock()) };
+    }
 }
 
 /// A thread whose clock does not run yet.
@@ -143,10 +158,7 @@ fn first_entry() -> Option<*mut VcpuSlot> {
 /// `kvm_exit`: once per guest exit. The reason is not among the raw arguments any more; see `exits`.
 #[raw_tracepoint(tracepoint = "kvm_exit")]
 pub fn kvm_exit(_ctx: RawTracePointContext) -> i32 {
-    if let Some(vcpu) = guest::running() {
-        // SAFETY: a live map value that the running thread owns.
-        unsafe { guest::leave(vcpu, guest::clock()) };
-    }
+    left();
     0
 }
 

@@ -10,6 +10,8 @@
     reason = "the target has 64-bit pointers, and ids are taken out of the halves of one word"
 )]
 
+#[cfg(feature = "bench")]
+mod bench;
 mod counter;
 mod exits;
 mod guest;

@@ -1,7 +1,9 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, waits and trace, and saying what was skipped.
+//! commands, the host's own clocks, processes, control groups, waits and trace, and saying what was skipped; and `bench`,
+//! which measures.
 
 pub mod agent;
+pub mod bench;
 pub mod cgroup;
 pub mod clock;
 pub mod command;

@@ -8,12 +8,12 @@ use anyhow::{Result, bail};
 
 use crate::test::{self, Tally};
 use crate::workspace::Workspace;
-use crate::{docs, lint, packaging, setup};
+use crate::{BenchArgs, bench, docs, lint, packaging, setup};
 
 pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     let mut steps = Vec::new();
     let mut tally = Tally::default();
-    let everything = setup::Needs { tests: true, lint: true };
+    let everything = setup::Needs { tests: true, lint: true, bench: true };
     step(&mut steps, "setup", || setup::setup(workspace, everything));
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));
@@ -23,6 +23,9 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
         tally = counted;
         outcome
     });
+    // That everything can still be measured, not what it costs.
+    let quick = BenchArgs { quick: true, ..BenchArgs::default() };
+    step(&mut steps, "bench", || bench::bench(workspace, &quick));
     println!();
     for (name, took, passed) in &steps {
         println!("ci: {name:<10} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });

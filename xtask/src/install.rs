@@ -28,6 +28,16 @@ const FOR_TESTS: [(&str, &str, &str); 5] = [
     ("bpftool", "bpftool", "bpftool"),
 ];
 
+/// What `bench` compares with, in the same way.
+const FOR_BENCH: [(&str, &str, &str); 6] = [
+    ("bpftrace", "bpftrace", "bpftrace"),
+    ("prometheus-process-exporter", "prometheus-process-exporter", "process-exporter"),
+    ("prometheus-libvirt-exporter", "prometheus-libvirt-exporter", "libvirt-exporter"),
+    ("libvirtd", "libvirt-daemon", "libvirt-daemon-kvm"),
+    ("virsh", "libvirt-clients", "libvirt-client"),
+    ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Apt,
@@ -96,6 +106,17 @@ pub(crate) fn for_tests() {
     packages.dedup();
     if let Err(error) = install("what the tests use", &packages) {
         println!("setup: {error:#}; tests that use {} will be skipped", listed(&missing));
+    }
+}
+
+/// What the benchmark compares with, one by one: what is not to be had is told in the table, and the rest is measured.
+pub(crate) fn for_bench() {
+    for (program, apt, dnf) in FOR_BENCH.iter().filter(|(program, _, _)| on_path(program).is_none()) {
+        let package = manager().map(|manager| if manager == Manager::Apt { *apt } else { *dnf });
+        let why = format!("{program}, which the benchmark compares with");
+        if let Err(error) = package.and_then(|package| install(&why, &words(&[package]))) {
+            println!("setup: {error:#}; the benchmark will say that {program} is not here");
+        }
     }
 }
 

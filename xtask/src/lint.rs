@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, run};
 use crate::{edges, toolchain};
 
 pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
-    let stamp = setup::prepare(workspace, Needs { tests: false, lint: true })?;
+    let stamp = setup::prepare(workspace, Needs { lint: true, ..Needs::default() })?;
     let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
         ("rustfmt", &|| format(workspace)),
         ("clippy", &|| host(workspace)),
@@ -77,7 +77,8 @@ fn kernel_command(workspace: &Workspace, stamp: &Stamp, clippy: &std::path::Path
         .env("RUSTC", &stamp.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--target", target])
+        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--features", "bench"])
+        .args(["--target", target])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(workspace.target("ebpf"))
         .args(["--", "-D", "warnings"]);

@@ -3,6 +3,7 @@
 //! Every command starts with `setup`, which costs milliseconds once it has been done. This file only maps the command
 //! line to the modules and an error to exit code 1.
 
+mod bench;
 mod ci;
 mod demo;
 mod docs;
@@ -50,6 +51,9 @@ enum Task {
         /// Also what `lint` uses: clippy for the kernel programs
         #[arg(long)]
         lint: bool,
+        /// Also what `bench` compares with: bpftrace, exporters for Prometheus, libvirt
+        #[arg(long)]
+        bench: bool,
         /// Look and build anew, whatever was found before
         #[arg(long)]
         force: bool,
@@ -65,12 +69,24 @@ enum Task {
     Ci,
     /// rustfmt, clippy for the host and for the kernel programs, and the architecture's edges
     Lint,
+    /// Measure what kvmeter costs on this machine (needs root) and write docs/performance.md
+    Bench(BenchArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {
         /// Only compare, and fail if it is out of date
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Debug, Default, Args)]
+struct BenchArgs {
+    /// Few and short rounds, and docs/performance.md is left alone: shows that everything can be measured
+    #[arg(long)]
+    quick: bool,
+    /// Only this part, such as programs or fleet, printed and not written; may be given several times
+    #[arg(long, value_name = "PART")]
+    only: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -108,15 +124,16 @@ fn main() -> ExitCode {
 fn perform(task: Task) -> Result<()> {
     let workspace = Workspace::find()?;
     match task {
-        Task::Setup { tests, lint, force } => {
+        Task::Setup { tests, lint, bench, force } => {
             if force {
                 stamp::forget(&workspace)?;
             }
-            setup::setup(&workspace, Needs { tests, lint })
+            setup::setup(&workspace, Needs { tests, lint, bench })
         }
         Task::Run(args) => run::run(&workspace, &args),
         Task::Test { filters } => test::command(&workspace, &filters),
         Task::Ci => ci::ci(&workspace),
+        Task::Bench(args) => bench::bench(&workspace, &args),
         Task::Lint => lint::lint(&workspace),
         Task::Docs { check } => docs::docs(&workspace, check),
     }

@@ -15,6 +15,7 @@ pub mod load;
 pub mod machine;
 pub mod options;
 pub mod pace;
+pub mod pingpong;
 pub mod schedstat;
 pub mod shared;
 pub mod spawn;

@@ -88,6 +88,9 @@ pub struct Options {
     /// Join this control group (its directory) before anything else.
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Two threads `ping` and `pong` on this CPU that wake each other without end.
+    #[arg(long, value_name = "CPU")]
+    pub pingpong: Option<usize>,
     /// Delay the first KVM_RUN of vCPU k by k times this.
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = humantime::parse_duration)]
     pub late_vcpus: Duration,
