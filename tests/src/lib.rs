@@ -1,10 +1,11 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks and processes, and saying what was skipped.
+//! commands, the host's own clocks and processes, what is shown on other kernels, and saying what was skipped.
 
 pub mod agent;
 pub mod clock;
 pub mod command;
 pub mod http;
+pub mod kernelcheck;
 pub mod ledger;
 pub mod loss;
 pub mod metrics;

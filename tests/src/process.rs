@@ -16,7 +16,16 @@ pub const LAST_SLICES_NS: u64 = 20_000_000;
 
 /// A field of `/proc/PID/stat`, counted from 1 as proc(5) does.
 pub fn stat(pid: i32, field: usize) -> Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    stat_field(&format!("/proc/{pid}/stat"), field)
+}
+
+/// The same of one thread.
+pub fn thread_stat(pid: i32, tid: i32, field: usize) -> Result<u64> {
+    stat_field(&format!("/proc/{pid}/task/{tid}/stat"), field)
+}
+
+fn stat_field(path: &str, field: usize) -> Result<u64> {
+    let text = std::fs::read_to_string(path)?;
     let (_, rest) = text.rsplit_once(')').context("no comm")?;
     Ok(rest.split_ascii_whitespace().nth(field - 3).context("no such field")?.parse()?)
 }

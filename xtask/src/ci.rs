@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::kernels::{self, KernelsArgs};
 use crate::test::{self, Tally};
 use crate::workspace::Workspace;
 use crate::{docs, lint, packaging, setup};
@@ -13,7 +14,7 @@ use crate::{docs, lint, packaging, setup};
 pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     let mut steps = Vec::new();
     let mut tally = Tally::default();
-    let everything = setup::Needs { tests: true, lint: true };
+    let everything = setup::Needs { tests: true, lint: true, ..setup::Needs::default() };
     step(&mut steps, "setup", || setup::setup(workspace, everything));
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));
@@ -23,6 +24,8 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
         tally = counted;
         outcome
     });
+    let short = KernelsArgs { short: true, only: None };
+    step(&mut steps, "kernels", || kernels::kernels(workspace, &short));
     println!();
     for (name, took, passed) in &steps {
         println!("ci: {name:<10} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });

@@ -14,7 +14,7 @@ use crate::workspace::{Workspace, run};
 use crate::{edges, toolchain};
 
 pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
-    let stamp = setup::prepare(workspace, Needs { tests: false, lint: true })?;
+    let stamp = setup::prepare(workspace, Needs { lint: true, ..Needs::default() })?;
     let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
         ("rustfmt", &|| format(workspace)),
         ("clippy", &|| host(workspace)),

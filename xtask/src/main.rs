@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod edges;
 mod install;
+mod kernels;
 mod lexer;
 mod limits;
 mod linker;
@@ -63,6 +64,8 @@ enum Task {
     },
     /// What decides whether a change lands: lint, docs --check, packaging, test
     Ci,
+    /// The agent and its checks on Debian's kernels 5.10 to 7.2, each booted in emulation; writes docs/kernels.md
+    Kernels(kernels::KernelsArgs),
     /// rustfmt, clippy for the host and for the kernel programs, and the architecture's edges
     Lint,
     /// Write docs/metrics.md from the agent's own catalog
@@ -112,11 +115,12 @@ fn perform(task: Task) -> Result<()> {
             if force {
                 stamp::forget(&workspace)?;
             }
-            setup::setup(&workspace, Needs { tests, lint })
+            setup::setup(&workspace, Needs { tests, lint, ..Needs::default() })
         }
         Task::Run(args) => run::run(&workspace, &args),
         Task::Test { filters } => test::command(&workspace, &filters),
         Task::Ci => ci::ci(&workspace),
+        Task::Kernels(args) => kernels::kernels(&workspace, &args),
         Task::Lint => lint::lint(&workspace),
         Task::Docs { check } => docs::docs(&workspace, check),
     }

@@ -13,7 +13,7 @@ use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace, on_path, relative};
 
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    setup::prepare(workspace, Needs { tests: true, lint: false })?;
+    setup::prepare(workspace, Needs { tests: true, ..Needs::default() })?;
     workspace.build(Profile::Dev)?;
     let folder = workspace.root.join("packaging");
     let mut files = Vec::new();

@@ -18,6 +18,7 @@ use crate::{linker, toolchain};
 pub(crate) struct Needs {
     pub(crate) tests: bool,
     pub(crate) lint: bool,
+    pub(crate) kernels: bool,
 }
 
 /// `cargo xtask setup`.
@@ -38,6 +39,9 @@ pub(crate) fn prepare(workspace: &Workspace, needs: Needs) -> Result<Stamp> {
     }
     if needs.tests {
         install::for_tests();
+    }
+    if needs.kernels {
+        install::for_kernels()?;
     }
     Ok(stamp)
 }

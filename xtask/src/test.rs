@@ -43,7 +43,7 @@ pub(crate) fn command(workspace: &Workspace, filters: &[String]) -> Result<()> {
 
 /// Runs the tests: how many did what, and whether cargo was content.
 pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, Result<()>)> {
-    setup::prepare(workspace, Needs { tests: true, lint: false })?;
+    setup::prepare(workspace, Needs { tests: true, ..Needs::default() })?;
     workspace.build(Profile::Dev)?;
     let log = workspace.target("skipped.log");
     fs::write(&log, "").with_context(|| format!("cannot write {}", log.display()))?;
