@@ -6,12 +6,14 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use super::{cpu, exits, guest, lives, programs::Programs, suites};
+use crate::agent::Agent;
 
 /// What a check found out; that it failed is an error.
 #[derive(Debug)]
@@ -22,7 +24,16 @@ pub enum Verdict {
     Absent(String),
 }
 
-type Check = fn(&Programs) -> Result<Verdict>;
+/// What checks share: starting an agent takes a machine that emulates its verifier ten seconds.
+#[derive(Debug)]
+pub struct Bench {
+    /// What became of the kernel programs.
+    pub programs: Programs,
+    /// An agent that was there before any VM.
+    pub agent: Agent,
+}
+
+type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
 const CHECKS: [(&str, Check); 10] = [
@@ -41,18 +52,22 @@ const CHECKS: [(&str, Check); 10] = [
 /// Runs every check, whichever fails; results go to the directory that is the only argument.
 pub fn run() -> Result<()> {
     let directory = PathBuf::from(std::env::args_os().nth(1).context("give a directory for the results")?);
-    let mut lines = Lines(File::create(directory.join("checks.jsonl"))?);
+    let mut lines = Lines(File::create(directory.join("checks.jsonl"))?, Instant::now());
     let programs = Programs::ask()?;
     for (name, outcome) in programs.each() {
         lines.tell(&format!("`{name}`"), outcome)?;
     }
+    let bench = Bench { programs, agent: Agent::start()? };
     for (name, check) in CHECKS {
-        lines.tell(name, check(&programs))?;
+        lines.tell(name, check(&bench))?;
     }
+    // The tests start agents of their own, and each would see the other's VMs.
+    drop(bench);
     suites::each(Path::new("/tests"), &directory, |name, outcome| lines.tell(name, outcome))
 }
 
-struct Lines(File);
+/// The results so far, and when the last check ended.
+struct Lines(File, Instant);
 
 impl Lines {
     fn tell(&mut self, name: &str, outcome: Result<Verdict>) -> Result<()> {
@@ -62,7 +77,8 @@ impl Lines {
             Err(error) => ("fail", format!("{error:#}")),
         };
         writeln!(self.0, "{}", json!({ "name": name, "outcome": outcome, "detail": detail }))?;
-        println!("kernelcheck: {outcome}: {name}: {detail}");
+        println!("kernelcheck: {outcome}: {:.1} s: {name}: {detail}", self.1.elapsed().as_secs_f64());
+        self.1 = Instant::now();
         Ok(())
     }
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{check::Verdict, programs::Programs};
+use super::check::{Bench, Verdict};
 use crate::{
-    agent::Agent,
     metrics::{Metrics, Series},
     vmm::{
         schedstat::{self, SchedStat},
@@ -20,8 +19,8 @@ const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
 const ROUNDS: u32 = 3;
 
 /// vCPUs that spin, that leave for user space, and threads that are none.
-pub fn by_role(_programs: &Programs) -> Result<Verdict> {
-    let agent = Agent::start()?;
+pub fn by_role(bench: &Bench) -> Result<Verdict> {
+    let agent = &bench.agent;
     let spin = ["--id", "spin", "--duty", "100"];
     let many = ["--id", "many", "--duty", "10", "--vcpus", "2", "--workers", "2", "--worker-duty", "5"];
     let vms = [("spin", Vm::start(&spin)?), ("many", Vm::start(&many)?)];
@@ -40,8 +39,8 @@ pub fn by_role(_programs: &Programs) -> Result<Verdict> {
 }
 
 /// A stopped process uses nothing, so there is one right answer.
-pub fn stopped(_programs: &Programs) -> Result<Verdict> {
-    let agent = Agent::start()?;
+pub fn stopped(bench: &Bench) -> Result<Verdict> {
+    let agent = &bench.agent;
     let vm = Vm::start(&["--id", "parked", "--duty", "40", "--vcpus", "2", "--workers", "1", "--worker-duty", "10"])?;
     agent.wait_vms(&["parked"])?;
     vm.vm.signal(Signal::SIGSTOP)?;

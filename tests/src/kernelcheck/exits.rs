@@ -9,11 +9,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    check::Verdict,
-    programs::Programs,
+    check::{Bench, Verdict},
     trace::{Record, Trace},
 };
-use crate::{agent::Agent, metrics::Metrics, vmm::spawn::TestVm};
+use crate::{metrics::Metrics, vmm::spawn::TestVm};
 
 const EXITS: &str = "kvmeter_vm_exits_total";
 const USERSPACE_EXITS: &str = "kvmeter_vm_userspace_exits_total";
@@ -50,8 +49,8 @@ const WORDS: [(&str, &str); 14] = [
 type Counts = BTreeMap<String, u64>;
 
 /// A run's trace and the agent's last word on it.
-pub(super) fn run(id: &str, args: &[&str], events: &[&str]) -> Result<(Vec<Record>, Metrics)> {
-    let agent = Agent::start()?;
+pub(super) fn run(bench: &Bench, id: &str, args: &[&str], events: &[&str]) -> Result<(Vec<Record>, Metrics)> {
+    let agent = &bench.agent;
     let trace = Trace::start(events)?;
     let mut vm = TestVm::start(&[&["--id", id], args].concat())?;
     vm.wait()?;
@@ -63,13 +62,13 @@ pub(super) fn run(id: &str, args: &[&str], events: &[&str]) -> Result<(Vec<Recor
 }
 
 /// `kvm_exit`, by kvmeter's words.
-pub fn by_reason(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = programs.absence(EXIT_PROGRAM) {
+pub fn by_reason(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = bench.programs.absence(EXIT_PROGRAM) {
         return Ok(Verdict::Absent(why));
     }
     let mut told = Vec::new();
     for (id, args) in RUNS {
-        let (records, scrape) = run(id, args, &["kvm_exit"])?;
+        let (records, scrape) = run(bench, id, args, &["kvm_exit"])?;
         let mut due = Counts::new();
         for record in records.iter().filter(|record| record.event == "kvm_exit") {
             *due.entry(label(&record.text)?).or_default() += 1;
@@ -81,15 +80,15 @@ pub fn by_reason(programs: &Programs) -> Result<Verdict> {
 }
 
 /// `kvm_userspace_exit`, by the kernel's words; and the VMM counted the same.
-pub fn to_user_space(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = programs.absence("kvm_userspace_exit") {
+pub fn to_user_space(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = bench.programs.absence("kvm_userspace_exit") {
         return Ok(Verdict::Absent(why));
     }
     let dir = TempDir::new()?;
     let file = dir.path().join("count");
     let path = file.to_str().context("no path")?;
     let args = ["--duty", "50", "--exit-rate", "100", "--lifetime", "800ms", "--end", "triple-fault", "--count", path];
-    let (records, scrape) = run("leaves", &args, &["kvm_userspace_exit"])?;
+    let (records, scrape) = run(bench, "leaves", &args, &["kvm_userspace_exit"])?;
     let mut due = Counts::new();
     for record in &records {
         *due.entry(userspace_label(&record.text)?).or_default() += 1;

@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{check::Verdict, exits, programs::Programs, trace::Record};
+use super::{
+    check::{Bench, Verdict},
+    exits,
+    trace::Record,
+};
 use crate::{
-    agent::Agent,
     metrics::{Metrics, Series},
     process::thread_stat,
     vmm::{schedstat, spawn::TestVm},
@@ -25,40 +28,40 @@ const POLLING_NS: &str = "20000000";
 const CLOCK_PAIR_NS: u64 = 100_000;
 const PROGRAMS: [&str; 2] = ["kvm_entry", exits::EXIT_PROGRAM];
 
-fn absence(programs: &Programs) -> Option<String> {
-    PROGRAMS.iter().find_map(|name| programs.absence(name))
+fn absence(bench: &Bench) -> Option<String> {
+    PROGRAMS.iter().find_map(|name| bench.programs.absence(name))
 }
 
-/// At least what of the scheduler's ticks hit the guest, at most what the thread was on a CPU.
-pub fn bounds(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = absence(programs) {
+/// Of a guest that only spins: most of what its thread was on a CPU, about what the scheduler's ticks found, never more
+/// than the whole.
+pub fn bounds(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = absence(bench) {
         return Ok(Verdict::Absent(why));
     }
-    let agent = Agent::start()?;
-    let vm = TestVm::start(&["--id", "spin", "--duty", "100"])?;
-    agent.wait_vms(&["spin"])?;
+    let agent = &bench.agent;
+    let vm = TestVm::start(&["--id", "spinner", "--duty", "100"])?;
+    agent.wait_vms(&["spinner"])?;
     let tid = *vm.vcpu_tids().first().context("no vCPU")?;
     std::thread::sleep(Duration::from_secs(2));
-    let low = in_guest_ns(vm.pid(), tid)?;
+    let ticks = thread_stat(vm.pid(), tid, GUEST_TIME)? * crate::clock::tick_ns()?;
+    let before = schedstat::thread(vm.pid(), tid)?.run_ns;
     agent.wait_samples(1)?;
-    let guest = agent.metrics()?.nanos(GUEST, "spin");
-    let high = schedstat::thread(vm.pid(), tid)?.run_ns;
-    // A tick charges the whole time since the last one to what it interrupts; handling that tick is no guest time.
-    ensure!(low * 6 / 10 <= guest && guest <= high, "guest {guest} ns, ticks say {low}, on a CPU for {high}");
-    Ok(Verdict::Holds(format!("guest {guest} ns, ticks that hit the guest {low} ns, on a CPU {high} ns")))
-}
-
-fn in_guest_ns(pid: i32, tid: i32) -> Result<u64> {
-    Ok(thread_stat(pid, tid, GUEST_TIME)? * crate::clock::tick_ns()?)
+    let guest = agent.metrics()?.nanos(GUEST, "spinner");
+    let after = schedstat::thread(vm.pid(), tid)?.run_ns;
+    // The trace of such a guest showed 98 to 99 % inside and ticks 72 to 86 %, for handling a tick is outside.
+    let low = (ticks * 9 / 10).max(before * 6 / 10);
+    ensure!(ticks > 0, "no tick found it in the guest");
+    ensure!(low <= guest && guest <= after, "guest {guest} ns, ticks {ticks} ns, on a CPU {before} to {after} ns");
+    Ok(Verdict::Holds(format!("guest {guest} ns, ticks {ticks} ns, on a CPU {before} to {after} ns")))
 }
 
 /// From each `kvm_entry` to the `kvm_exit` after it.
-pub fn traced(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = absence(programs) {
+pub fn traced(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = absence(bench) {
         return Ok(Verdict::Absent(why));
     }
     let args = ["--duty", "60", "--exit-rate", "50", "--vcpus", "2", "--lifetime", "1500ms"];
-    let (records, scrape) = exits::run("timed", &args, &["kvm_entry", "kvm_exit"])?;
+    let (records, scrape) = exits::run(bench, "timed", &args, &["kvm_entry", "kvm_exit"])?;
     let (due, entries) = between(&records);
     let told = scrape.nanos(GUEST, "timed");
     let most = entries * CLOCK_PAIR_NS;
@@ -83,12 +86,12 @@ fn between(records: &[Record]) -> (u64, u64) {
 }
 
 /// Guest, kernel, user, polling and the rest.
-pub fn modes(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = absence(programs) {
+pub fn modes(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = absence(bench) {
         return Ok(Verdict::Absent(why));
     }
     let args = ["--duty", "40", "--exit-rate", "100", "--vcpus", "2", "--lifetime", "1s"];
-    let (_, scrape) = exits::run("parts", &args, &["kvm_exit"])?;
+    let (_, scrape) = exits::run(bench, "parts", &args, &["kvm_exit"])?;
     let parts: BTreeMap<_, _> = scrape
         .all(MODES, &[("vm_id", "parts")])
         .filter_map(|series| Some((series.labels.get("mode")?.as_str(), series.nanos())))
@@ -104,8 +107,8 @@ pub fn modes(programs: &Programs) -> Result<Verdict> {
 }
 
 /// What `kvm_vcpu_wakeup` calls polling, with a limit of polling that makes some succeed.
-pub fn halt_poll(programs: &Programs) -> Result<Verdict> {
-    if let Some(why) = programs.absence("kvm_vcpu_wakeup") {
+pub fn halt_poll(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = bench.programs.absence("kvm_vcpu_wakeup") {
         return Ok(Verdict::Absent(why));
     }
     for parameter in POLLING {
@@ -113,7 +116,7 @@ pub fn halt_poll(programs: &Programs) -> Result<Verdict> {
         std::fs::write(&path, POLLING_NS).with_context(|| format!("cannot write {path}"))?;
     }
     let (records, scrape) =
-        exits::run("polls", &["--duty", "20", "--halts", "200", "--lifetime", "1s"], &["kvm_vcpu_wakeup"])?;
+        exits::run(bench, "polls", &["--duty", "20", "--halts", "200", "--lifetime", "1s"], &["kvm_vcpu_wakeup"])?;
     let polled: Vec<u64> = records.iter().filter_map(|record| polled_ns(&record.text)).collect();
     let (due, told) = (polled.iter().sum::<u64>(), poll_of(&scrape)?);
     ensure!(!polled.is_empty(), "none of {} halts was cut short by polling", records.len());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{check::Verdict, programs::Programs};
+use super::check::{Bench, Verdict};
 use crate::{
     agent::Agent,
     clock::tick_ns,
@@ -23,8 +23,8 @@ const ENDS: [(&str, &[&str], &str, &str); 3] = [
 const LAST_SLICES_NS: u64 = 100_000_000;
 
 /// Start, stop, reason, CPU time.
-pub fn short(_programs: &Programs) -> Result<Verdict> {
-    let agent = Agent::start()?;
+pub fn short(bench: &Bench) -> Result<Verdict> {
+    let agent = &bench.agent;
     let mut told = Vec::new();
     for (id, end, cause, reason) in ENDS {
         let mut vm = TestVm::start(&[&["--id", id, "--duty", "50", "--lifetime", "300ms"], end].concat())?;
@@ -44,7 +44,7 @@ pub fn short(_programs: &Programs) -> Result<Verdict> {
 }
 
 /// An agent that comes later.
-pub fn adopted(_programs: &Programs) -> Result<Verdict> {
+pub fn adopted(_bench: &Bench) -> Result<Verdict> {
     let mut vm =
         TestVm::start(&["--id", "old", "--duty", "20", "--vcpus", "2", "--workers", "1", "--worker-duty", "5"])?;
     std::thread::sleep(Duration::from_millis(500));
