@@ -62,7 +62,7 @@ enum Task {
         /// Only tests whose name contains one of these
         filters: Vec<String>,
     },
-    /// What decides whether a change lands: lint, docs --check, packaging, test
+    /// What decides whether a change lands: lint, docs --check, packaging, test, kernels --short
     Ci,
     /// The agent and its checks on Debian's kernels 5.10 to 7.2, each booted in emulation; writes docs/kernels.md
     Kernels(kernels::KernelsArgs),

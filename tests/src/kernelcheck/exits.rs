@@ -28,22 +28,21 @@ const RUNS: [(&str, &[&str]); 4] = [
     ("halts", &["--duty", "30", "--lifetime", "600ms", "--end", "halt"]),
 ];
 
-/// What a word of `kvm_exit`'s record on SVM is called by kvmeter; every other word is `other`.
-const WORDS: [(&str, &str); 14] = [
-    ("interrupt", "external_interrupt"),
-    ("npf", "page_fault"),
-    ("hlt", "halt"),
-    ("msr", "msr"),
-    ("io", "io"),
-    ("cpuid", "cpuid"),
-    ("hypercall", "hypercall"),
-    ("vintr", "interrupt_window"),
-    ("nmi", "nmi"),
-    ("pause", "pause"),
-    ("shutdown", "shutdown"),
-    ("avic_incomplete_ipi", "apic"),
-    ("avic_unaccelerated_access", "apic"),
-    ("INVALID", "vmm_failure"),
+/// What words of `kvm_exit`'s record on SVM are called by kvmeter; every other word is `other`.
+const WORDS: [(&str, &[&str]); 13] = [
+    ("external_interrupt", &["interrupt"]),
+    ("page_fault", &["npf"]),
+    ("halt", &["hlt", "mwait", "idle-halt"]),
+    ("io", &["io"]),
+    ("msr", &["msr", "efer_write_trap"]),
+    ("cpuid", &["cpuid"]),
+    ("hypercall", &["hypercall", "vmgexit"]),
+    ("interrupt_window", &["vintr", "iret"]),
+    ("exception_nmi", &["nmi"]),
+    ("pause", &["pause"]),
+    ("shutdown", &["shutdown"]),
+    ("apic", &["avic_incomplete_ipi", "avic_unaccelerated_access"]),
+    ("nested_virtualization", &["invlpga", "vmrun", "vmload", "vmsave", "stgi", "clgi", "skinit"]),
 ];
 
 type Counts = BTreeMap<String, u64>;
@@ -123,11 +122,11 @@ fn listed(counts: &Counts) -> String {
 fn label(text: &str) -> Result<String> {
     let (_, rest) = text.split_once("reason ").with_context(|| format!("no reason: {text}"))?;
     let (word, _) = rest.split_once(" rip ").with_context(|| format!("no end of the reason: {text}"))?;
-    let known = WORDS.iter().find(|(name, _)| *name == word).map(|(_, label)| *label);
+    let known = WORDS.iter().find(|(_, words)| words.contains(&word)).map(|(label, _)| *label);
     let label = match known {
         Some(label) => label,
-        None if word.contains("excp") => "exception",
-        None if word.starts_with("read_cr") || word.starts_with("write_cr") => "cr_access",
+        None if word.contains("excp") => "exception_nmi",
+        None if ["read_cr", "write_cr", "cr0_sel_"].iter().any(|start| word.starts_with(start)) => "cr_access",
         None => "other",
     };
     Ok(label.to_owned())
@@ -152,7 +151,7 @@ mod tests {
         for (text, due) in [
             ("reason interrupt rip 0x1 info 0 0", "external_interrupt"),
             ("vcpu 0 reason npf rip 0x1 info1 0x1 info2 0x2 intr_info 0x0 error_code 0x0", "page_fault"),
-            ("vcpu 1 reason PF excp rip 0x1 info1 0x1", "exception"),
+            ("vcpu 1 reason PF excp rip 0x1 info1 0x1", "exception_nmi"),
             ("reason write_cr0 rip 0x1 info 0 0", "cr_access"),
             ("reason rdtscp rip 0x1 info 0 0", "other"),
         ] {

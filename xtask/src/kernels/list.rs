@@ -39,8 +39,8 @@ const KERNELS: [Kernel; 4] = [
     },
     Kernel {
         series: "6.12",
-        archive: DEBIAN,
-        suite: "bookworm-backports",
+        archive: SECURITY,
+        suite: "bookworm-security",
         packages: &["linux-image-6.12."],
         short: false,
     },
