@@ -9,7 +9,7 @@ use crate::{
     agent::Agent,
     clock::tick_ns,
     ledger::{Life, number, of_process},
-    process::{process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
+    process::{last_slices_ns, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
     vmm::spawn::TestVm,
 };
 
@@ -19,8 +19,6 @@ const ENDS: [(&str, &[&str], &str, &str); 3] = [
     ("killed", &["--end", "sigkill"], "signal", "stop-crash"),
     ("faulted", &["--end", "triple-fault"], "guest-crash", "stop-crash"),
 ];
-/// What a VM's dying threads may be charged after their CPU clock is closed; emulation takes its time.
-const LAST_SLICES_NS: u64 = 100_000_000;
 
 /// Start, stop, reason, CPU time.
 pub fn short(bench: &Bench) -> Result<Verdict> {
@@ -69,6 +67,6 @@ pub fn adopted(_bench: &Bench) -> Result<Verdict> {
 /// How much more the ledger charges than the process's clock, within its bound.
 fn charged(life: &Life, truth: u64) -> Result<u64> {
     let cpu = life.cpu_ns()?;
-    ensure!(truth <= cpu && cpu <= truth + LAST_SLICES_NS, "CPU {cpu} ns charged, the process's clock {truth} ns");
+    ensure!(truth <= cpu && cpu <= truth + last_slices_ns(), "CPU {cpu} ns charged, the process's clock {truth} ns");
     Ok(cpu - truth)
 }
