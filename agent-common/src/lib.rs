@@ -4,14 +4,18 @@
 //! but never undefined. Each type asserts its size, its field offsets and the absence of padding beside its
 //! definition. Both sides are compiled from this crate; a change here changes [`ABI_VERSION`].
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod event;
+pub mod exit;
 pub mod index;
 pub mod layout;
 pub mod limits;
 pub mod loss;
+pub mod name;
 pub mod thread;
+pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

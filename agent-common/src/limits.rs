@@ -22,6 +22,24 @@ pub const EXIT_REASONS: usize = 64;
 pub const EXIT_INTERRUPTED: usize = 62;
 /// Index that counts reasons beyond the table.
 pub const EXIT_OTHER: usize = 63;
+/// Buckets of a histogram: eight bounds and what lies beyond.
+pub const BUCKETS: usize = 9;
+/// Upper bounds of a wait in a run queue, nanoseconds: 16 µs × 4ⁿ.
+pub const RUN_DELAY_BOUNDS_NS: [u64; BUCKETS - 1] = bounds(16_000);
+/// Upper bounds of handling an exit, nanoseconds: 1 µs × 4ⁿ.
+pub const HANDLING_BOUNDS_NS: [u64; BUCKETS - 1] = bounds(1_000);
+/// Rules that tell a thread's role, or a VMM's family, by a name.
+pub const NAME_RULES: usize = 32;
+
+const fn bounds(first: u64) -> [u64; BUCKETS - 1] {
+    let mut all = [first; BUCKETS - 1];
+    let mut n = 1;
+    while n < all.len() {
+        all[n] = all[n - 1] * 4;
+        n += 1;
+    }
+    all
+}
 
 const _: () = assert!(EXIT_REASONS.is_power_of_two(), "an index is masked, not compared");
 const _: () = assert!(TIDS_PER_WORD.is_power_of_two(), "a thread id is split by mask and shift");

@@ -1,6 +1,10 @@
 //! One slot per VM: what its ended threads left behind, its exits, its end.
 
-use crate::{assert_layout, limits, thread::role};
+use crate::{
+    assert_layout, limits,
+    thread::{cause, role},
+    vcpu::VcpuTimes,
+};
 
 /// States of a slot; only the kernel programs set `LIVE` and `EXITED`, only the agent sets `FREE`.
 pub mod state {
@@ -23,6 +27,20 @@ pub struct RoleTime {
 }
 
 assert_layout!(RoleTime, size 16, { runtime_ns: u64 => 0, run_delay_ns: u64 => 8 });
+
+/// Another VM that ran while this one waited.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offender {
+    /// Its leader's `start_boottime`; written before `tgid`.
+    pub start_ns: u64,
+    /// Its process id; 0 = nobody yet. Once taken, a place is kept for the VM's life.
+    pub tgid: u32,
+    /// Nothing.
+    pub reserved: u32,
+}
+
+assert_layout!(Offender, size 16, { start_ns: u64 => 0, tgid: u32 => 8, reserved: u32 => 12 });
 
 /// A VM, as the kernel programs know it. Instants are CLOCK_BOOTTIME nanoseconds.
 #[repr(C)]
@@ -61,15 +79,29 @@ pub struct VmSlot {
     pub leader: RoleTime,
     /// What ended threads, and threads that changed their role, left, by role.
     pub ended: [RoleTime; role::COUNT],
+    /// What ended threads' waits were charged to.
+    pub waited_ns: [u64; cause::COUNT],
+    /// Ended threads' waits by length.
+    pub waits: [u64; limits::BUCKETS],
+    /// Who they waited for; living threads count under the same numbers.
+    pub offenders: [Offender; cause::OFFENDERS],
+    /// What ended vCPUs did.
+    pub vcpu: VcpuTimes,
+    /// The VMM's family, by which its threads' names are read: first by the leader's name, then as the agent says.
+    pub family: u32,
+    /// Nothing.
+    pub reserved: u32,
     /// Returns of `KVM_RUN` to user space by `KVM_EXIT_*` number.
     pub userspace_exits: [u64; limits::EXIT_REASONS],
 }
 
-assert_layout!(VmSlot, size 688, {
+assert_layout!(VmSlot, size 1152, {
     state: u32 => 0, tgid: u32 => 4, start_ns: u64 => 8, seen_ns: u64 => 16, first_run_ns: u64 => 24, exit_ns: u64 => 32,
     exit_code: u32 => 40, last_exit: u32 => 44, args_len: u32 => 48, vcpus: u32 => 52, comm: [u8; 16] => 56,
     fold_begin: u64 => 72, fold_end: u64 => 80, leader_task: u64 => 88, leader: RoleTime => 96,
-    ended: [RoleTime; 4] => 112, userspace_exits: [u64; 64] => 176,
+    ended: [RoleTime; 4] => 112, waited_ns: [u64; 6] => 176, waits: [u64; 9] => 224,
+    offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, reserved: u32 => 636,
+    userspace_exits: [u64; 64] => 640,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

@@ -4,22 +4,23 @@ use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::warn;
 use kvmeter_common::{
     limits, loss,
-    thread::ThreadSlot,
-    thread::role,
+    thread::{ThreadSlot, role},
+    vcpu::VcpuSlot,
     vm::{VmSlot, state},
 };
 
 use crate::{
     counter::add,
-    maps::{LOSSES, VMS},
+    guest,
+    maps::{LOSSES, VCPUS, VMS},
     task::{self, Address},
     tracked::{current_ids, owned, promote, slot_of, track},
     vm::{birth, now},
 };
 
-/// The running thread's slot, as a vCPU's, and its VM's.
+/// The running thread's slot, as a vCPU's, with its number, and its VM's.
 #[inline(always)]
-fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
+fn vcpu() -> Option<(u32, *mut ThreadSlot, *mut VmSlot)> {
     let (tid, _) = current_ids();
     let task = task::current();
     let mut number = slot_of(tid);
@@ -34,7 +35,7 @@ fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
     // SAFETY: a live map value that the running task owns.
     let vm_number = unsafe {
         if (*slot).role != role::VCPU {
-            promote(slot);
+            promote(number, slot);
         }
         (*slot).vm
     };
@@ -45,7 +46,7 @@ fn vcpu() -> Option<(*mut ThreadSlot, *mut VmSlot)> {
             (*vm).first_run_ns = now();
         }
     }
-    Some((slot, vm))
+    Some((number, slot, vm))
 }
 
 /// Whether a slot is this task's, in a VM whose process has not ended.
@@ -57,8 +58,9 @@ fn of_a_living_vm(number: u32, task: Address) -> bool {
 }
 
 /// A thread not tracked yet enters a guest: its process is a VM.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn newcomer(task: Address) -> u32 {
+pub extern "C" fn newcomer(task: Address) -> u32 {
     let vm = birth(task, 1);
     if vm == 0 {
         return 0;
@@ -85,10 +87,14 @@ fn untracked(ctx: &RawTracePointContext) {
 pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
     let reason: u32 = ctx.arg(0);
     let errno: i32 = ctx.arg(1);
-    let Some((_, vm)) = vcpu() else {
+    let Some((number, _, vm)) = vcpu() else {
         untracked(&ctx);
         return 0;
     };
+    if let Some(vcpu) = VCPUS.get_ptr_mut(number) {
+        // SAFETY: a live map value, the running thread's: `vcpu` has seen to that.
+        unsafe { guest::to_user(vcpu) };
+    }
     let index = if errno < 0 {
         limits::EXIT_INTERRUPTED
     } else if reason as usize >= limits::EXIT_INTERRUPTED {
@@ -110,9 +116,47 @@ pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
 /// `kvm_entry`: once per guest entry, in the vCPU's thread, whatever its arguments are on this kernel.
 #[raw_tracepoint(tracepoint = "kvm_entry")]
 pub fn kvm_entry(_ctx: RawTracePointContext) -> i32 {
-    if let Some((slot, _)) = vcpu() {
+    let now = guest::clock();
+    // SAFETY: live map values that the running thread owns.
+    unsafe {
+        match guest::running() {
+            Some(vcpu) if (*vcpu).times.entries != 0 => guest::enter(vcpu, now),
+            _ => {
+                if let Some(vcpu) = first_entry() {
+                    guest::enter(vcpu, now);
+                }
+            }
+        }
+    }
+    0
+}
+
+/// A thread whose clock does not run yet.
+#[inline(always)]
+fn first_entry() -> Option<*mut VcpuSlot> {
+    let (number, slot, _) = vcpu()?;
+    // SAFETY: a live map value that the running thread owns.
+    unsafe { (*slot).timed = 1 };
+    guest::owned(number, task::current())
+}
+
+/// `kvm_exit`: once per guest exit. The reason is not among the raw arguments any more; see `exits`.
+#[raw_tracepoint(tracepoint = "kvm_exit")]
+pub fn kvm_exit(_ctx: RawTracePointContext) -> i32 {
+    if let Some(vcpu) = guest::running() {
         // SAFETY: a live map value that the running thread owns.
-        unsafe { (*slot).entries += 1 };
+        unsafe { guest::leave(vcpu, guest::clock()) };
+    }
+    0
+}
+
+/// `kvm_vcpu_wakeup(ns, waited, valid)`: a halted vCPU goes on (virt/kvm/kvm_main.c, `kvm_vcpu_halt`).
+#[raw_tracepoint(tracepoint = "kvm_vcpu_wakeup")]
+pub fn kvm_vcpu_wakeup(ctx: RawTracePointContext) -> i32 {
+    let (halted_ns, waited): (u64, u8) = (ctx.arg(0), ctx.arg(1));
+    if let Some(vcpu) = guest::running() {
+        // SAFETY: a live map value that the running thread owns.
+        unsafe { guest::woke(vcpu, halted_ns, waited != 0) };
     }
     0
 }

@@ -10,9 +10,9 @@ use kvmeter_common::{
 use crate::{
     counter::wake,
     maps::{ADOPT, VM_OF_TGID, VMS},
-    offsets,
-    task::{Address, SIGNAL_GROUP_EXIT, copy, direct},
-    tracked::track,
+    name, offsets,
+    task::{self, Address, PF_KTHREAD, SIGNAL_GROUP_EXIT, copy, direct},
+    tracked::{slot_of, track},
     vm::{birth, now, take_leader},
 };
 
@@ -83,13 +83,26 @@ pub extern "C" fn walk_tasks(ctx: *mut core::ffi::c_void) -> i32 {
         return 0;
     }
     // SAFETY: a typed pointer, checked for null.
-    let tgid: u32 = unsafe { direct(task, &offsets::TASK_TGID) };
-    adopt(task as Address, tgid);
+    let (tgid, tid, flags): (u32, u32, u32) = unsafe {
+        (direct(task, &offsets::TASK_TGID), direct(task, &offsets::TASK_PID), direct(task, &offsets::TASK_FLAGS))
+    };
+    if flags & PF_KTHREAD != 0 {
+        if slot_of(tid) == 0 {
+            name::kernel_thread(task::number_of(&ctx, 1));
+        }
+        return 0;
+    }
+    let address = task::number_of(&ctx, 1);
+    let number = adopt(address, tgid);
+    if number != 0 {
+        name::look(address, number);
+    }
     0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn adopt(task: Address, tgid: u32) -> u32 {
+pub extern "C" fn adopt(task: Address, tgid: u32) -> u32 {
     try_adopt(task, tgid).unwrap_or(0)
 }
 

@@ -11,14 +11,18 @@
 )]
 
 mod counter;
+mod exits;
+mod guest;
 mod kvm;
 mod lifecycle;
 mod maps;
+mod name;
 mod offsets;
 mod sched;
 mod task;
 mod tracked;
 mod vm;
+mod waiting;
 
 /// Declares a GPL-compatible licence to the kernel.
 #[unsafe(link_section = "license")]

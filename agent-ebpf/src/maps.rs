@@ -6,9 +6,12 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 use kvmeter_common::{
+    exit,
     index::TidWord,
     limits, loss,
-    thread::ThreadSlot,
+    name::Rule,
+    thread::{ThreadSlot, cause},
+    vcpu::VcpuSlot,
     vm::{VmArgs, VmSlot},
 };
 
@@ -19,6 +22,10 @@ pub static TIDS: Array<TidWord> = Array::with_max_entries(limits::TID_WORDS, BPF
 /// One slot a thread.
 #[map]
 pub static THREADS: Array<ThreadSlot> = Array::with_max_entries(limits::THREADS, BPF_F_MMAPABLE);
+
+/// One slot a vCPU thread, under the number of its thread slot.
+#[map]
+pub static VCPUS: Array<VcpuSlot> = Array::with_max_entries(limits::THREADS, BPF_F_MMAPABLE);
 
 /// One slot a VM.
 #[map]
@@ -39,6 +46,19 @@ pub static VM_OF_TGID: HashMap<u32, u32> = HashMap::with_max_entries(limits::VMS
 /// Processes the agent found by itself and wants tracked at the next walk over all tasks.
 #[map]
 pub static ADOPT: HashMap<u32, u32> = HashMap::with_max_entries(limits::VMS, 0);
+
+/// Names that tell a role or a family; filled by the agent.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(limits::NAME_RULES as u32, 0);
+
+/// Class of an exit by [`exit::index`]; filled by the agent.
+#[map]
+pub static EXIT_CLASSES: Array<[u8; exit::TABLE]> = Array::with_max_entries(1, 0);
+
+/// Places in the VMs' tables of offenders that are taken: an insert is the one way for two CPUs to agree on every
+/// kernel, and happens four times in a VM's life.
+#[map]
+pub static CLAIMS: HashMap<u32, u32> = HashMap::with_max_entries(limits::VMS * cause::OFFENDERS as u32, 0);
 
 /// Free thread slots. A stack, because its pop is atomic on every kernel (compare-and-swap needs 5.12).
 #[map]

@@ -27,6 +27,7 @@ offsets!(
     TASK_START,
     TASK_MM,
     TASK_COMM,
+    TASK_FLAGS,
     TASK_EXIT_CODE,
     TASK_GUEST_TIME,
     TASK_THREAD_NODE,
@@ -37,6 +38,8 @@ offsets!(
     SIGNAL_RUNTIME,
     MM_ARG_START,
     MM_ARG_END,
+    KVM_EXIT_REASON,
+    KVM_EXIT_ISA,
 );
 
 /// The offset's value, hidden from the compiler so that it stays a load from the frozen section.

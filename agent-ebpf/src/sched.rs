@@ -4,44 +4,93 @@ use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use kvmeter_common::{event::kind, thread::role, vm::state};
+use kvmeter_common::{
+    event::kind,
+    thread::{cause, role},
+    vm::state,
+};
 
 use crate::{
     counter::wake,
+    guest,
     maps::{THREADS, VMS},
     offsets,
     task::{self, Address, TASK_DEAD, copy, direct},
-    tracked::{current_ids, fold, owned, promote, slot_of, track},
+    tracked::{current_ids, fold, owned, promote, slot_of, take_wanted, track},
     vm::take_leader,
+    waiting::{blame, charge},
 };
 
 /// `sched_switch(preempt, prev, next[, prev_state])`: takes over the numbers of the task that is switched out, which
-/// are current at this point (kernel/sched/core.c, `__schedule`: `update_curr` came before).
+/// are current at this point (kernel/sched/core.c, `__schedule`: `update_curr` came before), and settles whom either of
+/// the two waits for.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let prev: *const u8 = ctx.arg(1);
-    // SAFETY: `prev` is a typed argument.
-    let tid: u32 = unsafe { direct(prev, &offsets::TASK_PID) };
-    let number = slot_of(tid);
-    if number == 0 {
+    let (prev, next): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
+    // SAFETY: both are typed arguments.
+    let (prev_tid, next_tid): (u32, u32) =
+        unsafe { (direct(prev, &offsets::TASK_PID), direct(next, &offsets::TASK_PID)) };
+    let (from, to) = (slot_of(prev_tid), slot_of(next_tid));
+    if from | to == 0 {
         return 0;
     }
-    let Some(slot) = owned(number, prev as Address) else { return 0 };
-    // SAFETY: a live map value whose one writer is this CPU until the switch is done.
-    unsafe {
-        (*slot).runtime_ns = direct(prev, &offsets::TASK_RUNTIME);
-        (*slot).run_delay_ns = direct(prev, &offsets::TASK_RUN_DELAY);
-        let state: u32 = direct(prev, &offsets::TASK_STATE);
-        if state & TASK_DEAD != 0 {
-            ended(number);
-        }
+    // The one switched in first: afterwards the other's slot may be given back.
+    if to != 0 {
+        switched_in(to, next as Address, from, prev_tid);
+    }
+    if from != 0 {
+        switched_out(from, prev, to, next_tid, ctx.arg::<u8>(0) != 0);
     }
     0
 }
 
+#[inline(always)]
+fn switched_in(number: u32, task: Address, from: u32, from_tid: u32) {
+    let Some(slot) = THREADS.get_ptr_mut(number) else { return };
+    // SAFETY: a live map value whose one writer is this CPU from here on, if it is the task's own.
+    unsafe {
+        if (*slot).task != task {
+            return;
+        }
+        if (*slot).waits_for == cause::ASLEEP {
+            // The CPU was idle where thread 0 had it: waking it took a while, and nobody is to blame.
+            (*slot).waits_for = if from_tid == 0 { cause::REST } else { blame((*slot).vm, from) };
+        }
+        if (*slot).timed != 0 {
+            guest::on(number, task, guest::clock());
+        }
+    }
+}
+
+#[inline(always)]
+fn switched_out(number: u32, prev: *const u8, to: u32, to_tid: u32, preempted: bool) {
+    let Some(slot) = owned(number, prev as Address) else { return };
+    // SAFETY: `prev` is a typed argument; a live map value whose one writer is this CPU until the switch is done.
+    unsafe {
+        (*slot).runtime_ns = direct(prev, &offsets::TASK_RUNTIME);
+        charge(slot, direct(prev, &offsets::TASK_RUN_DELAY));
+        if (*slot).timed != 0 {
+            guest::off(number, prev as Address, guest::clock());
+        }
+        if (*slot).wanted != 0 {
+            take_wanted(slot);
+        }
+        let state: u32 = direct(prev, &offsets::TASK_STATE);
+        if state & TASK_DEAD != 0 {
+            ended(number);
+        } else if preempted || state == 0 {
+            // Idle though it could run: its group has used up its quota, and nobody else has the CPU.
+            (*slot).waits_for = if to_tid == 0 { cause::REST } else { blame((*slot).vm, to) };
+        } else {
+            (*slot).waits_for = cause::ASLEEP;
+        }
+    }
+}
+
 /// The last switch of a thread: its time goes to its VM, its slot back. Out of line, off the hot path.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn ended(number: u32) -> u32 {
+pub extern "C" fn ended(number: u32) -> u32 {
     let Some(slot) = THREADS.get_ptr_mut(number) else { return 0 };
     // SAFETY: the live map value with this number.
     let Some(vm_number) = (unsafe { fold(number, slot) }) else { return 0 };
@@ -76,7 +125,7 @@ pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
     }
     if let Some(slot) = THREADS.get_ptr(number) {
         // SAFETY: a live map value.
-        track(child as Address, unsafe { (*slot).vm }, role::VMM);
+        track(task::number_of(&ctx, 0), unsafe { (*slot).vm }, role::VMM);
     }
     0
 }
@@ -96,10 +145,16 @@ pub fn refresh(_ctx: RawTracePointContext) -> i32 {
         // SAFETY: a live map value; the interrupted thread's CPU is its one writer, and that is this CPU.
         unsafe {
             (*slot).runtime_ns = runtime;
-            (*slot).run_delay_ns = delay;
+            charge(slot, delay);
+            if (*slot).timed != 0 {
+                guest::level(number, task, guest::clock());
+            }
+            if (*slot).wanted != 0 {
+                take_wanted(slot);
+            }
             // A vCPU that never leaves KVM_RUN passes no other hook where the back end tells no guest entries.
             if (*slot).role != role::VCPU && copy::<u64>(task, &offsets::TASK_GUEST_TIME).is_some_and(|t| t > 0) {
-                promote(slot);
+                promote(number, slot);
             }
         }
     }

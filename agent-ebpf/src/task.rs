@@ -1,6 +1,6 @@
 //! Reading `task_struct` and its neighbours: by direct load where the verifier knows the pointer, else by copy.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel, helpers::generated::bpf_get_current_task};
+use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, helpers::generated::bpf_get_current_task};
 
 use crate::offsets::{self, at};
 
@@ -9,6 +9,8 @@ pub type Address = u64;
 
 /// `TASK_DEAD`, set before a task's last switch (include/linux/sched.h, same value from 4.14 to 7.2).
 pub const TASK_DEAD: u32 = 0x80;
+/// `PF_KTHREAD` (include/linux/sched.h, same value from 4.14 to 7.2).
+pub const PF_KTHREAD: u32 = 0x0020_0000;
 /// `SIGNAL_GROUP_EXIT` (include/linux/sched/signal.h).
 pub const SIGNAL_GROUP_EXIT: u32 = 0x4;
 
@@ -27,6 +29,14 @@ pub unsafe fn direct<T: Copy>(base: *const u8, offset: &'static u32) -> T {
 pub fn copy<T: Copy>(base: Address, offset: &'static u32) -> Option<T> {
     // SAFETY: the helper checks the address and never faults.
     unsafe { bpf_probe_read_kernel((base as usize + at(offset)) as *const T).ok() }
+}
+
+/// The address in a program's argument word, as a number. The verifier knows the word itself for a typed pointer, which
+/// a function that is verified by itself (one that takes numbers only) may not be given.
+#[inline(always)]
+pub fn number_of(ctx: &impl EbpfContext, word: usize) -> Address {
+    // SAFETY: the helper checks the address; both kinds of contexts are arrays of words.
+    unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<Address>().add(word)) }.unwrap_or(0)
 }
 
 /// The running task.

@@ -3,11 +3,16 @@
 //! The thread-id table is the truth. A slot that no table entry points to belongs to nobody; the agent returns it.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use kvmeter_common::{index, loss, thread::ThreadSlot, thread::role, vm::RoleTime, vm::VmSlot};
+use kvmeter_common::{
+    index, limits, loss,
+    thread::{ThreadSlot, cause, role},
+    vcpu::{VcpuSlot, VcpuTimes, mode},
+    vm::{RoleTime, VmSlot},
+};
 
 use crate::{
     counter::{add, add32, lose},
-    maps::{FREE_THREADS, THREADS, TIDS, VMS},
+    maps::{FREE_THREADS, THREADS, TIDS, VCPUS, VMS},
     offsets,
     task::{self, Address, copy},
 };
@@ -97,6 +102,16 @@ pub unsafe fn fold(number: u32, slot: *mut ThreadSlot) -> Option<u32> {
             (*slot).runtime_ns - (*slot).base_runtime_ns,
             (*slot).run_delay_ns - (*slot).base_run_delay_ns,
         );
+        let (waits, waited) = ((&raw mut (*vm).waits).cast::<u64>(), (&raw mut (*vm).waited_ns).cast::<u64>());
+        for at in 0..limits::BUCKETS {
+            add(waits.add(at), (*slot).waits[at]);
+        }
+        for at in 0..cause::COUNT {
+            add(waited.add(at), (*slot).waited_ns[at]);
+        }
+        if (*slot).role == role::VCPU {
+            fold_vcpu(number, vm_number);
+        }
         (&raw mut (*slot).task).write_volatile(0);
         point(tid, 0);
         add(&raw mut (*vm).fold_end, 1);
@@ -105,36 +120,101 @@ pub unsafe fn fold(number: u32, slot: *mut ThreadSlot) -> Option<u32> {
     Some(vm_number)
 }
 
-/// Makes a thread a vCPU: what it ran before stays with the role it had.
+/// Words of what a vCPU leaves.
+const VCPU_WORDS: usize = size_of::<VcpuTimes>() / size_of::<u64>();
+
+/// Moves what an ended vCPU did to its VM.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fold_vcpu(number: u32, vm_number: u32) -> u32 {
+    let (Some(vcpu), Some(vm)) = (VCPUS.get_ptr_mut(number), VMS.get_ptr_mut(vm_number)) else { return 0 };
+    // SAFETY: live map values; all fields of the sums are 64-bit counters.
+    unsafe {
+        let (from, to) = ((&raw const (*vcpu).times).cast::<u64>(), (&raw mut (*vm).vcpu).cast::<u64>());
+        for at in 0..VCPU_WORDS {
+            add(to.add(at), from.add(at).read_volatile());
+        }
+        (&raw mut (*vcpu).task).write_volatile(0);
+    }
+    0
+}
+
+/// Gives a thread another role: what it ran before stays with the one it had.
 ///
 /// The role is written first: the refresh program can interrupt this on the same CPU, and must not do it twice.
 ///
 /// # Safety
-/// `slot` must be a live map value that the running task owns.
+/// `slot` must be a live map value that the running or switched task owns.
 #[inline(always)]
-pub unsafe fn promote(slot: *mut ThreadSlot) {
+pub unsafe fn reassign(slot: *mut ThreadSlot, role: u32) {
     // SAFETY: the caller's promise; only the owner changes its role.
     unsafe {
         let Some(vm) = VMS.get_ptr_mut((*slot).vm) else { return };
         add(&raw mut (*vm).fold_begin, 1);
         let before = (&raw const (*slot).role).read_volatile();
-        (&raw mut (*slot).role).write_volatile(role::VCPU);
-        if before != role::VCPU {
+        (&raw mut (*slot).role).write_volatile(role);
+        (*slot).wanted = 0;
+        if before != role {
             let (runtime, delay) = ((*slot).runtime_ns, (*slot).run_delay_ns);
             leave(vm, before, runtime - (*slot).base_runtime_ns, delay - (*slot).base_run_delay_ns);
             (*slot).base_runtime_ns = runtime;
             (*slot).base_run_delay_ns = delay;
-            add32(&raw mut (*vm).vcpus, 1);
+            if role == role::VCPU {
+                add32(&raw mut (*vm).vcpus, 1);
+            }
         }
         add(&raw mut (*vm).fold_end, 1);
+    }
+}
+
+/// Takes over a role that another has found by the thread's name.
+///
+/// # Safety
+/// As `reassign`.
+#[inline(always)]
+pub unsafe fn take_wanted(slot: *mut ThreadSlot) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let wanted = u32::from((*slot).wanted);
+        if wanted != 0 && (*slot).role != role::VCPU {
+            reassign(slot, wanted - 1);
+        }
+    }
+}
+
+/// Makes a thread a vCPU.
+///
+/// # Safety
+/// `slot` must be the live map value with this number, and the running task must own it.
+#[inline(always)]
+pub unsafe fn promote(number: u32, slot: *mut ThreadSlot) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        start_vcpu(number, (*slot).task);
+        reassign(slot, role::VCPU);
+    }
+}
+
+/// Prepares the slot of a vCPU: its number may have been another's.
+#[inline(always)]
+fn start_vcpu(number: u32, task: Address) {
+    let Some(vcpu) = VCPUS.get_ptr_mut(number) else { return };
+    // SAFETY: a live map value; nobody uses it while its task is not this one.
+    unsafe {
+        if (*vcpu).task != task {
+            vcpu.write(VcpuSlot::default());
+            (*vcpu).mode = mode::KERNEL;
+            (&raw mut (*vcpu).task).write_volatile(task);
+        }
     }
 }
 
 /// Gives a thread a slot, unless it has one. Returns the slot's number, or 0.
 ///
 /// Not inlined: the verifier walks it once instead of once a caller's path.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn track(task: Address, vm: u32, role: u32) -> u32 {
+pub extern "C" fn track(task: Address, vm: u32, role: u32) -> u32 {
     try_track(task, vm, role).unwrap_or(0)
 }
 
@@ -172,14 +252,19 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
         (*slot).tgid = tgid;
         (*slot).vm = vm;
         (*slot).role = role;
-        (*slot).entries = 0;
         (*slot).base_runtime_ns = 0;
         (*slot).base_run_delay_ns = 0;
+        (*slot).waits_for = cause::REST;
+        (*slot).timed = 0;
+        (*slot).wanted = 0;
+        (*slot).waits = [0; limits::BUCKETS];
+        (*slot).waited_ns = [0; cause::COUNT];
         (&raw mut (*slot).task).write_volatile(task);
     }
     if role == role::VCPU
         && let Some(vm) = VMS.get_ptr_mut(vm)
     {
+        start_vcpu(number, task);
         // SAFETY: a live map value.
         unsafe { add32(&raw mut (*vm).vcpus, 1) };
     }
@@ -197,13 +282,14 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
 /// A thread that made its last switch between the look at its state and its entry into the table would keep the slot
 /// for ever. Dead and off its CPU (`task->on_cpu`, cleared after the switch hook) it is never switched again: if the
 /// slot is still its, the hook has missed it.
-#[inline(always)]
-pub fn settle(task: Address, number: u32) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn settle(task: Address, number: u32) -> u32 {
     let dead = copy::<u32>(task, &offsets::TASK_STATE).unwrap_or(0) & task::TASK_DEAD != 0;
     if !dead || copy::<u32>(task, &offsets::TASK_ON_CPU) != Some(0) {
-        return;
+        return 0;
     }
-    let Some(slot) = THREADS.get_ptr_mut(number) else { return };
+    let Some(slot) = THREADS.get_ptr_mut(number) else { return 0 };
     // SAFETY: the live map value with this number; nobody else writes a slot whose thread is never switched again.
     unsafe {
         if (*slot).task == task {
@@ -214,6 +300,7 @@ pub fn settle(task: Address, number: u32) {
             fold(number, slot);
         }
     }
+    0
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@ use kvmeter_common::{
 use crate::{
     counter::{lose, wake},
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
+    name::family_of,
     offsets::{self, at},
     task::{self, Address, copy},
     tracked::{leave, settle, track},
@@ -30,8 +31,9 @@ pub fn now() -> u64 {
 
 /// The VM slot of a process, made now if it has none. `with_args` only in the process's own context.
 /// Not inlined, as `track`.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn birth(task: Address, with_args: u32) -> u32 {
+pub extern "C" fn birth(task: Address, with_args: u32) -> u32 {
     try_birth(task, with_args != 0).unwrap_or(0)
 }
 
@@ -84,6 +86,7 @@ unsafe fn fill(vm: *mut VmSlot, leader: Address, tgid: u32) {
         (*vm).tgid = tgid;
         (*vm).start_ns = copy(leader, &offsets::TASK_START).unwrap_or(0);
         (*vm).seen_ns = now();
+        (*vm).family = family_of(leader);
         let comm = (leader as usize + at(&offsets::TASK_COMM)) as *const u8;
         let _ = bpf_probe_read_kernel_buf(comm, &mut (*vm).comm);
     }
@@ -117,6 +120,7 @@ fn yield_slot(vm: *mut VmSlot, number: u32, tgid: u32) -> Option<u32> {
         (*vm).start_ns = 0;
         (*vm).seen_ns = 0;
         (*vm).args_len = 0;
+        (*vm).family = 0;
         (*vm).ended = [Default::default(); role::COUNT];
     }
     if FREE_VMS.push(number, 0).is_err() {

@@ -1,7 +1,9 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks and processes, what is shown on other kernels, and saying what was skipped.
+//! commands, the host's own clocks, processes, control groups, waits and trace, what is shown on other kernels, and
+//! saying what was skipped.
 
 pub mod agent;
+pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod http;
@@ -12,4 +14,6 @@ pub mod metrics;
 pub mod pair;
 pub mod process;
 pub mod skip;
+pub mod trace;
 pub mod vmm;
+pub mod waits;

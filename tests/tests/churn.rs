@@ -1,13 +1,11 @@
 //! Law: the parts sum to the whole, however many threads come and go, and however many there are.
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::{Agent, Setup},
+    cgroup::Group,
     ledger::number,
     process::{process_cpu_ns, settled_cpu_ns, wait_zombie},
     skip::{host, skipped},
@@ -23,37 +21,6 @@ const LAST_SLICE_NS: u64 = 100_000;
 /// What may run between two readings of a counter on all CPUs: the tick at which the scheduler brings it up to date.
 const TICK_NS: u64 = 10_000_000;
 
-/// A control group that counts CPU time of all its tasks, dead ones included; removed when dropped.
-struct CpuGroup(PathBuf);
-
-impl CpuGroup {
-    fn new(name: &str) -> Option<Self> {
-        let root = Path::new("/sys/fs/cgroup/cpuacct");
-        let path = root.join(format!("kvmeter-{name}-{}", std::process::id()));
-        (root.join("cpuacct.usage").exists() && std::fs::create_dir(&path).is_ok()).then_some(Self(path))
-    }
-
-    fn add(&self, pid: i32) -> Result<()> {
-        Ok(std::fs::write(self.0.join("cgroup.procs"), pid.to_string())?)
-    }
-
-    fn cpu_ns(&self) -> Result<u64> {
-        Ok(std::fs::read_to_string(self.0.join("cpuacct.usage"))?.trim().parse()?)
-    }
-}
-
-impl Drop for CpuGroup {
-    fn drop(&mut self) {
-        // Its last task may still be on its way out.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 /// A counter's new value, and a truth before and after it was read.
 struct Bracket {
     cpu_ns: u64,
@@ -62,8 +29,8 @@ struct Bracket {
 }
 
 /// The reading behind a value that was not there a scrape ago was taken since the scrape before it.
-fn bracket(agent: &Agent, id: &str, pid: i32, group: Option<&CpuGroup>) -> Result<Bracket> {
-    let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), CpuGroup::cpu_ns)?));
+fn bracket(agent: &Agent, id: &str, pid: i32, group: Option<&Group>) -> Result<Bracket> {
+    let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
     let mut before = truth()?;
     let old = agent.metrics()?.nanos(CPU, id);
     loop {
@@ -86,7 +53,7 @@ fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> R
     let agent = Agent::start()?;
     let mut vm = TestVm::start(&["--id", "churn", "--duty", "100", "--vcpus", "2", "--churn", "500"])?;
     let (pid, began) = (vm.pid(), Instant::now());
-    let group = CpuGroup::new("churn");
+    let group = Group::cpuacct("churn");
     match &group {
         Some(group) => group.add(pid)?,
         None => skipped(NAME, "no cpuacct control group: the upper bound is that of the CPU clock alone"),

@@ -20,11 +20,12 @@ const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
 const OLDEST_RUST_MINOR: u32 = 95;
 
 /// A program that tests use, and the packages that have it: Debian's and Ubuntu's, then Fedora's and RHEL's.
-const FOR_TESTS: [(&str, &str, &str); 4] = [
+const FOR_TESTS: [(&str, &str, &str); 5] = [
     ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
     ("promtool", "prometheus", "golang-github-prometheus"),
     ("prometheus", "prometheus", "golang-github-prometheus"),
     ("ip", "iproute2", "iproute"),
+    ("bpftool", "bpftool", "bpftool"),
 ];
 
 /// A program, or a file, that booting other kernels takes, and the package that has it: they are Debian's, so is apt.

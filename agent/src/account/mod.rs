@@ -2,6 +2,7 @@
 
 pub mod snapshot;
 pub mod usage;
+pub mod work;
 
 pub use snapshot::{Host, Snapshot, VmState, VmView};
 pub use usage::{Carry, CpuUsage, Role, Told};

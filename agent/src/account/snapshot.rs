@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use kvmeter_common::limits::EXIT_REASONS;
+use kvmeter_common::{limits::BUCKETS, thread::cause};
 
-use super::CpuUsage;
-use crate::{clock::Instant2, history::Sample};
+use super::{CpuUsage, work::AllWork};
+use crate::{bpf::Work, clock::Instant2, history::Sample};
 
 /// Whether a VM's process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +82,18 @@ pub struct VmView {
     pub cpu: Option<CpuUsage>,
     /// Where `cpu` comes from.
     pub source: &'static str,
-    /// Exits to user space; absent where the hook is.
-    pub userspace_exits: Option<[u64; EXIT_REASONS]>,
+    /// What its threads did and waited for; absent where the kernel programs are.
+    pub work: Option<Arc<Work>>,
+    /// Time inside the guest; absent where guest entries are not told.
+    pub guest_ns: Option<u64>,
+    /// Time spent polling while halted, with success; absent where the hook is.
+    pub halt_poll_ns: Option<u64>,
+    /// Time its control group was throttled; absent where that is not known of this VM alone.
+    pub throttled_ns: Option<u64>,
+    /// The vm_ids of those it waited for, in the order of the kernel's table.
+    pub offenders: [Option<String>; cause::OFFENDERS],
+    /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
+    pub vcpu_order: Vec<u32>,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
     pub first_run_ns: Option<u64>,
     /// The newest sample, once there are two readings to make one from.
@@ -98,6 +108,15 @@ impl VmView {
     pub fn state(&self) -> VmState {
         if self.end.is_some() { VmState::Stopped } else { VmState::Running }
     }
+}
+
+/// How much of each VM the metrics show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Histograms of each VM.
+    pub histograms: bool,
+    /// Series of each vCPU.
+    pub per_vcpu: bool,
 }
 
 /// Counters of the agent and facts about the host.
@@ -123,10 +142,14 @@ pub struct Host {
     pub sample_durations: Histogram,
     /// Process start to first guest entry.
     pub boot: Histogram,
+    /// Waits and exits of all VMs.
+    pub work: AllWork,
     /// Stopped VMs dropped because too many lingered.
     pub linger_dropped: u64,
     /// The ledger's state.
     pub ledger: LedgerState,
+    /// How much of each VM the metrics show.
+    pub detail: Detail,
     /// What has become of each kernel program; empty where none is used.
     pub programs: Vec<crate::bpf::Status>,
 }
@@ -185,6 +208,18 @@ impl Histogram {
         Self { buckets: bounds.iter().map(|b| (*b, 0)).collect(), sum: 0.0, count: 0 }
     }
 
+    /// From counts by bucket, the last one being beyond all bounds.
+    #[must_use]
+    pub fn of(bounds_ns: &[u64; BUCKETS - 1], counts: &[u64; BUCKETS], sum_ns: u64) -> Self {
+        let mut sum = 0;
+        let bucket = |(bound, count): (&u64, &u64)| {
+            sum += count;
+            (*bound as f64 / 1e9, sum)
+        };
+        let buckets = bounds_ns.iter().zip(counts).map(bucket).collect();
+        Self { buckets, sum: sum_ns as f64 / 1e9, count: counts.iter().sum() }
+    }
+
     /// Adds one observation, in seconds.
     pub fn observe(&mut self, seconds: f64) {
         for (bound, count) in &mut self.buckets {
@@ -203,7 +238,7 @@ pub struct Snapshot {
     /// How many snapshots came before.
     pub serial: u64,
     /// Running VMs and lingering ones, each vm_id once.
-    pub vms: Vec<VmView>,
+    pub vms: Vec<Arc<VmView>>,
     /// The agent and the host.
     pub host: Arc<Host>,
 }

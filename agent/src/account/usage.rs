@@ -9,11 +9,15 @@ pub enum Role {
     Vcpu,
     /// The VMM's other threads.
     Vmm,
+    /// Those of them that do disk and network I/O, known by their names, and io_uring's workers.
+    Io,
+    /// The kernel's vhost workers for this VM.
+    Vhost,
 }
 
 impl Role {
-    /// The roles this version tells apart.
-    pub const ALL: [Self; 2] = [Self::Vcpu, Self::Vmm];
+    /// All roles, in the order of the kernel's numbers.
+    pub const ALL: [Self; role::COUNT] = [Self::Vcpu, Self::Vmm, Self::Io, Self::Vhost];
 
     /// The label's value.
     #[must_use]
@@ -21,58 +25,64 @@ impl Role {
         match self {
             Self::Vcpu => "vcpu",
             Self::Vmm => "vmm",
+            Self::Io => "io",
+            Self::Vhost => "vhost",
         }
+    }
+
+    const fn index(self) -> usize {
+        let number = match self {
+            Self::Vcpu => role::VCPU,
+            Self::Vmm => role::VMM,
+            Self::Io => role::IO,
+            Self::Vhost => role::VHOST,
+        };
+        number as usize
     }
 }
 
 /// On-CPU and run-queue nanoseconds of one VM, by role.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuUsage {
-    /// vCPU threads.
-    pub vcpu: RoleTime,
-    /// All other threads of the process.
-    pub vmm: RoleTime,
+    roles: [RoleTime; role::COUNT],
 }
 
 impl CpuUsage {
-    /// From the kernel's four roles; what this version does not tell apart belongs to the VMM.
+    /// From the kernel's four roles.
     #[must_use]
-    pub fn from_roles(roles: &[RoleTime; role::COUNT]) -> Self {
-        let mut usage = Self::default();
-        for (index, time) in roles.iter().enumerate() {
-            let part = if index == role::VCPU as usize { &mut usage.vcpu } else { &mut usage.vmm };
-            part.runtime_ns += time.runtime_ns;
-            part.run_delay_ns += time.run_delay_ns;
-        }
-        usage
+    pub const fn from_roles(roles: &[RoleTime; role::COUNT]) -> Self {
+        Self { roles: *roles }
     }
 
     /// One role's part.
     #[must_use]
     pub const fn of(&self, role: Role) -> RoleTime {
-        match role {
-            Role::Vcpu => self.vcpu,
-            Role::Vmm => self.vmm,
-        }
+        self.roles[role.index()]
+    }
+
+    /// One role's part, to add to.
+    pub const fn of_mut(&mut self, role: Role) -> &mut RoleTime {
+        &mut self.roles[role.index()]
     }
 
     /// On-CPU nanoseconds of the whole VM.
     #[must_use]
-    pub const fn runtime_ns(&self) -> u64 {
-        self.vcpu.runtime_ns + self.vmm.runtime_ns
+    pub fn runtime_ns(&self) -> u64 {
+        self.roles.iter().map(|time| time.runtime_ns).sum()
     }
 
     /// Run-queue nanoseconds of the whole VM.
     #[must_use]
-    pub const fn run_delay_ns(&self) -> u64 {
-        self.vcpu.run_delay_ns + self.vmm.run_delay_ns
+    pub fn run_delay_ns(&self) -> u64 {
+        self.roles.iter().map(|time| time.run_delay_ns).sum()
     }
 
     /// Takes a newer reading, never letting a counter fall. True when one would have.
     pub fn advance(&mut self, now: Self) -> bool {
-        let before = *self;
-        self.vcpu = later(before.vcpu, now.vcpu);
-        self.vmm = later(before.vmm, now.vmm);
+        for (mine, newer) in self.roles.iter_mut().zip(now.roles) {
+            mine.runtime_ns = mine.runtime_ns.max(newer.runtime_ns);
+            mine.run_delay_ns = mine.run_delay_ns.max(newer.run_delay_ns);
+        }
         *self != now
     }
 }
@@ -80,10 +90,8 @@ impl CpuUsage {
 /// What an earlier agent told of a VM that goes on: the last counters it wrote down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// On-CPU nanoseconds of vCPU threads.
-    pub vcpu_ns: u64,
-    /// On-CPU nanoseconds of the rest.
-    pub vmm_ns: u64,
+    /// On-CPU nanoseconds by role, in the order of [`Role::ALL`].
+    pub cpu_ns: [u64; role::COUNT],
     /// Run-queue nanoseconds of all.
     pub run_delay_ns: u64,
 }
@@ -91,19 +99,20 @@ pub struct Told {
 impl Told {
     /// Counters as they were told.
     #[must_use]
-    pub const fn of(cpu: &CpuUsage) -> Self {
-        Self { vcpu_ns: cpu.vcpu.runtime_ns, vmm_ns: cpu.vmm.runtime_ns, run_delay_ns: cpu.run_delay_ns() }
+    pub fn of(cpu: &CpuUsage) -> Self {
+        Self { cpu_ns: Role::ALL.map(|role| cpu.of(role).runtime_ns), run_delay_ns: cpu.run_delay_ns() }
     }
 }
 
 /// What a returning agent adds to its readings so that nothing already told falls.
 ///
 /// A new reading can be below what was told in two ways, both of them constant from then on: a thread's time before
-/// it became a vCPU is now seen as vCPU time, and the run-queue delay of threads that have ended is kept nowhere.
+/// it got its role, or of one that has ended, is now seen under another role; and the run-queue delay of threads that
+/// have ended is kept nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carry {
-    /// Moved from vCPU to VMM (negative: the other way), nanoseconds.
-    shift_ns: i64,
+    /// What is moved to each role, nanoseconds; sums to nothing.
+    shift_ns: [i64; role::COUNT],
     /// Added to the VMM's on-CPU time.
     runtime_ns: u64,
     /// Added to the VMM's run-queue delay.
@@ -114,38 +123,37 @@ impl Carry {
     /// What the first reading lacks of what was told.
     #[must_use]
     pub fn between(told: Told, reading: &CpuUsage) -> Self {
-        let runtime_ns = (told.vcpu_ns + told.vmm_ns).saturating_sub(reading.runtime_ns());
+        let runtime_ns = told.cpu_ns.iter().sum::<u64>().saturating_sub(reading.runtime_ns());
         let run_delay_ns = told.run_delay_ns.saturating_sub(reading.run_delay_ns());
-        let vmm_ns = reading.vmm.runtime_ns + runtime_ns;
-        let shift_ns = if vmm_ns < told.vmm_ns {
-            i64::try_from(told.vmm_ns - vmm_ns).unwrap_or(i64::MAX)
-        } else if reading.vcpu.runtime_ns < told.vcpu_ns {
-            i64::try_from(told.vcpu_ns - reading.vcpu.runtime_ns).map_or(i64::MIN, |v| -v)
-        } else {
-            0
-        };
-        Self { shift_ns, runtime_ns, run_delay_ns }
+        let mut carry = Self { shift_ns: [0; role::COUNT], runtime_ns, run_delay_ns };
+        let have = carry.apply(*reading);
+        let signed = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
+        let mut missing = 0;
+        for role in Role::ALL {
+            let short = told.cpu_ns[role.index()].saturating_sub(have.of(role).runtime_ns);
+            carry.shift_ns[role.index()] += signed(short);
+            missing += short;
+        }
+        // The VMM gives first: that is where the time of ended threads is found again.
+        for role in [Role::Vmm, Role::Vcpu, Role::Io, Role::Vhost] {
+            let spare = have.of(role).runtime_ns.saturating_sub(told.cpu_ns[role.index()]).min(missing);
+            carry.shift_ns[role.index()] -= signed(spare);
+            missing -= spare;
+        }
+        carry
     }
 
     /// A reading with the carry in it.
     #[must_use]
     pub fn apply(self, mut reading: CpuUsage) -> CpuUsage {
-        reading.vmm.runtime_ns += self.runtime_ns;
-        reading.vmm.run_delay_ns += self.run_delay_ns;
-        let (from, to) = if self.shift_ns >= 0 {
-            (&mut reading.vcpu, &mut reading.vmm)
-        } else {
-            (&mut reading.vmm, &mut reading.vcpu)
-        };
-        let amount = self.shift_ns.unsigned_abs().min(from.runtime_ns);
-        from.runtime_ns -= amount;
-        to.runtime_ns += amount;
+        let vmm = reading.of_mut(Role::Vmm);
+        vmm.runtime_ns += self.runtime_ns;
+        vmm.run_delay_ns += self.run_delay_ns;
+        for (time, shift) in reading.roles.iter_mut().zip(self.shift_ns) {
+            time.runtime_ns = time.runtime_ns.saturating_add_signed(shift);
+        }
         reading
     }
-}
-
-fn later(a: RoleTime, b: RoleTime) -> RoleTime {
-    RoleTime { runtime_ns: a.runtime_ns.max(b.runtime_ns), run_delay_ns: a.run_delay_ns.max(b.run_delay_ns) }
 }
 
 /// Percent of one core: `used_ns` of CPU in `elapsed_ns`; `None` when no time has passed.
@@ -159,9 +167,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn usage(vcpu: u64, vmm: u64) -> CpuUsage {
-        let time = |runtime_ns| RoleTime { runtime_ns, run_delay_ns: 0 };
-        CpuUsage { vcpu: time(vcpu), vmm: time(vmm) }
+    fn usage(ns: [u64; 4]) -> CpuUsage {
+        CpuUsage { roles: ns.map(|runtime_ns| RoleTime { runtime_ns, run_delay_ns: 0 }) }
+    }
+
+    fn small() -> impl Strategy<Value = [u64; 4]> {
+        proptest::array::uniform4(0u64..1000)
     }
 
     proptest! {
@@ -173,23 +184,28 @@ mod tests {
         }
 
         #[test]
-        fn a_counter_never_falls(a in 0u64..1000, b in 0u64..1000, c in 0u64..1000, d in 0u64..1000) {
-            let mut now = usage(a, b);
-            now.advance(usage(c, d));
-            prop_assert!(now.vcpu.runtime_ns >= a && now.vmm.runtime_ns >= b);
+        fn a_counter_never_falls(before in small(), after in small()) {
+            let mut now = usage(before);
+            now.advance(usage(after));
+            for (role, ns) in Role::ALL.into_iter().zip(before) {
+                prop_assert!(now.of(role).runtime_ns >= ns);
+            }
         }
 
         #[test]
         fn a_returning_agent_lets_nothing_fall_and_invents_nothing(
-            v in 0u64..1000, m in 0u64..1000, told_v in 0u64..1000, told_m in 0u64..1000, more in 0u64..1000,
+            first in small(), told in small(), more in small(),
         ) {
-            let told = Told { vcpu_ns: told_v, vmm_ns: told_m, run_delay_ns: 0 };
-            let carry = Carry::between(told, &usage(v, m));
-            let first = carry.apply(usage(v, m));
-            prop_assert!(first.vcpu.runtime_ns >= told_v && first.vmm.runtime_ns >= told_m);
-            prop_assert_eq!(first.runtime_ns(), (v + m).max(told_v + told_m));
-            let next = carry.apply(usage(v + more, m));
-            prop_assert_eq!(next.runtime_ns() - first.runtime_ns(), more);
+            let carry = Carry::between(Told { cpu_ns: told, run_delay_ns: 0 }, &usage(first));
+            let now = carry.apply(usage(first));
+            for (role, ns) in Role::ALL.into_iter().zip(told) {
+                prop_assert!(now.of(role).runtime_ns >= ns);
+            }
+            let (read, said) = (first.iter().sum::<u64>(), told.iter().sum::<u64>());
+            prop_assert_eq!(now.runtime_ns(), read.max(said));
+            let grown: [u64; 4] = std::array::from_fn(|i| first[i] + more[i]);
+            let next = carry.apply(usage(grown));
+            prop_assert_eq!(next.runtime_ns() - now.runtime_ns(), more.iter().sum::<u64>());
         }
     }
 

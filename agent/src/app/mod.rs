@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    account::Snapshot,
+    account::{Snapshot, snapshot::Detail},
     config::{self, Config, Overrides},
     engine::{Control, EngineError, Remote, Settings},
     expose::Status,
@@ -96,6 +96,7 @@ fn settings(config: &Config) -> Settings {
         heartbeat_ns: ns(config.ledger.heartbeat),
         linger_ns: ns(config.metrics.linger),
         scan_ns: ns(config.discovery.scan_interval),
+        detail: Detail { histograms: config.metrics.histograms, per_vcpu: config.metrics.per_vcpu },
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, settings};
 use crate::{
-    bpf::{Kernel, Obstacle, Status as ProgramStatus, object, plan},
+    bpf::{Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted},
     clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Engine, EngineError, Parts},
@@ -23,6 +23,7 @@ use crate::{
     host::{HostFacts, UeventSocket},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
+    vm::{exit_class, thread},
 };
 
 /// Where the ledger is kept inside the data directory.
@@ -69,8 +70,15 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         vms: config.bpf.max_vms,
         pid_max: facts.pid_max.unwrap_or(4_194_304),
     };
-    let kernel_log = config.log.level >= crate::config::LogLevel::Warn;
-    Kernel::start(sizes, Path::new(object::KERNEL_BTF), kernel_log).map_err(|(error, programs)| {
+    let off = Unwanted { program: "kvm_exit_reason", why: "bpf.exit_reasons is false in the configuration" };
+    let setup = Setup {
+        sizes,
+        rules: thread::RULES.to_vec(),
+        exit_classes: exit_class::TABLE,
+        unwanted: (!config.bpf.exit_reasons).then_some(off).into_iter().collect(),
+        log: config.log.level >= crate::config::LogLevel::Warn,
+    };
+    Kernel::start(&setup, Path::new(object::KERNEL_BTF)).map_err(|(error, programs)| {
         let mut text = error.to_string();
         let mut source = std::error::Error::source(&error);
         while let Some(cause) = source {

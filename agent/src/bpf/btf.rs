@@ -1,9 +1,15 @@
 //! A reader of BTF, the kernel's description of its own types, for one question: where is a field?
 //!
 //! Pure: bytes in, offsets out. Owns the format (Documentation/bpf/btf.rst, include/uapi/linux/btf.h); refuses every
-//! guess: a field that is not there by name is an error that names it. aya parses BTF too but keeps members private.
+//! guess: a field that is not there by name is an error that names it, and a struct on the way whose members overlap,
+//! lie outside it or bear one name twice is not believed. Work is bounded whatever the bytes are. aya parses BTF too but
+//! keeps members private.
 
 use std::collections::HashMap;
+
+use section::{Type, kind, sections, u32_at};
+
+mod section;
 
 /// Why a field's place cannot be told.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
@@ -22,42 +28,64 @@ pub enum BtfError {
         /// The field's name.
         field: String,
     },
-    /// The field does not start at a byte.
+    /// The field does not take whole bytes.
     #[error("field {0} is a bit field")]
     BitField(String),
+    /// Several structs have that name, and not all have the field at one place.
+    #[error("this kernel has several structs {owner} that differ in {field}")]
+    Ambiguous {
+        /// The name.
+        owner: String,
+        /// The field's name.
+        field: String,
+    },
+    /// The field is not what the reader of it expects.
+    #[error("field {field} has {found} bytes at {offset}, not {wanted} on their boundary")]
+    Size {
+        /// The field's name.
+        field: String,
+        /// Its size in bytes.
+        found: u32,
+        /// Its offset in bytes.
+        offset: u32,
+        /// The size it was to have.
+        wanted: u32,
+    },
 }
 
-const MAGIC: u16 = 0xeb9f;
-const KIND_STRUCT: u32 = 4;
-const KIND_UNION: u32 = 5;
-/// Types that only wrap another: typedef, volatile, const, restrict, type tag.
-const WRAPPERS: [u32; 5] = [8, 9, 10, 11, 18];
+/// A field's place in its struct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes from the struct's start.
+    pub offset: u32,
+    /// Bytes it takes.
+    pub size: u32,
+}
+
+/// The kernel's `KSYM_NAME_LEN`, which bounds the names it takes.
+const LONGEST_NAME: usize = 512;
+/// How many types stand between a field and its size, or its members; anonymous structs in one another.
+const DEPTH: u32 = 32;
+/// Members that one question may look at. `task_struct` has 260, with those of its anonymous members.
+const LOOKS: u32 = 100_000;
+/// A pointer's bytes: kernels that this agent runs on have 64 bits.
+const POINTER: u64 = 8;
 
 /// Parsed BTF: where each type starts.
 pub struct Btf<'a> {
     types: Vec<usize>,
     data: &'a [u8],
     strings: &'a [u8],
-    structs: HashMap<&'a [u8], u32>,
+    structs: HashMap<&'a [u8], Vec<u32>>,
 }
 
-fn u32_at(data: &[u8], at: usize) -> Result<u32, BtfError> {
-    data.get(at..at + 4)
-        .and_then(|b| b.try_into().ok())
-        .map(u32::from_le_bytes)
-        .ok_or(BtfError::Format("it ends too early"))
-}
-
-/// Bytes that follow the twelve common ones of a type.
-fn extra(kind: u32, vlen: usize) -> Result<usize, BtfError> {
-    Ok(match kind {
-        1 | 14 | 17 => 4,
-        2 | 7..=12 | 16 | 18 => 0,
-        3 => 12,
-        KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * vlen,
-        6 | 13 => 8 * vlen,
-        _ => return Err(BtfError::Format("a type of a kind this version does not know")),
-    })
+/// A member, from the start of the struct that was looked into.
+struct Member {
+    id: u32,
+    bits: u64,
+    bit_field: bool,
+    /// Bits that a bit field takes.
+    width: u64,
 }
 
 impl<'a> Btf<'a> {
@@ -66,60 +94,84 @@ impl<'a> Btf<'a> {
     /// # Errors
     /// When the bytes are cut short or of another format.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
-        if bytes.get(..2) != Some(&MAGIC.to_le_bytes()) {
-            return Err(BtfError::Format("the magic number is wrong"));
-        }
-        let field = |at| u32_at(bytes, at).map(|v| v as usize);
-        let (header, type_off, type_len, str_off, str_len) = (field(4)?, field(8)?, field(12)?, field(16)?, field(20)?);
-        let section = |off: usize, len: usize| {
-            let start = header.checked_add(off)?;
-            bytes.get(start..start.checked_add(len)?)
-        };
-        let data = section(type_off, type_len).ok_or(BtfError::Format("the type section lies outside"))?;
-        let strings = section(str_off, str_len).ok_or(BtfError::Format("the string section lies outside"))?;
+        let (data, strings) = sections(bytes)?;
+        // Type 0 is void and not in the section.
         let mut btf = Self { types: vec![usize::MAX], data, strings, structs: HashMap::new() };
         let mut at = 0;
         while at < data.len() {
-            let info = u32_at(data, at + 4)?;
-            let kind = (info >> 24) & 0x1f;
-            if kind == KIND_STRUCT || kind == KIND_UNION {
+            let ty = Type::read(data, at)?;
+            if ty.name as usize >= strings.len() {
+                return Err(BtfError::Format("a name lies outside"));
+            }
+            if ty.is_aggregate() && ty.name != 0 {
                 let id = u32::try_from(btf.types.len()).map_err(|_| BtfError::Format("too many types"))?;
-                let name = btf.string(u32_at(data, at)?);
-                btf.structs.entry(name).or_insert(id);
+                btf.structs.entry(btf.name(ty.name)?).or_default().push(id);
             }
             btf.types.push(at);
-            at += 12 + extra(kind, (info & 0xffff) as usize)?;
+            at = ty.end()?;
         }
-        Ok(btf)
+        if at == data.len() { Ok(btf) } else { Err(BtfError::Format("the last type ends too early")) }
     }
 
-    fn string(&self, offset: u32) -> &'a [u8] {
+    fn name(&self, offset: u32) -> Result<&'a [u8], BtfError> {
         let tail = self.strings.get(offset as usize..).unwrap_or_default();
-        tail.split(|b| *b == 0).next().unwrap_or_default()
+        let head = tail.get(..LONGEST_NAME).unwrap_or(tail);
+        let end = head.iter().position(|b| *b == 0).ok_or(BtfError::Format("a name is too long"))?;
+        Ok(&tail[..end])
     }
 
-    fn at(&self, id: u32) -> Result<usize, BtfError> {
+    /// Whether the name at that offset is this one.
+    fn is_named(&self, offset: u32, name: &[u8]) -> bool {
+        let tail = self.strings.get(offset as usize..).unwrap_or_default();
+        tail.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
+    }
+
+    fn get(&self, id: u32) -> Result<Type, BtfError> {
         match self.types.get(id as usize) {
-            Some(at) if *at != usize::MAX => Ok(*at),
+            Some(at) if *at != usize::MAX => Type::read(self.data, *at),
             _ => Err(BtfError::Format("a type refers to one that is not there")),
         }
     }
 
     /// The struct or union behind typedefs and qualifiers, if it is one.
     fn aggregate(&self, mut id: u32) -> Result<Option<u32>, BtfError> {
-        for _ in 0..32 {
-            if id == 0 {
-                return Ok(None);
-            }
-            let at = self.at(id)?;
-            let kind = (u32_at(self.data, at + 4)? >> 24) & 0x1f;
-            if kind == KIND_STRUCT || kind == KIND_UNION {
+        for _ in 0..DEPTH {
+            let ty = self.get(id)?;
+            if ty.is_aggregate() {
                 return Ok(Some(id));
             }
-            if !WRAPPERS.contains(&kind) {
+            if !kind::WRAPPERS.contains(&ty.kind) {
                 return Ok(None);
             }
-            id = u32_at(self.data, at + 8)?;
+            id = ty.word;
+        }
+        Err(BtfError::Format("a type refers to itself"))
+    }
+
+    /// Bytes that a type takes; at most what fits 32 bits.
+    fn size(&self, mut id: u32) -> Result<u64, BtfError> {
+        let mut count = 1_u64;
+        for _ in 0..DEPTH {
+            let ty = self.get(id)?;
+            let one = match ty.kind {
+                kind::INT if u32_at(self.data, ty.at + 12)? & 0x00ff_00ff != ty.word.saturating_mul(8) => {
+                    return Err(BtfError::Format("an integer does not fill its bytes"));
+                }
+                kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::FLOAT | kind::ENUM64 => u64::from(ty.word),
+                kind::PTR => POINTER,
+                kind::ARRAY => {
+                    count = count.saturating_mul(u32_at(self.data, ty.at + 20)?.into());
+                    id = u32_at(self.data, ty.at + 12)?;
+                    continue;
+                }
+                wrapper if kind::WRAPPERS.contains(&wrapper) => {
+                    id = ty.word;
+                    continue;
+                }
+                _ => return Err(BtfError::Format("a field's type has no size")),
+            };
+            let size = one.saturating_mul(count);
+            return if size <= u32::MAX.into() { Ok(size) } else { Err(BtfError::Format("a type is too large")) };
         }
         Err(BtfError::Format("a type refers to itself"))
     }
@@ -127,115 +179,109 @@ impl<'a> Btf<'a> {
     /// Byte offset of `path` (`"se.sum_exec_runtime"`) in the struct called `owner`, anonymous members followed.
     ///
     /// # Errors
-    /// Names the struct or field that is missing.
+    /// Names the struct or field that is missing, or says what about them cannot be believed.
     pub fn offset(&self, owner: &str, path: &str) -> Result<u32, BtfError> {
-        let mut id = *self.structs.get(owner.as_bytes()).ok_or_else(|| BtfError::NoStruct(owner.to_owned()))?;
-        let mut bits = 0;
-        let mut parts = path.split('.').peekable();
-        while let Some(part) = parts.next() {
-            let missing = || BtfError::NoField { owner: owner.to_owned(), field: path.to_owned() };
-            let (offset, member) = self.member(id, part.as_bytes(), 8)?.ok_or_else(missing)?;
-            bits += offset;
-            if parts.peek().is_some() {
-                id = self.aggregate(member)?.ok_or_else(missing)?;
-            }
-        }
-        if bits % 8 == 0 { Ok(bits / 8) } else { Err(BtfError::BitField(path.to_owned())) }
+        self.place(owner, path).map(|place| place.offset)
     }
 
-    /// Bit offset and type of a member, `depth` anonymous levels down at most.
-    fn member(&self, id: u32, name: &[u8], depth: u8) -> Result<Option<(u32, u32)>, BtfError> {
-        let at = self.at(id)?;
-        let info = u32_at(self.data, at + 4)?;
-        let bitfields = info >> 31 == 1;
-        for index in 0..(info & 0xffff) as usize {
-            let entry = at + 12 + 12 * index;
-            let (member_name, member) = (self.string(u32_at(self.data, entry)?), u32_at(self.data, entry + 4)?);
-            let raw = u32_at(self.data, entry + 8)?;
-            let bits = if bitfields { raw & 0x00ff_ffff } else { raw };
-            if member_name == name {
-                return Ok(Some((bits, member)));
-            }
-            if member_name.is_empty()
-                && depth > 0
-                && let Some(inner) = self.aggregate(member)?
-                && let Some((more, found)) = self.member(inner, name, depth - 1)?
-            {
-                return Ok(Some((bits + more, found)));
-            }
+    /// The same for a field that is read as `size` bytes: it has that size, and an integer lies on its boundary.
+    ///
+    /// # Errors
+    /// As [`Self::offset`], and when the field has another size.
+    pub fn offset_sized(&self, owner: &str, path: &str, size: u32) -> Result<u32, BtfError> {
+        let place = self.place(owner, path)?;
+        let boundary = if matches!(size, 2 | 4 | 8) { size } else { 1 };
+        if place.size == size && place.offset % boundary == 0 {
+            return Ok(place.offset);
         }
-        Ok(None)
+        Err(BtfError::Size { field: path.to_owned(), found: place.size, offset: place.offset, wanted: size })
+    }
+
+    /// Place and size of `path` in the struct called `owner`.
+    ///
+    /// # Errors
+    /// As [`Self::offset`].
+    pub fn place(&self, owner: &str, path: &str) -> Result<Place, BtfError> {
+        let mut looks = LOOKS;
+        let mut found = None;
+        // One compilation unit can have a struct of its own under a known name.
+        for id in self.structs.get(owner.as_bytes()).into_iter().flatten() {
+            let here = self.walk(*id, owner, path, &mut looks)?;
+            if found.is_some_and(|before| before != here) {
+                return Err(BtfError::Ambiguous { owner: owner.to_owned(), field: path.to_owned() });
+            }
+            found = Some(here);
+        }
+        found.ok_or_else(|| BtfError::NoStruct(owner.to_owned()))
+    }
+
+    fn walk(&self, mut id: u32, owner: &str, path: &str, looks: &mut u32) -> Result<Place, BtfError> {
+        let missing = || BtfError::NoField { owner: owner.to_owned(), field: path.to_owned() };
+        let mut bits = 0;
+        let mut parts = path.split('.').peekable();
+        while let Some(part) = parts.next().filter(|part| !part.is_empty()) {
+            let found = self.member(id, part.as_bytes(), DEPTH, looks)?.ok_or_else(missing)?;
+            if found.bit_field {
+                return Err(BtfError::BitField(path.to_owned()));
+            }
+            bits += found.bits;
+            if parts.peek().is_some() {
+                id = self.aggregate(found.id)?.ok_or_else(missing)?;
+                continue;
+            }
+            let (offset, size) = (u32::try_from(bits / 8), u32::try_from(self.size(found.id)?));
+            let (Ok(offset), Ok(size)) = (offset, size) else { return Err(BtfError::Format("a type is too large")) };
+            return Ok(Place { offset, size });
+        }
+        Err(missing())
+    }
+
+    /// A member of that name, `depth` anonymous levels down at most; the whole struct must be sound for it.
+    fn member(&self, id: u32, name: &[u8], depth: u32, looks: &mut u32) -> Result<Option<Member>, BtfError> {
+        let owner = self.get(id)?;
+        let (mut end, mut found) = (0, None);
+        for index in 0..owner.len {
+            *looks = looks.checked_sub(1).ok_or(BtfError::Format("a struct has too many members"))?;
+            let at = owner.at + 12 + 12 * index;
+            let member = self.entry(&owner, at)?;
+            let bits = if member.bit_field { member.width } else { 8 * self.size(member.id)? };
+            let start = if owner.kind == kind::UNION { 0 } else { end };
+            let after = member.bits + bits;
+            if member.bits < start
+                || after > 8 * u64::from(owner.word)
+                || (owner.kind == kind::UNION && member.bits > 0)
+            {
+                return Err(BtfError::Format("members of a struct overlap or lie outside"));
+            }
+            end = after;
+            let label = u32_at(self.data, at)?;
+            let hit = if self.is_named(label, name) {
+                Some(member)
+            } else if self.is_named(label, b"")
+                && let Some(inner) = self.aggregate(member.id)?
+            {
+                let depth = depth.checked_sub(1).ok_or(BtfError::Format("a type refers to itself"))?;
+                let hit = self.member(inner, name, depth, looks)?;
+                hit.map(|hit| Member { bits: member.bits + hit.bits, ..hit })
+            } else {
+                None
+            };
+            if hit.is_some() && found.is_some() {
+                return Err(BtfError::Format("a struct has one name twice"));
+            }
+            found = found.or(hit);
+        }
+        Ok(found)
+    }
+
+    /// The member whose words start there.
+    fn entry(&self, owner: &Type, at: usize) -> Result<Member, BtfError> {
+        let (id, raw) = (u32_at(self.data, at + 4)?, u32_at(self.data, at + 8)?);
+        let (width, bits) = if owner.flag { (raw >> 24, raw & 0x00ff_ffff) } else { (0, raw) };
+        let bit_field = width > 0 || bits % 8 != 0;
+        Ok(Member { id, bits: bits.into(), bit_field, width: width.into() })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn header(types: &[u8], strings: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        bytes.extend(MAGIC.to_le_bytes());
-        bytes.extend([1, 0]);
-        let length = |section: &[u8]| u32::try_from(section.len()).unwrap();
-        for word in [24, 0, length(types), length(types), length(strings)] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.extend(types);
-        bytes.extend(strings);
-        bytes
-    }
-
-    fn words(words: &[u32]) -> Vec<u8> {
-        words.iter().flat_map(|w| w.to_le_bytes()).collect()
-    }
-
-    /// struct task { int pid; struct { long lost; volatile inner se; }; }, inner { int a; int sum; }
-    fn sample() -> Vec<u8> {
-        let strings = b"\0int\0task\0pid\0lost\0inner\0se\0a\0sum\0";
-        let mut types = words(&[1, 1 << 24, 4, 32]); // 1: int
-        types.extend(words(&[19, (4 << 24) | 2, 8, 28, 1, 0, 30, 1, 32])); // 2: struct inner
-        types.extend(words(&[0, 9 << 24, 2])); // 3: volatile inner
-        types.extend(words(&[0, (4 << 24) | 2, 16, 14, 1, 0, 25, 3, 64])); // 4: anonymous
-        types.extend(words(&[5, (4 << 24) | 2, 24, 10, 1, 0, 0, 4, 64])); // 5: struct task
-        header(&types, strings)
-    }
-
-    #[test]
-    fn a_field_is_found_through_anonymous_members_and_qualifiers() {
-        let bytes = sample();
-        let btf = Btf::parse(&bytes).unwrap();
-        assert_eq!(btf.offset("task", "pid"), Ok(0));
-        assert_eq!(btf.offset("task", "lost"), Ok(8));
-        assert_eq!(btf.offset("task", "se.sum"), Ok(8 + 8 + 4));
-    }
-
-    #[test]
-    fn a_missing_field_is_named_and_never_guessed() {
-        let bytes = sample();
-        let btf = Btf::parse(&bytes).unwrap();
-        let error = btf.offset("task", "se.nothing").unwrap_err().to_string();
-        assert!(error.contains("task") && error.contains("se.nothing"), "{error}");
-        assert_eq!(btf.offset("nobody", "x"), Err(BtfError::NoStruct("nobody".into())));
-    }
-
-    #[test]
-    fn the_running_kernel_tells_where_the_run_time_is() {
-        let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
-        let btf = Btf::parse(&bytes).unwrap();
-        assert!(btf.offset("task_struct", "se.sum_exec_runtime").unwrap() > 0);
-    }
-
-    proptest! {
-        #[test]
-        fn damaged_btf_is_an_error_and_never_a_panic(at in 0usize..180, byte: u8, cut in 0usize..180) {
-            let mut bytes = sample();
-            let len = bytes.len();
-            bytes[at % len] = byte;
-            bytes.truncate(cut.min(len));
-            if let Ok(btf) = Btf::parse(&bytes) {
-                let _ = btf.offset("task", "se.sum");
-            }
-        }
-    }
-}
+mod tests;

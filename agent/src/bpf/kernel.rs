@@ -15,7 +15,7 @@ use kvmeter_common::loss;
 
 use super::{
     maps::{MapError, Mapped},
-    object::{self, LoadError, Sizes},
+    object::{self, LoadError, Setup, Sizes},
     plan::{self, State, Status},
     slots::Slots,
 };
@@ -44,11 +44,11 @@ impl Kernel {
     ///
     /// # Errors
     /// When CPU cannot be accounted by the kernel here, with the first reason; nothing stays attached then.
-    pub fn start(sizes: Sizes, btf: &Path, kernel_log: bool) -> Result<Self, (LoadError, Vec<Status>)> {
-        let (mut ebpf, mut statuses) = object::load(sizes, btf, kernel_log)
-            .map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
+    pub fn start(setup: &Setup, btf: &Path) -> Result<Self, (LoadError, Vec<Status>)> {
+        let (mut ebpf, mut statuses) =
+            object::load(setup, btf).map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
         let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
-        let mut kernel = match Self::with_maps(ebpf, sizes, log) {
+        let mut kernel = match Self::with_maps(ebpf, setup.sizes, log) {
             Ok(kernel) => kernel,
             Err(error) => return Err((error, statuses)),
         };

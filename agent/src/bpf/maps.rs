@@ -37,6 +37,7 @@ pub trait Shared: Copy {}
 impl Shared for u64 {}
 impl Shared for kvmeter_common::index::TidWord {}
 impl Shared for kvmeter_common::thread::ThreadSlot {}
+impl Shared for kvmeter_common::vcpu::VcpuSlot {}
 impl Shared for kvmeter_common::vm::VmSlot {}
 impl Shared for kvmeter_common::vm::VmArgs {}
 

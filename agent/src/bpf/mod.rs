@@ -3,16 +3,19 @@
 //! What leaves here are readings: cumulative numbers by VM, at one instant. Nothing here knows what they mean.
 
 pub mod btf;
+pub mod format;
 pub mod kernel;
 pub mod maps;
 pub mod object;
 pub mod offsets;
 pub mod plan;
 pub mod programs;
+mod read;
 pub mod reading;
+pub mod records;
 pub mod slots;
 
 pub use kernel::Kernel;
-pub use object::Obstacle;
+pub use object::{Obstacle, Setup};
 pub use plan::{State, Status};
-pub use reading::{Exit, VmReading};
+pub use reading::{Exit, VcpuReading, VmReading, Work};

@@ -4,14 +4,19 @@ use std::path::{Path, PathBuf};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
-    programs::{BtfTracePoint, Iter, Program as AyaProgram, RawTracePoint},
+    maps::Array,
+    programs::{BtfTracePoint, Iter, Program as AyaProgram, RawTracePoint, TracePoint},
 };
+
+use kvmeter_common::{exit, name::Rule, thread::cause};
 
 use super::{
     btf::Btf,
+    maps::MapError,
     offsets,
-    plan::{self, State, Status},
+    plan::{self, State, Status, Unwanted},
     programs::{Hook, PROGRAMS, Program},
+    records,
 };
 
 /// Where a kernel describes its own types.
@@ -41,7 +46,7 @@ pub enum LoadError {
     Refused(#[source] Box<aya::EbpfError>),
     /// A map is missing or cannot be mapped.
     #[error(transparent)]
-    Map(#[from] super::maps::MapError),
+    Map(#[from] MapError),
     /// A map cannot be filled.
     #[error("map {0} cannot be prepared")]
     Prepare(&'static str, #[source] aya::maps::MapError),
@@ -94,23 +99,42 @@ impl Sizes {
     }
 }
 
+/// What the kernel side is set up with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Sizes of its maps.
+    pub sizes: Sizes,
+    /// Names that tell a thread's role or a VMM's family.
+    pub rules: Vec<Rule>,
+    /// The class of each exit, by [`exit::index`].
+    pub exit_classes: [u8; exit::TABLE],
+    /// Programs that the configuration switches off.
+    pub unwanted: Vec<Unwanted>,
+    /// Whether its log lines are wanted.
+    pub log: bool,
+}
+
 /// Loads maps and every program this kernel can take. Nothing is attached yet.
 ///
 /// # Errors
 /// When there is no type information, or the kernel takes no map.
-pub fn load(sizes: Sizes, btf_path: &Path, kernel_log: bool) -> Result<(Ebpf, Vec<Status>), LoadError> {
+pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadError> {
     let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
-    let places = offsets::resolve(&Btf::parse(&bytes)?);
+    let mut places = offsets::resolve(&Btf::parse(&bytes)?);
+    records::resolve(&mut places);
+    let sizes = setup.sizes;
     let btf = AyaBtf::parse(&bytes, aya::Endianness::default()).map_err(|e| LoadError::AyaBtf(Box::new(e)))?;
     let globals: Vec<(&str, u32)> =
         places.iter().map(|(name, place)| (*name, place.as_ref().copied().unwrap_or(u32::MAX))).collect();
-    let log_level: u8 = if kernel_log { 0xff } else { 0 };
+    let log_level: u8 = if setup.log { 0xff } else { 0 };
     let words = sizes.tid_words();
     let mut loader = EbpfLoader::new();
     loader
         .btf(Some(&btf))
         .map_max_entries("TIDS", words)
         .map_max_entries("THREADS", sizes.threads)
+        .map_max_entries("VCPUS", sizes.threads)
+        .map_max_entries("CLAIMS", sizes.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX)))
         .map_max_entries("FREE_THREADS", sizes.threads);
     for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT"] {
         loader.map_max_entries(name, sizes.vms);
@@ -120,7 +144,8 @@ pub fn load(sizes: Sizes, btf_path: &Path, kernel_log: bool) -> Result<(Ebpf, Ve
     }
     loader.override_global(aya_log::LEVEL, &log_level, false);
     let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Refused(Box::new(e)))?;
-    let statuses = plan::plan(&places)
+    fill(&mut ebpf, setup)?;
+    let statuses = plan::plan(&places, &setup.unwanted)
         .into_iter()
         .map(|(program, verdict)| {
             let state = match verdict {
@@ -135,6 +160,30 @@ pub fn load(sizes: Sizes, btf_path: &Path, kernel_log: bool) -> Result<(Ebpf, Ve
         .collect();
     Ok((ebpf, statuses))
 }
+
+/// Fills the tables that the programs only read. They stay with the object: its programs are not loaded yet.
+fn fill(ebpf: &mut Ebpf, setup: &Setup) -> Result<(), LoadError> {
+    let rules: Vec<_> = setup.rules.iter().copied().map(RuleValue).collect();
+    fill_one(ebpf, "RULES", &rules)?;
+    fill_one(ebpf, "EXIT_CLASSES", &[setup.exit_classes])
+}
+
+fn fill_one<T: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, values: &[T]) -> Result<(), LoadError> {
+    let map = ebpf.map_mut(name).ok_or(MapError::NotThere(name))?;
+    let mut array: Array<_, T> = Array::try_from(map).map_err(|_| MapError::NotThere(name))?;
+    for (number, value) in (0u32..array.len()).zip(values) {
+        array.set(number, value, 0).map_err(|e| LoadError::Prepare(name, e))?;
+    }
+    Ok(())
+}
+
+/// A rule as aya copies it into a map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct RuleValue(Rule);
+
+// SAFETY: integers only, no padding (asserted beside the type), any bits are valid.
+unsafe impl aya::Pod for RuleValue {}
 
 /// One line that tells an error and what is behind it.
 fn chain(error: &dyn std::error::Error) -> String {
@@ -160,6 +209,7 @@ fn load_one(ebpf: &mut Ebpf, program: &Program, btf: &AyaBtf) -> Result<(), Stri
     let loaded = match (program.hook, found) {
         (Hook::BtfTracepoint(hook), AyaProgram::BtfTracePoint(p)) => BtfTracePoint::load(p, hook, btf),
         (Hook::RawTracepoint(_) | Hook::OnRequest, AyaProgram::RawTracePoint(p)) => RawTracePoint::load(p),
+        (Hook::Tracepoint(..), AyaProgram::TracePoint(p)) => TracePoint::load(p),
         (Hook::TaskWalk, AyaProgram::Iter(p)) => Iter::load(p, "task", btf),
         _ => return Err("it is of another type in the object".to_owned()),
     };
@@ -192,6 +242,9 @@ fn attach_one(ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
     match (program.hook, found) {
         (Hook::BtfTracepoint(_), AyaProgram::BtfTracePoint(p)) => p.attach().map(drop).map_err(|e| chain(&e)),
         (Hook::RawTracepoint(hook), AyaProgram::RawTracePoint(p)) => p.attach(hook).map(drop).map_err(|e| chain(&e)),
+        (Hook::Tracepoint(system, hook), AyaProgram::TracePoint(p)) => {
+            p.attach(system, hook).map(drop).map_err(|e| chain(&e))
+        }
         // These two run on request only.
         _ => Ok(()),
     }

@@ -37,6 +37,7 @@ pub const FIELDS: &[Field] = &[
     field("TASK_START", "task_struct", &["start_boottime", "real_start_time"]),
     field("TASK_MM", "task_struct", &["mm"]),
     field("TASK_COMM", "task_struct", &["comm"]),
+    field("TASK_FLAGS", "task_struct", &["flags"]),
     field("TASK_EXIT_CODE", "task_struct", &["exit_code"]),
     field("TASK_GUEST_TIME", "task_struct", &["gtime"]),
     field("TASK_THREAD_NODE", "task_struct", &["thread_node"]),
@@ -50,12 +51,12 @@ pub const FIELDS: &[Field] = &[
 ];
 
 /// Each field's place in bytes, or why it has none.
-pub type Offsets = BTreeMap<&'static str, Result<u32, BtfError>>;
+pub type Offsets = BTreeMap<&'static str, Result<u32, String>>;
 
 /// Looks every field up.
 #[must_use]
 pub fn resolve(btf: &Btf<'_>) -> Offsets {
-    FIELDS.iter().map(|field| (field.global, locate(btf, field))).collect()
+    FIELDS.iter().map(|field| (field.global, locate(btf, field).map_err(|error| error.to_string()))).collect()
 }
 
 fn locate(btf: &Btf<'_>, field: &Field) -> Result<u32, BtfError> {

@@ -51,15 +51,28 @@ pub fn all_refused(why: &str) -> Vec<Status> {
 
 /// Which programs can be loaded, each with the reason if not.
 #[must_use]
-pub fn plan(offsets: &Offsets) -> Vec<(&'static Program, Result<(), String>)> {
-    PROGRAMS.iter().map(|program| (program, possible(program, offsets))).collect()
+pub fn plan(offsets: &Offsets, unwanted: &[Unwanted]) -> Vec<(&'static Program, Result<(), String>)> {
+    let verdict = |program: &Program| match unwanted.iter().find(|u| u.program == program.name) {
+        Some(unwanted) => Err(unwanted.why.to_owned()),
+        None => possible(program, offsets),
+    };
+    PROGRAMS.iter().map(|program| (program, verdict(program))).collect()
+}
+
+/// A program that the configuration switches off.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwanted {
+    /// Its name.
+    pub program: &'static str,
+    /// The key that says so.
+    pub why: &'static str,
 }
 
 fn possible(program: &Program, offsets: &Offsets) -> Result<(), String> {
     for field in program.fields {
         match offsets.get(field) {
             Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error.to_string()),
+            Some(Err(error)) => return Err(error.clone()),
             None => return Err(format!("the place of {field} was never looked up")),
         }
     }
@@ -75,16 +88,25 @@ pub fn sufficient(statuses: &[Status]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bpf::btf::BtfError;
 
     #[test]
     fn a_missing_field_refuses_that_program_by_name_and_no_other() {
         let mut offsets: Offsets = crate::bpf::offsets::FIELDS.iter().map(|f| (f.global, Ok(8))).collect();
-        let gone = BtfError::NoField { owner: "signal_struct".into(), field: "group_exit_code".into() };
-        offsets.insert("SIGNAL_EXIT_CODE", Err(gone));
-        let refused: Vec<_> = plan(&offsets).into_iter().filter(|(_, r)| r.is_err()).collect();
+        offsets.extend(crate::bpf::records::FIELDS.iter().map(|f| (f.global, Ok(8))));
+        offsets.insert("SIGNAL_EXIT_CODE", Err("struct signal_struct has no field group_exit_code".into()));
+        let refused: Vec<_> = plan(&offsets, &[]).into_iter().filter(|(_, r)| r.is_err()).collect();
         assert_eq!(refused.len(), 1);
         assert_eq!(refused[0].0.name, "sched_process_exit");
         assert!(refused[0].1.as_ref().unwrap_err().contains("group_exit_code"));
+    }
+
+    #[test]
+    fn what_the_configuration_switches_off_is_refused_with_the_key() {
+        let mut offsets: Offsets = crate::bpf::offsets::FIELDS.iter().map(|f| (f.global, Ok(8))).collect();
+        offsets.extend(crate::bpf::records::FIELDS.iter().map(|f| (f.global, Ok(8))));
+        let off = Unwanted { program: "kvm_exit_reason", why: "bpf.exit_reasons is false" };
+        let refused: Vec<_> = plan(&offsets, &[off]).into_iter().filter(|(_, r)| r.is_err()).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].1.as_ref().unwrap_err(), off.why);
     }
 }

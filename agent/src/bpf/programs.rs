@@ -7,6 +7,8 @@ pub enum Hook {
     BtfTracepoint(&'static str),
     /// A tracepoint with raw arguments (KVM may be a module, whose types take CAP_SYS_ADMIN to read).
     RawTracepoint(&'static str),
+    /// A tracepoint's record.
+    Tracepoint(&'static str, &'static str),
     /// Run by the agent on each CPU.
     OnRequest,
     /// A walk over all tasks, run by the agent.
@@ -18,6 +20,7 @@ impl std::fmt::Display for Hook {
         match self {
             Self::BtfTracepoint(name) => write!(f, "tp_btf/{name}"),
             Self::RawTracepoint(name) => write!(f, "raw_tp/{name}"),
+            Self::Tracepoint(system, name) => write!(f, "tracepoint/{system}/{name}"),
             Self::OnRequest => f.write_str("test_run"),
             Self::TaskWalk => f.write_str("iter/task"),
         }
@@ -52,6 +55,7 @@ const BIRTH: &[&str] = &[
     "TASK_START",
     "TASK_MM",
     "TASK_COMM",
+    "TASK_FLAGS",
     "TASK_GUEST_TIME",
     "TASK_THREAD_NODE",
     "SIGNAL_LIVE",
@@ -110,11 +114,39 @@ pub const PROGRAMS: &[Program] = &[
         gives: "VMs that ran before the agent did",
     },
     Program {
+        name: "task_rename",
+        hook: Hook::BtfTracepoint("task_rename"),
+        fields: BIRTH,
+        essential: false,
+        gives: "threads that do I/O, and kernel threads that work for a VM, told apart by their names at once",
+    },
+    Program {
+        name: "kvm_exit",
+        hook: Hook::RawTracepoint("kvm_exit"),
+        fields: &[],
+        essential: false,
+        gives: "time inside the guest, and how long exits are handled",
+    },
+    Program {
+        name: "kvm_exit_reason",
+        hook: Hook::Tracepoint("kvm", "kvm_exit"),
+        fields: &["KVM_EXIT_REASON", "KVM_EXIT_ISA"],
+        essential: false,
+        gives: "exits by reason",
+    },
+    Program {
+        name: "kvm_vcpu_wakeup",
+        hook: Hook::RawTracepoint("kvm_vcpu_wakeup"),
+        fields: &[],
+        essential: false,
+        gives: "halted time and successful halt polls",
+    },
+    Program {
         name: "kvm_entry",
         hook: Hook::RawTracepoint("kvm_entry"),
         fields: BIRTH,
         essential: false,
-        gives: "the first guest entry (boot time); a vCPU that never leaves KVM_RUN is seen at once",
+        gives: "time inside the guest, the first guest entry (boot time); a vCPU that never leaves KVM_RUN is seen at once",
     },
     Program {
         name: "kvm_userspace_exit",
@@ -133,7 +165,9 @@ mod tests {
     fn every_field_a_program_needs_is_a_known_one() {
         for program in PROGRAMS {
             for field in program.fields {
-                assert!(super::super::offsets::FIELDS.iter().any(|f| f.global == *field), "{}: {field}", program.name);
+                let of_type = super::super::offsets::FIELDS.iter().any(|f| f.global == *field);
+                let of_record = super::super::records::FIELDS.iter().any(|f| f.global == *field);
+                assert!(of_type || of_record, "{}: {field}", program.name);
             }
         }
     }

@@ -1,6 +1,11 @@
 //! A VM as the kernel programs know it at one instant. Cumulative numbers; instants in CLOCK_BOOTTIME nanoseconds.
 
-use kvmeter_common::{limits::EXIT_REASONS, thread::role, vm::RoleTime};
+use kvmeter_common::{
+    limits::{BUCKETS, EXIT_REASONS},
+    thread::{cause, role},
+    vcpu::VcpuTimes,
+    vm::{Offender, RoleTime},
+};
 
 /// The end of a VM's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +14,47 @@ pub struct Exit {
     pub at_ns: u64,
     /// Its wait status.
     pub code: u32,
+}
+
+/// What a VM's threads did and waited for, since the kernel programs first saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// All its vCPUs, the ended ones included.
+    pub vcpu: VcpuTimes,
+    /// Waits in a run queue by length.
+    pub waits: [u64; BUCKETS],
+    /// Nanoseconds waited, by [`cause`].
+    pub waited_ns: [u64; cause::COUNT],
+    /// Who the first of those causes are.
+    pub offenders: [Offender; cause::OFFENDERS],
+    /// Exits to user space by reason.
+    pub userspace_exits: [u64; EXIT_REASONS],
+    /// The living vCPUs, in the order of their thread ids.
+    pub vcpus: Vec<VcpuReading>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            vcpu: VcpuTimes::default(),
+            waits: [0; BUCKETS],
+            waited_ns: [0; cause::COUNT],
+            offenders: [Offender::default(); cause::OFFENDERS],
+            userspace_exits: [0; EXIT_REASONS],
+            vcpus: Vec::new(),
+        }
+    }
+}
+
+/// One living vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VcpuReading {
+    /// Its thread.
+    pub tid: u32,
+    /// Nanoseconds on a CPU and waiting for one, as a vCPU.
+    pub time: RoleTime,
+    /// What it did.
+    pub times: VcpuTimes,
 }
 
 /// One VM's numbers.
@@ -34,8 +80,10 @@ pub struct VmReading {
     pub threads: u32,
     /// Time by role, index as [`role`].
     pub roles: [RoleTime; role::COUNT],
-    /// Exits to user space by reason.
-    pub userspace_exits: [u64; EXIT_REASONS],
+    /// What it did and waited for.
+    pub work: Work,
+    /// The family the kernel side reads its threads' names by.
+    pub family: u32,
     /// The leader's name when first seen.
     pub comm: [u8; 16],
     /// False when threads ended during every attempt to read: keep the previous numbers.

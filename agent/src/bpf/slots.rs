@@ -1,46 +1,46 @@
-//! The mapped tables of thread and VM slots: reading them whole, giving slots back.
+//! The mapped tables of thread, vCPU and VM slots: filling the stacks of free ones, giving slots back. `read` reads.
 //!
-//! Readings are consistent per VM: a thread that ends while we read moves its time from its slot to its VM between two
-//! counters, and a reading that saw them differ is taken again. The thread-id table is the truth: a slot it does not
-//! point to belongs to nobody.
+//! The thread-id table is the truth: a slot it does not point to belongs to nobody.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::atomic::{Ordering, fence},
-};
+use std::collections::BTreeSet;
 
 use aya::{
     Ebpf,
-    maps::{MapData, Stack},
+    maps::{HashMap as BpfHashMap, MapData, Stack},
 };
 use kvmeter_common::{
+    exit,
     index::{self, TidWord},
     limits,
-    thread::{ThreadSlot, role},
-    vm::{RoleTime, VmArgs, VmSlot, state},
+    thread::{ThreadSlot, cause, role},
+    vcpu::{VcpuSlot, VcpuTimes, mode},
+    vm::{Offender, RoleTime, VmArgs, VmSlot, state},
 };
 
 use super::{
     kernel::typed,
     maps::Mapped,
     object::{LoadError, Sizes},
-    reading::{Exit, VmReading},
 };
 
 /// Slots looked at beyond the last one in use: one may be filled out of order.
-const MARGIN: u32 = 64;
-/// Attempts at a reading in which no thread ended.
-const ATTEMPTS: u32 = 8;
+pub(super) const MARGIN: u32 = 64;
+
+/// Places for offenders a VM has.
+#[expect(clippy::cast_possible_truncation, reason = "four")]
+const OFFENDERS: u32 = cause::OFFENDERS as u32;
 
 /// The tables.
 pub struct Slots {
-    tids: Mapped<TidWord>,
-    threads: Mapped<ThreadSlot>,
-    vms: Mapped<VmSlot>,
+    pub(super) tids: Mapped<TidWord>,
+    pub(super) threads: Mapped<ThreadSlot>,
+    pub(super) vcpus: Mapped<VcpuSlot>,
+    pub(super) vms: Mapped<VmSlot>,
     args: Mapped<VmArgs>,
     free_threads: Stack<MapData, u32>,
     free_vms: Stack<MapData, u32>,
-    vms_used: u32,
+    claims: BpfHashMap<MapData, u32, u32>,
+    pub(super) vms_used: u32,
     orphans: BTreeSet<(u32, u64)>,
     unreturned: u64,
 }
@@ -63,6 +63,8 @@ impl Slots {
         Ok(Self {
             tids: Mapped::new(ebpf.take_map("TIDS"), "TIDS", sizes.tid_words())?,
             threads: Mapped::new(ebpf.take_map("THREADS"), "THREADS", sizes.threads)?,
+            vcpus: Mapped::new(ebpf.take_map("VCPUS"), "VCPUS", sizes.threads)?,
+            claims: typed(ebpf, "CLAIMS")?,
             vms: Mapped::new(ebpf.take_map("VMS"), "VMS", sizes.vms)?,
             args: Mapped::new(ebpf.take_map("VM_ARGS"), "VM_ARGS", sizes.vms)?,
             free_threads,
@@ -99,63 +101,9 @@ impl Slots {
         self.used_threads().any(|(number, thread)| thread.vm == slot && self.pointed(number, &thread))
     }
 
-    /// All VMs that hold a slot, each read consistently.
-    pub fn read(&mut self) -> Vec<VmReading> {
-        let mut done: Vec<VmReading> = Vec::new();
-        let mut wanted: Option<BTreeSet<u32>> = None;
-        for attempt in 0..ATTEMPTS {
-            let last = attempt + 1 == ATTEMPTS;
-            let (whole, torn) = self.read_once(wanted.as_ref(), last);
-            done.extend(whole);
-            if torn.is_empty() {
-                break;
-            }
-            wanted = Some(torn);
-        }
-        done.sort_by_key(|vm| vm.slot);
-        done
-    }
-
-    /// One attempt: VMs read whole, and slots in which a fold was under way. The last attempt keeps those too, marked.
-    fn read_once(&mut self, wanted: Option<&BTreeSet<u32>>, last: bool) -> (Vec<VmReading>, BTreeSet<u32>) {
-        let before = self.open_slots(wanted);
-        fence(Ordering::SeqCst);
-        let sums = self.live_threads();
-        fence(Ordering::SeqCst);
-        let (mut whole, mut torn) = (Vec::new(), BTreeSet::new());
-        for (slot, ended_before) in before {
-            let Some(vm) = self.vms.get(slot) else { continue };
-            let live = sums.get(&slot).copied().unwrap_or_default();
-            // The copy may have taken `ended` after its own markers: the beginning is read once more, behind it.
-            fence(Ordering::SeqCst);
-            let begun = self.vms.u64_at(slot, std::mem::offset_of!(VmSlot, fold_begin));
-            let consistent = vm.fold_end == ended_before && begun == Some(ended_before);
-            if consistent || last {
-                whole.push(reading(slot, &vm, live, consistent));
-            } else {
-                torn.insert(slot);
-            }
-        }
-        (whole, torn)
-    }
-
-    fn open_slots(&mut self, wanted: Option<&BTreeSet<u32>>) -> Vec<(u32, u64)> {
-        let mut open = Vec::new();
-        let mut end = self.vms_used + MARGIN;
-        let mut slot = 1;
-        while slot < self.vms.count() && slot < end {
-            let at = std::mem::offset_of!(VmSlot, state);
-            if self.vms.u32_at(slot, at).is_some_and(|s| s != state::FREE) {
-                self.vms_used = self.vms_used.max(slot);
-                end = end.max(slot + MARGIN);
-                if wanted.is_none_or(|w| w.contains(&slot)) {
-                    let folds = self.vms.u64_at(slot, std::mem::offset_of!(VmSlot, fold_end)).unwrap_or(0);
-                    open.push((slot, folds));
-                }
-            }
-            slot += 1;
-        }
-        open
+    /// Tells the kernel side by which family's names a VM's threads are read.
+    pub fn set_family(&mut self, vm: u32, family: u32) {
+        self.vms.put_u32(vm, std::mem::offset_of!(VmSlot, family), family);
     }
 
     /// Slots that hold a thread: number and contents. Slots never used end the scan.
@@ -170,23 +118,8 @@ impl Slots {
             .filter(|(_, slot)| slot.task != 0)
     }
 
-    fn pointed(&self, number: u32, slot: &ThreadSlot) -> bool {
+    pub(super) fn pointed(&self, number: u32, slot: &ThreadSlot) -> bool {
         self.tids.get(index::word(slot.tid)).is_some_and(|word| word.slots[index::place(slot.tid)] == number)
-    }
-
-    fn live_threads(&self) -> HashMap<u32, Live> {
-        let mut sums: HashMap<u32, Live> = HashMap::new();
-        for (number, slot) in self.used_threads() {
-            if !self.pointed(number, &slot) {
-                continue;
-            }
-            let live = sums.entry(slot.vm).or_default();
-            let time = &mut live.roles[slot.role as usize % role::COUNT];
-            time.runtime_ns += slot.runtime_ns.saturating_sub(slot.base_runtime_ns);
-            time.run_delay_ns += slot.run_delay_ns.saturating_sub(slot.base_run_delay_ns);
-            live.threads += 1;
-        }
-        sums
     }
 
     /// Gives a VM's slot back once its last numbers are kept elsewhere, with whatever threads still point to it.
@@ -194,6 +127,11 @@ impl Slots {
         let left: Vec<_> = self.used_threads().filter(|(_, slot)| slot.vm == vm).collect();
         for (number, slot) in left {
             self.free_thread(number, slot);
+        }
+        let offenders = self.vms.get(vm).map_or(0, |slot| slot.offenders.iter().filter(|o| o.tgid != 0).count());
+        for place in (0u32..).take(offenders) {
+            // One that is not there is as good.
+            let _ = self.claims.remove(&(vm * OFFENDERS + place));
         }
         self.vms.set(vm, EMPTY);
         // A failed push loses one slot of thousands; it is counted with the kernel's own.
@@ -231,12 +169,6 @@ impl Slots {
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Live {
-    roles: [RoleTime; role::COUNT],
-    threads: u32,
-}
-
 const EMPTY: VmSlot = VmSlot {
     state: state::FREE,
     tgid: 0,
@@ -252,32 +184,23 @@ const EMPTY: VmSlot = VmSlot {
     fold_begin: 0,
     fold_end: 0,
     leader_task: 0,
-    leader: RoleTime { runtime_ns: 0, run_delay_ns: 0 },
-    ended: [RoleTime { runtime_ns: 0, run_delay_ns: 0 }; role::COUNT],
+    leader: NO_TIME,
+    ended: [NO_TIME; role::COUNT],
+    waited_ns: [0; cause::COUNT],
+    waits: [0; limits::BUCKETS],
+    offenders: [Offender { start_ns: 0, tgid: 0, reserved: 0 }; cause::OFFENDERS],
+    vcpu: VcpuTimes {
+        entries: 0,
+        mode_ns: [0; mode::COUNT],
+        halts: 0,
+        halted_ns: 0,
+        handling_ns: 0,
+        handling: [0; limits::BUCKETS],
+        exits: [0; exit::CLASSES],
+    },
+    family: 0,
+    reserved: 0,
     userspace_exits: [0; limits::EXIT_REASONS],
 };
 
-fn reading(slot: u32, vm: &VmSlot, live: Live, consistent: bool) -> VmReading {
-    let mut roles = vm.ended;
-    roles[role::VMM as usize].runtime_ns += vm.leader.runtime_ns;
-    roles[role::VMM as usize].run_delay_ns += vm.leader.run_delay_ns;
-    for (sum, live) in roles.iter_mut().zip(live.roles) {
-        sum.runtime_ns += live.runtime_ns;
-        sum.run_delay_ns += live.run_delay_ns;
-    }
-    VmReading {
-        slot,
-        tgid: vm.tgid,
-        start_ns: vm.start_ns,
-        seen_ns: vm.seen_ns,
-        first_run_ns: (vm.first_run_ns != 0).then_some(vm.first_run_ns),
-        exit: (vm.state == state::EXITED).then_some(Exit { at_ns: vm.exit_ns, code: vm.exit_code }),
-        last_exit: vm.last_exit.checked_sub(1),
-        vcpus: vm.vcpus,
-        threads: live.threads,
-        roles,
-        userspace_exits: vm.userspace_exits,
-        comm: vm.comm,
-        consistent,
-    }
-}
+const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };

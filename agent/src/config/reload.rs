@@ -31,7 +31,7 @@ impl Config {
         next.history.interval = new.history.interval;
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
-        next.metrics.linger = new.metrics.linger;
+        next.metrics = new.metrics.clone();
         next
     }
 }
@@ -46,6 +46,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log.level", old.log.level != new.log.level),
         ("bpf.enabled", old.bpf.enabled != new.bpf.enabled),
         ("bpf.pin_dir", old.bpf.pin_dir != new.bpf.pin_dir),
+        ("bpf.exit_reasons", old.bpf.exit_reasons != new.bpf.exit_reasons),
         ("bpf.max_threads", old.bpf.max_threads != new.bpf.max_threads),
         ("bpf.max_vms", old.bpf.max_vms != new.bpf.max_vms),
         ("discovery.scan_interval", old.discovery.scan_interval != new.discovery.scan_interval),

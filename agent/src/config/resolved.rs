@@ -85,6 +85,8 @@ pub struct Bpf {
     pub enabled: BpfMode,
     /// Where their maps and links are pinned, on a bpffs.
     pub pin_dir: PathBuf,
+    /// Whether guest exits are counted by reason, by a dearer kind of kernel program than the others are.
+    pub exit_reasons: bool,
     /// Threads of VMs that the maps have room for.
     pub max_threads: u32,
     /// VMs that the maps have room for.
@@ -156,6 +158,7 @@ impl Default for Config {
             bpf: Bpf {
                 enabled: BpfMode::Auto,
                 pin_dir: PathBuf::from("/sys/fs/bpf/kvmeter"),
+                exit_reasons: true,
                 max_threads: 32_768,
                 max_vms: 4096,
             },

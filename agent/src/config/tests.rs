@@ -19,6 +19,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("log.level", "\"debug\""),
     ("bpf.enabled", "\"off\""),
     ("bpf.pin_dir", "\"/sys/fs/bpf/other\""),
+    ("bpf.exit_reasons", "false"),
     ("bpf.max_threads", "65536"),
     ("bpf.max_vms", "128"),
     ("discovery.scan_interval", "\"5s\""),

@@ -156,7 +156,7 @@ impl Engine {
         let found = self.scan();
         let events = self.drain_uevents(at);
         if !events.is_empty() {
-            self.read_kernel(at);
+            self.read_kernel(at, false);
             self.take_uevents(&events, at);
         }
         self.check_count(newest);

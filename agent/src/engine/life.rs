@@ -11,6 +11,7 @@ use crate::{
     vm::{
         Line, Origin, Vm,
         identity::{self, Argv, Identity, identify},
+        thread::family_of,
     },
 };
 
@@ -43,22 +44,25 @@ impl Engine {
             observed_since_ns: vm.observed_since_ns,
             observed_before_ns: vm.observed_before_ns,
             cpu: vm.cpu,
+            guest_ns: vm.guest_ns(),
+            halt_poll_ns: vm.halt_poll_ns(),
         }
     }
 
     /// A slot nobody knows yet: a VM has begun, or has lived and died since the last turn.
-    pub(super) fn newcomer(&mut self, reading: &VmReading, at: Instant2) {
+    pub(super) fn newcomer(&mut self, mut reading: VmReading, at: Instant2) {
         let tgid = reading.tgid;
         self.ran.insert(tgid, at.boot_ns);
         if let Some(old) = self.registry.of_tgid(tgid) {
             // The same process, so far read from /proc (it got no slot then): from now on the kernel counts it. An
             // older life under this process id must get its stop first; the next turn comes back to this one.
             if self.starts_alike(old, reading.start_ns) {
-                self.take_over(reading);
+                self.take_over(&reading);
             }
             return;
         }
-        let found = self.found_by_kernel(reading);
+        let found = self.found_by_kernel(&reading);
+        let family = family_of(found.identity.hypervisor);
         if !self.begin(found, at) {
             return;
         }
@@ -70,12 +74,20 @@ impl Engine {
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
             if reading.consistent {
                 vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+                let work = std::mem::take(&mut reading.work);
+                self.host.work.grow(None, &work);
+                vm.take_work(work);
             }
             vm.exiting = reading.exit.is_some();
-            vm.userspace_exits = Some(reading.userspace_exits);
+        }
+        if family != reading.family
+            && let Some(kernel) = &mut self.kernel
+        {
+            // Its leader has another name than its program; the walk that follows looks at its threads' names again.
+            kernel.slots().set_family(reading.slot, family);
         }
         if let Some(exit) = reading.exit {
-            self.maybe_end(reading, exit, at);
+            self.maybe_end(&reading, exit, at);
         }
     }
 
@@ -88,6 +100,7 @@ impl Engine {
         if let Some(vm) = self.registry.of_tgid_mut(reading.tgid) {
             vm.origin = Origin::Slot(reading.slot);
             vm.source = vm.origin.as_str();
+            vm.changed = true;
             // The kernel splits the past by role otherwise than /proc told it so far.
             vm.told = vm.cpu.map(|cpu| Told::of(&cpu));
         }
@@ -236,6 +249,7 @@ impl Engine {
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");
         vm.origin = Origin::Final;
+        vm.changed = true;
         vm.stop_line = Line::Queued;
         let label = if reason.is_empty() { "unknown".to_owned() } else { reason.clone() };
         let key = (vm.fixed.hypervisor.clone(), label);

@@ -21,7 +21,10 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{Host, Snapshot, snapshot::Histogram},
+    account::{
+        Host, Snapshot,
+        snapshot::{Detail, Histogram},
+    },
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, UeventSocket},
@@ -44,6 +47,8 @@ pub struct Settings {
     pub linger_ns: u64,
     /// Between two full scans of `/proc`.
     pub scan_ns: u64,
+    /// How much of each VM the metrics show.
+    pub detail: Detail,
 }
 
 /// What the engine is told while it runs.

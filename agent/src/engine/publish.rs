@@ -50,6 +50,27 @@ impl Engine {
         }
     }
 
+    /// Finds the vm_ids of those that others waited for. All VMs of this turn are known by now; one that is not is none
+    /// of ours, and its part stays with the rest.
+    fn name_offenders(&mut self) {
+        let asked = self.registry.live().filter(|vm| vm.changed).filter_map(|vm| Some((vm, vm.work.as_ref()?)));
+        let mut found = Vec::new();
+        for (vm, work) in asked {
+            for (place, offender) in work.offenders.iter().enumerate().filter(|(_, offender)| offender.tgid != 0) {
+                if vm.offenders[place].is_none()
+                    && let Some(vm_id) = self.registry.vm_id_of(offender.tgid, offender.start_ns)
+                {
+                    found.push((vm.fixed.tgid, place, vm_id.to_owned()));
+                }
+            }
+        }
+        for (tgid, place, vm_id) in found {
+            if let Some(vm) = self.registry.of_tgid_mut(tgid) {
+                vm.offenders[place] = Some(vm_id);
+            }
+        }
+    }
+
     /// Publishes the state as it is now.
     pub(super) fn publish(&mut self, at: Instant2) {
         self.serial += 1;
@@ -58,12 +79,14 @@ impl Engine {
                 self.host.losses.insert(stage, count);
             }
         }
+        self.host.detail = self.settings.detail;
         self.host.linger_dropped = self.registry.dropped();
         self.host.ledger = state_of(&self.ledger.stats());
         let durable = self.ledger.durable();
         let degraded = self.ledger.is_degraded();
-        let vms =
-            self.registry.live().chain(self.registry.stopped()).filter_map(|vm| view(vm, durable, degraded)).collect();
+        self.name_offenders();
+        let mut vms = Vec::with_capacity(self.registry.len());
+        vms.extend(self.registry.all_mut().filter_map(|vm| view(vm, durable, degraded)));
         let snapshot = Snapshot { taken: at, serial: self.serial, vms, host: Arc::new(self.host.clone()) };
         self.snapshots.send_replace(Arc::new(snapshot));
     }
@@ -84,20 +107,35 @@ fn state_of(stats: &Stats) -> LedgerState {
 }
 
 /// A VM as the views may show it: not before its start line is durable, and not stopped before its stop line is. While
-/// the ledger cannot be written the numbers are shown all the same; health says what is wrong.
-fn view(vm: &Vm, durable: Ticket, degraded: bool) -> Option<VmView> {
+/// the ledger cannot be written the numbers are shown all the same; health says what is wrong. Made anew only when
+/// something has changed: most turns are about one VM of many.
+fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
     if !degraded && !vm.start_line.is_durable(durable) {
         return None;
     }
-    let end = vm.end.clone().filter(|_| degraded || vm.stop_line.is_durable(durable));
-    Some(VmView {
+    let ended = vm.end.is_some() && (degraded || vm.stop_line.is_durable(durable));
+    if let Some(view) = &vm.view
+        && !vm.changed
+        && view.end.is_some() == ended
+    {
+        return Some(Arc::clone(view));
+    }
+    let view = Arc::new(VmView {
         fixed: Arc::clone(&vm.fixed),
-        end,
+        end: vm.end.clone().filter(|_| ended),
         cpu: vm.cpu,
         source: vm.source,
-        userspace_exits: vm.userspace_exits,
+        work: vm.work.clone(),
+        guest_ns: vm.guest_ns(),
+        halt_poll_ns: vm.halt_poll_ns(),
+        throttled_ns: None,
+        offenders: vm.offenders.clone(),
+        vcpu_order: vm.vcpu_order.clone(),
         first_run_ns: vm.first_run_ns,
         latest: vm.ring.latest().cloned(),
         samples: vm.ring.len(),
-    })
+    });
+    vm.changed = false;
+    vm.view = Some(Arc::clone(&view));
+    Some(view)
 }

@@ -7,7 +7,7 @@ use crate::{
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Vm, identity},
+    vm::{Origin, Vm, identity, record::ToldWork},
 };
 
 impl Engine {
@@ -48,7 +48,7 @@ impl Engine {
     }
 
     fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {
-        let readings = self.kernel.as_mut().map(|kernel| kernel.slots().read()).unwrap_or_default();
+        let readings = self.kernel.as_mut().map(|kernel| kernel.slots().read(|_, _| true)).unwrap_or_default();
         for interval in alive {
             let Some(tgid) = tgid_of(&interval) else { continue };
             let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());
@@ -58,12 +58,18 @@ impl Engine {
             let mut vm = Vm::new(fixed(&interval, tgid, cgroup), origin, observed_since, now.boot_ns);
             vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
             vm.told = interval.usage.as_ref().map(|usage| Told {
-                vcpu_ns: usage.cpu_vcpu_ns.unwrap_or(0),
-                vmm_ns: usage.cpu_vmm_ns.unwrap_or(0),
+                cpu_ns: [usage.cpu_vcpu_ns, usage.cpu_vmm_ns, usage.cpu_io_ns, usage.cpu_vhost_ns]
+                    .map(Option::unwrap_or_default),
                 run_delay_ns: usage.run_delay_ns.unwrap_or(0),
+            });
+            vm.told_work = interval.usage.as_ref().map_or_else(ToldWork::default, |usage| ToldWork {
+                guest_ns: usage.guest_ns,
+                halt_poll_ns: usage.halt_poll_ns,
             });
             if let Some(reading) = reading.filter(|reading| reading.consistent) {
                 vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+                self.host.work.grow(None, &reading.work);
+                vm.take_work(reading.work.clone());
             }
             if let Some(reading) = reading {
                 self.slots.insert(reading.slot, tgid);

@@ -91,7 +91,7 @@ impl Engine {
                 tracing::warn!(%error, "the kernel's task walk failed; these VMs are read from /proc");
                 self.count_error("walk", 1);
             }
-            self.read_kernel(at);
+            self.read_kernel(at, false);
         }
         for tgid in tgids {
             if self.registry.of_tgid(*tgid).is_none()

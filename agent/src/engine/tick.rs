@@ -29,11 +29,15 @@ impl Engine {
             self.peek_ns = 0;
             self.refresh();
         }
+        if peek {
+            // Threads that had their names before their VM was seen.
+            self.walk();
+        }
         // The instant of the reading: after the refresh, before the read.
         let at = clock::now().unwrap_or(now);
         // Before the readings: a VM that ended in between must be known when its end is judged.
         let events = self.drain_uevents(at);
-        self.read_kernel(at);
+        self.read_kernel(at, due || peek);
         self.take_uevents(&events, at);
         if due {
             self.sample(at);
@@ -63,22 +67,29 @@ impl Engine {
         self.count_error("refresh", failed);
     }
 
-    /// Takes over what the kernel programs know: ends first, so that an old stop precedes a new start.
-    pub(super) fn read_kernel(&mut self, at: Instant2) {
+    fn walk(&mut self) {
+        if self.kernel.as_mut().is_some_and(|kernel| kernel.walk().is_err()) {
+            self.count_error("walk", 1);
+        }
+    }
+
+    /// Takes over what the kernel programs know: ends first, so that an old stop precedes a new start. Between two
+    /// samples only VMs that begin or end are looked at.
+    pub(super) fn read_kernel(&mut self, at: Instant2, all: bool) {
         let Some(kernel) = self.kernel.as_mut() else { return };
         kernel.drain();
         let unwalked = kernel.unwalked();
         if unwalked > self.unwalked {
             self.unwalked = unwalked;
-            if kernel.walk().is_err() {
-                self.count_error("walk", 1);
-            }
+            self.walk();
         }
         let Some(kernel) = self.kernel.as_mut() else { return };
-        let readings = kernel.slots().read();
+        let known_slots = &self.slots;
+        let readings = kernel.slots().read(|slot, ended| all || ended || !known_slots.contains_key(&slot));
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
-        let (mut known, mut new): (Vec<_>, Vec<_>) = readings.iter().partition(|r| self.slots.contains_key(&r.slot));
+        let (mut known, mut new): (Vec<_>, Vec<_>) =
+            readings.into_iter().partition(|r| self.slots.contains_key(&r.slot));
         // Old ends before new ones, old births before new ones: per vm_id the ledger's order is the order of time.
         known.sort_by_key(|reading| reading.exit.map(|exit| exit.at_ns));
         new.sort_by_key(|reading| reading.start_ns);
@@ -94,26 +105,27 @@ impl Engine {
     }
 
     /// Takes a known VM's reading; ends it if that is its last.
-    fn take(&mut self, reading: &VmReading, at: Instant2) {
+    fn take(&mut self, mut reading: VmReading, at: Instant2) {
         let Some(vm) = self.registry.of_tgid_mut(reading.tgid) else { return };
         if vm.slot() != Some(reading.slot) {
             return;
         }
         vm.alive_ns = at.boot_ns;
-        if reading.consistent && vm.take_cpu(CpuUsage::from_roles(&reading.roles)) {
-            self.count_error("regression", 1);
+        let mut fell = false;
+        if reading.consistent {
+            fell = vm.take_cpu(CpuUsage::from_roles(&reading.roles));
+            let work = std::mem::take(&mut reading.work);
+            self.host.work.grow(vm.work.as_deref(), &work);
+            vm.take_work(work);
         }
-        let Some(vm) = self.registry.of_tgid_mut(reading.tgid) else { return };
-        vm.userspace_exits = Some(reading.userspace_exits);
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;
         }
+        vm.exiting |= reading.exit.is_some();
         self.ran.insert(reading.tgid, at.boot_ns);
+        self.count_error("regression", u64::from(fell));
         if let Some(exit) = reading.exit {
-            if let Some(vm) = self.registry.of_tgid_mut(reading.tgid) {
-                vm.exiting = true;
-            }
-            self.maybe_end(reading, exit, at);
+            self.maybe_end(&reading, exit, at);
         }
     }
 
@@ -125,7 +137,9 @@ impl Engine {
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
-            vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes);
+            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes) {
+                vm.changed = true;
+            }
         }
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));

@@ -39,11 +39,18 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let count = |state| snapshot.vms.iter().filter(|vm| vm.state() == state).count() as u64;
     let states = [VmState::Running, VmState::Stopped].map(|state| (state.as_str(), count(state)));
     let objects = [("uevent", host.kvm.count), ("held", host.kvm.held)];
-    let mut boot = Family::new(&catalog::VM_BOOT);
-    boot.push_histogram(&host.boot);
-    let mut durations = Family::new(&catalog::SAMPLE_DURATION);
-    durations.push_histogram(&host.sample_durations);
-    vec![
+    let histograms = [
+        (&catalog::VM_BOOT, &host.boot),
+        (&catalog::SAMPLE_DURATION, &host.sample_durations),
+        (&catalog::RUN_DELAY, &host.work.waits()),
+        (&catalog::EXIT_HANDLING, &host.work.handling()),
+    ];
+    let histograms = histograms.map(|(metric, histogram)| {
+        let mut family = Family::new(metric);
+        family.push_histogram(&[], histogram);
+        family.done()
+    });
+    let mut all = vec![
         by_one(&catalog::VMS, states.into_iter()),
         by_two(&catalog::VM_STARTS, &host.starts),
         by_two(&catalog::VM_STOPS, &host.stops),
@@ -54,9 +61,9 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
         single(&catalog::UNRUN_VMS, host.unrun_vms as f64),
         single(&catalog::VMS_UNSHOWN, host.linger_dropped as f64),
         single(&catalog::CLOCK_STEPS, host.clock_steps as f64),
-        boot.done(),
-        durations.done(),
-    ]
+    ];
+    all.extend(histograms);
+    all
 }
 
 /// Families about this agent: what it was built from, what it can measure, its ledger.

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::work_detail;
 use crate::{
     account::{Role, Snapshot, VmView},
     clock::rfc3339,
     ledger::Shape,
-    vm::exit_reason,
 };
 
 /// A VM in the list.
@@ -48,7 +48,7 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
 /// The list, sorted by vm_id; with `full`, all that is known of each.
 #[must_use]
 pub fn list(snapshot: &Snapshot, full: bool) -> Value {
-    let mut vms: Vec<_> = snapshot.vms.iter().collect();
+    let mut vms: Vec<_> = snapshot.vms.iter().map(AsRef::as_ref).collect();
     vms.sort_by(|a, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
     let one = |vm: &VmView| if full { detail(vm, snapshot) } else { json!(entry(vm)) };
     json!({ "vms": vms.into_iter().map(one).collect::<Vec<_>>() })
@@ -75,11 +75,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
         more.insert("cpu_ns".into(), by_role(|cpu, role| cpu.of(role).runtime_ns));
         more.insert("cpu_delay_ns".into(), by_role(|cpu, role| cpu.of(role).run_delay_ns));
     }
-    if let Some(counts) = &vm.userspace_exits {
-        let exits: Value =
-            exit_reason::by_label(counts).into_iter().map(|(reason, n)| (reason.to_owned(), json!(n))).collect();
-        more.insert("userspace_exits".into(), exits);
-    }
+    more.extend(work_detail::of(vm));
     if let Some(end) = &vm.end {
         more.insert("stop_cause".into(), json!(end.cause));
         more.insert("stop_reason".into(), json!(end.reason));
@@ -97,5 +93,10 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
 /// The newest life of a vm_id.
 #[must_use]
 pub fn find<'a>(snapshot: &'a Snapshot, vm_id: &str) -> Option<&'a VmView> {
-    snapshot.vms.iter().filter(|vm| vm.fixed.vm_id == vm_id).max_by_key(|vm| vm.fixed.start_ns)
+    snapshot
+        .vms
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|vm: &&VmView| vm.fixed.vm_id == vm_id)
+        .max_by_key(|vm| vm.fixed.start_ns)
 }

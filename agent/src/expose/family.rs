@@ -45,9 +45,9 @@ impl Family {
         self.series.push(series);
     }
 
-    /// Adds a histogram without labels.
-    pub fn push_histogram(&mut self, histogram: &Histogram) {
-        let mut series = self.labelled(&[]);
+    /// Adds a histogram; `values` in the order of the row's labels.
+    pub fn push_histogram(&mut self, values: &[&str], histogram: &Histogram) {
+        let mut series = self.labelled(values);
         let mut proto_histogram = proto::Histogram::default();
         proto_histogram.set_sample_count(histogram.count);
         proto_histogram.set_sample_sum(histogram.sum);

@@ -11,6 +11,8 @@ pub mod problem;
 pub mod serve;
 pub mod status;
 pub mod vm;
+pub mod work;
+pub mod work_detail;
 
 pub use collector::Collected;
 pub use status::Status;

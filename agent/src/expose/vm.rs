@@ -5,11 +5,9 @@ use prometheus::proto::MetricFamily;
 use super::{
     catalog,
     family::{Family, seconds},
+    work::WorkFamilies,
 };
-use crate::{
-    account::{Role, Snapshot, VmView},
-    vm::exit_reason,
-};
+use crate::account::{Role, Snapshot, VmView};
 
 /// All families with a `vm_id`.
 #[must_use]
@@ -17,9 +15,8 @@ pub fn families(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let mut info = Family::new(&catalog::VM_INFO);
     let mut cpu = Family::new(&catalog::VM_CPU);
     let mut delay = Family::new(&catalog::VM_CPU_DELAY);
-    let mut exits = Family::new(&catalog::VM_USERSPACE_EXITS);
     let mut running = Family::new(&catalog::VM_RUNNING);
-    let mut gauges = Gauges::new();
+    let (mut work, mut gauges) = (WorkFamilies::new(snapshot.host.detail), Gauges::new());
     for vm in &snapshot.vms {
         let fixed = &vm.fixed;
         let (id, name) = (fixed.vm_id.as_str(), fixed.name.as_str());
@@ -31,17 +28,14 @@ pub fn families(snapshot: &Snapshot) -> Vec<MetricFamily> {
                 delay.push(&[id, name, role.as_label()], seconds(time.run_delay_ns));
             }
         }
-        if let Some(counts) = &vm.userspace_exits {
-            for (reason, count) in exit_reason::by_label(counts) {
-                exits.push(&[id, name, reason], count as f64);
-            }
-        }
+        work.push(vm);
         running.push(&[id, name], if vm.end.is_none() { 1.0 } else { 0.0 });
         if vm.end.is_none() {
             gauges.push(vm);
         }
     }
-    let mut all = vec![info.done(), cpu.done(), delay.done(), exits.done(), running.done()];
+    let mut all = vec![info.done(), cpu.done(), delay.done(), running.done()];
+    all.extend(work.done());
     all.extend(gauges.done());
     all
 }

@@ -42,16 +42,16 @@ pub struct Ring {
 
 impl Ring {
     /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `spacing_ns` have passed since the
-    /// last one. `at` is the same instant for people.
-    pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) {
+    /// last one, and says whether it did. `at` is the same instant for people.
+    pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) -> bool {
         let mark = Mark { boot_ns, cpu };
         let Some(last) = self.last else {
             self.last = Some(mark);
-            return;
+            return false;
         };
         let elapsed = boot_ns.saturating_sub(last.boot_ns);
         if elapsed < spacing_ns {
-            return;
+            return false;
         }
         let rate = |of: fn(&CpuUsage) -> u64| {
             let (now, before) = (cpu.as_ref().map(of)?, last.cpu.as_ref().map(of)?);
@@ -67,6 +67,7 @@ impl Ring {
             self.samples.pop_front();
         }
         self.last = Some(mark);
+        true
     }
 
     /// The newest sample.
@@ -91,11 +92,13 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Role;
     use kvmeter_common::vm::RoleTime;
 
     fn cpu(runtime_ns: u64) -> Option<CpuUsage> {
-        let vcpu = RoleTime { runtime_ns, run_delay_ns: 0 };
-        Some(CpuUsage { vcpu, ..CpuUsage::default() })
+        let mut usage = CpuUsage::default();
+        *usage.of_mut(Role::Vcpu) = RoleTime { runtime_ns, run_delay_ns: 0 };
+        Some(usage)
     }
 
     #[test]

@@ -1,11 +1,20 @@
 //! Which control group a process is in, through the `procfs` crate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use procfs::process::Process;
 
-use super::ProcFs;
-use crate::units::Tgid;
+use super::{ProcError, ProcFs};
+use crate::units::{Tgid, Tid};
+
+/// The group that limits a thread's CPU time, as a path below its hierarchy's mount point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CpuGroup {
+    /// Of the version 1 hierarchy with the `cpu` controller.
+    V1(PathBuf),
+    /// Of version 2, which has that controller if version 1 has none.
+    V2(PathBuf),
+}
 
 /// Controllers that tell most about who owns a process, where several hierarchies name different groups.
 const TELLING: [&str; 4] = ["name=systemd", "cpu", "memory", "cpuacct"];
@@ -23,6 +32,26 @@ impl ProcFs {
             groups.0.iter().find(|group| group.controllers.iter().any(|c| c == controller)).map(|g| g.pathname.clone())
         });
         unified.into_iter().chain(by_controller).find(|path| Path::new(path) != Path::new("/")).unwrap_or_default()
+    }
+
+    /// The group that limits a thread's CPU time; `None` where no hierarchy does.
+    pub(super) fn cpu_group(&self, tgid: Tgid, tid: Tid) -> Result<Option<CpuGroup>, ProcError> {
+        let path = self.of(tgid).join("task").join(tid.to_string());
+        let groups = Process::new_with_root(path.clone()).and_then(|thread| thread.cgroups());
+        let groups = groups.map_err(|error| sorted(error, path))?.0;
+        let v1 = groups.iter().find(|group| group.controllers.iter().any(|controller| controller == "cpu"));
+        let v2 = groups.iter().find(|group| group.hierarchy == 0);
+        let v1 = v1.map(|group| CpuGroup::V1(group.pathname.clone().into()));
+        Ok(v1.or_else(|| v2.map(|group| CpuGroup::V2(group.pathname.clone().into()))))
+    }
+}
+
+fn sorted(error: procfs::ProcError, path: PathBuf) -> ProcError {
+    match error {
+        procfs::ProcError::NotFound(_) => ProcError::Gone { path },
+        procfs::ProcError::PermissionDenied(_) => ProcError::Denied { path },
+        procfs::ProcError::Io(error, _) => ProcError::of(error, &path),
+        _ => ProcError::Malformed { path, field: "cgroup" },
     }
 }
 

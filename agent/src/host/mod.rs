@@ -11,6 +11,7 @@ mod kvm_fds;
 pub mod process;
 pub mod scan;
 pub mod schedstat;
+pub mod throttle;
 pub mod uevent;
 
 pub use facts::{Capability, HostFacts};
@@ -18,4 +19,5 @@ pub use kvm_fds::KvmFds;
 pub use process::{Cmdline, ProcError, ProcFs, ProcStat};
 pub use scan::{ScanResult, scan_kvm};
 pub use schedstat::SchedstatFile;
+pub use throttle::{ThrottleSource, WhyNot};
 pub use uevent::{KvmUevent, UeventOutcome, UeventSocket};

@@ -1,7 +1,7 @@
 //! From a VM to the ledger lines that tell of it. Pure: everything comes in as values.
 
 use crate::{
-    account::{CpuUsage, snapshot::VmFixed},
+    account::{CpuUsage, Role, snapshot::VmFixed},
     clock::Instant2,
     ledger::{Coverage, Draft, Kind, Reason, Shape, Subject, TimeQuality, Usage},
     lifecycle::Verdict,
@@ -19,6 +19,10 @@ pub struct About<'a> {
     pub observed_before_ns: u64,
     /// Its numbers so far; absent if none could be read.
     pub cpu: Option<CpuUsage>,
+    /// Time inside the guest; absent if it was not told.
+    pub guest_ns: Option<u64>,
+    /// Time spent polling while halted, with success; absent if it was not told.
+    pub halt_poll_ns: Option<u64>,
 }
 
 impl About<'_> {
@@ -42,8 +46,12 @@ impl About<'_> {
     pub fn usage(&self) -> Option<Usage> {
         let cpu = self.cpu?;
         Some(Usage {
-            cpu_vcpu_ns: Some(cpu.vcpu.runtime_ns),
-            cpu_vmm_ns: Some(cpu.vmm.runtime_ns),
+            cpu_vcpu_ns: Some(cpu.of(Role::Vcpu).runtime_ns),
+            cpu_vmm_ns: Some(cpu.of(Role::Vmm).runtime_ns),
+            cpu_io_ns: Some(cpu.of(Role::Io).runtime_ns),
+            cpu_vhost_ns: Some(cpu.of(Role::Vhost).runtime_ns),
+            guest_ns: self.guest_ns,
+            halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
             ..Usage::default()
         })
@@ -104,8 +112,15 @@ mod tests {
     fn observed_and_unobserved_sum_to_the_age() {
         let fixed = fixed();
         for since in [0, 100, 150, 500] {
-            let about =
-                About { fixed: &fixed, boot_id: "b", observed_since_ns: since, observed_before_ns: 0, cpu: None };
+            let about = About {
+                fixed: &fixed,
+                boot_id: "b",
+                observed_since_ns: since,
+                observed_before_ns: 0,
+                cpu: None,
+                guest_ns: None,
+                halt_poll_ns: None,
+            };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
         }
@@ -114,7 +129,15 @@ mod tests {
     #[test]
     fn unmeasured_usage_is_absent() {
         let fixed = fixed();
-        let about = About { fixed: &fixed, boot_id: "b", observed_since_ns: 0, observed_before_ns: 0, cpu: None };
+        let about = About {
+            fixed: &fixed,
+            boot_id: "b",
+            observed_since_ns: 0,
+            observed_before_ns: 0,
+            cpu: None,
+            guest_ns: None,
+            halt_poll_ns: None,
+        };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, path::Path};
 use kvmeter_common::vm::RoleTime;
 
 use crate::{
-    account::CpuUsage,
+    account::{CpuUsage, Role},
     host::{ProcFs, SchedstatFile},
     units::{Tgid, Tid},
 };
@@ -19,6 +19,12 @@ struct Thread {
     last: RoleTime,
     base: RoleTime,
     vcpu: bool,
+}
+
+impl Thread {
+    fn role(&self) -> Role {
+        if self.vcpu { Role::Vcpu } else { Role::Vmm }
+    }
 }
 
 /// The threads of one process.
@@ -66,7 +72,7 @@ impl ProcCpu {
         self.read(procfs);
         let mut usage = self.ended;
         for thread in self.threads.values() {
-            add(if thread.vcpu { &mut usage.vcpu } else { &mut usage.vmm }, thread.last, thread.base);
+            add(usage.of_mut(thread.role()), thread.last, thread.base);
         }
         Some(usage)
     }
@@ -78,7 +84,7 @@ impl ProcCpu {
             match thread.file.read() {
                 Ok(Some((runtime_ns, run_delay_ns))) => thread.last = RoleTime { runtime_ns, run_delay_ns },
                 Ok(None) => {
-                    add(if thread.vcpu { &mut ended.vcpu } else { &mut ended.vmm }, thread.last, thread.base);
+                    add(ended.of_mut(thread.role()), thread.last, thread.base);
                     return false;
                 }
                 Err(_) => *errors += 1,
@@ -87,7 +93,7 @@ impl ProcCpu {
             if !thread.vcpu && procfs.guest_ticks(tgid, *tid).is_ok_and(|ticks| ticks > 0) {
                 thread.vcpu = true;
                 thread.base = told;
-                add(&mut ended.vmm, told, RoleTime::default());
+                add(ended.of_mut(Role::Vmm), told, RoleTime::default());
             }
             true
         });

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use kvmeter_common::limits::EXIT_REASONS;
+use kvmeter_common::{thread::cause, vcpu::mode};
 
 use crate::{
-    account::{Carry, CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
+    account::{Carry, CpuUsage, Role, Told, VmView, snapshot::VmEnd, snapshot::VmFixed},
+    bpf::Work,
     history::Ring,
     ledger::Ticket,
     sample::ProcCpu,
@@ -64,6 +65,18 @@ impl Line {
     }
 }
 
+/// Counters that an earlier agent told and that the kernel keeps nowhere: this agent goes on from them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToldWork {
+    /// Nanoseconds inside the guest.
+    pub guest_ns: Option<u64>,
+    /// Nanoseconds spent polling.
+    pub halt_poll_ns: Option<u64>,
+}
+
+/// vCPUs that are numbered; a VM that plugs more threads in and out has the rest in its sums.
+const MAX_VCPUS: usize = 4_096;
+
 /// One VM.
 pub struct Vm {
     /// What does not change.
@@ -82,8 +95,18 @@ pub struct Vm {
     pub told: Option<Told>,
     /// What that comparison found missing.
     pub carry: Carry,
-    /// Exits to user space, where the hook is.
-    pub userspace_exits: Option<[u64; EXIT_REASONS]>,
+    /// What its threads did and waited for, where the kernel programs are.
+    pub work: Option<Arc<Work>>,
+    /// What earlier agents told of the two counters that begin anew with each agent.
+    pub told_work: ToldWork,
+    /// The vm_ids of those it waited for; once found, they stay.
+    pub offenders: [Option<String>; cause::OFFENDERS],
+    /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
+    pub vcpu_order: Vec<u32>,
+    /// What the views were shown last, and whether that is out of date.
+    pub view: Option<Arc<VmView>>,
+    /// Something has changed since `view` was made.
+    pub changed: bool,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
     pub first_run_ns: Option<u64>,
     /// When it was last known to live, CLOCK_BOOTTIME nanoseconds.
@@ -116,7 +139,12 @@ impl Vm {
             cpu: None,
             told: None,
             carry: Carry::default(),
-            userspace_exits: None,
+            work: None,
+            told_work: ToldWork::default(),
+            offenders: Default::default(),
+            vcpu_order: Vec::new(),
+            view: None,
+            changed: true,
             first_run_ns: None,
             // It may have begun after this turn's instant was taken.
             alive_ns: now_ns.max(start_ns),
@@ -135,6 +163,7 @@ impl Vm {
             self.carry = Carry::between(told, &reading);
         }
         let reading = self.carry.apply(reading);
+        self.changed = true;
         match &mut self.cpu {
             Some(cpu) => cpu.advance(reading),
             None => {
@@ -142,6 +171,32 @@ impl Vm {
                 false
             }
         }
+    }
+
+    /// Takes a reading of what its threads did.
+    pub fn take_work(&mut self, work: Work) {
+        for vcpu in &work.vcpus {
+            if self.vcpu_order.len() < MAX_VCPUS && !self.vcpu_order.contains(&vcpu.tid) {
+                self.vcpu_order.push(vcpu.tid);
+            }
+        }
+        self.changed = true;
+        self.work = Some(Arc::new(work));
+    }
+
+    /// Nanoseconds inside the guest: part of the vCPUs' time. `None` where guest entries are not told.
+    #[must_use]
+    pub fn guest_ns(&self) -> Option<u64> {
+        let counted = self.work.as_ref().map(|work| work.vcpu).filter(|vcpu| vcpu.entries > 0);
+        let ns = sum(self.told_work.guest_ns, counted.map(|vcpu| vcpu.mode_ns[mode::GUEST as usize]))?;
+        Some(self.cpu.map_or(ns, |cpu| ns.min(cpu.of(Role::Vcpu).runtime_ns)))
+    }
+
+    /// Nanoseconds spent polling with success. `None` where the kernel programs are not.
+    #[must_use]
+    pub fn halt_poll_ns(&self) -> Option<u64> {
+        let counted = self.work.as_ref().map(|work| work.vcpu.mode_ns[mode::POLL as usize]);
+        sum(self.told_work.halt_poll_ns, counted)
     }
 
     /// The clock tick of its start, which is all that `/proc` and an old ledger line have in common.
@@ -157,5 +212,13 @@ impl Vm {
             Origin::Slot(slot) => Some(slot),
             _ => None,
         }
+    }
+}
+
+/// What was told and what was counted since; `None` if neither is there.
+fn sum(told: Option<u64>, counted: Option<u64>) -> Option<u64> {
+    match (told, counted) {
+        (None, None) => None,
+        (told, counted) => Some(told.unwrap_or(0).saturating_add(counted.unwrap_or(0))),
     }
 }

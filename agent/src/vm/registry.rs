@@ -34,6 +34,31 @@ impl Registry {
         self.live.contains_key(vm_id)
     }
 
+    /// The vm_id of the life of a process that began at `start_ns` (CLOCK_BOOTTIME), living or lingering.
+    #[must_use]
+    pub fn vm_id_of(&self, tgid: u32, start_ns: u64) -> Option<&str> {
+        let is = |vm: &&Vm| (vm.fixed.tgid, vm.fixed.start_ns) == (tgid, start_ns);
+        let found = self.of_tgid(tgid).filter(is).or_else(|| self.stopped.iter().rev().find(is));
+        found.map(|vm| vm.fixed.vm_id.as_str())
+    }
+
+    /// How many there are, living and lingering.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.live.len() + self.stopped.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The living and the lingering, to change.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Vm> {
+        self.live.values_mut().chain(&mut self.stopped)
+    }
+
     /// Adds a newcomer under its vm_id, which is free. A lingering VM of that id gives way at once.
     pub fn insert(&mut self, vm: Vm) {
         let vm_id = vm.fixed.vm_id.clone();

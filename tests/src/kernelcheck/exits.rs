@@ -16,8 +16,8 @@ use crate::{metrics::Metrics, vmm::spawn::TestVm};
 
 const EXITS: &str = "kvmeter_vm_exits_total";
 const USERSPACE_EXITS: &str = "kvmeter_vm_userspace_exits_total";
-/// The agent's program on `kvm_exit`.
-pub(super) const EXIT_PROGRAM: &str = "kvm_exit";
+/// The program that counts them.
+const EXIT_PROGRAM: &str = "kvm_exit_reason";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Guests that leave for different reasons; each ends by itself, so that both sides count the same run.

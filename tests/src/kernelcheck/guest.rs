@@ -26,7 +26,7 @@ const POLLING: [&str; 2] = ["halt_poll_ns", "halt_poll_ns_grow_start"];
 const POLLING_NS: &str = "20000000";
 /// Longest distance of the agent's clock reading from the trace's at one entry or exit, on an emulated CPU.
 const CLOCK_PAIR_NS: u64 = 100_000;
-const PROGRAMS: [&str; 2] = ["kvm_entry", exits::EXIT_PROGRAM];
+const PROGRAMS: [&str; 2] = ["kvm_entry", "kvm_exit"];
 
 fn absence(bench: &Bench) -> Option<String> {
     PROGRAMS.iter().find_map(|name| bench.programs.absence(name))

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,20 @@ pub struct TestVm {
 impl TestVm {
     /// Starts the binary with these options and waits until every vCPU has entered the guest.
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Result<Self> {
+        Self::start_program(&binary()?, args)
+    }
+
+    /// As [`Self::start`], by another name: the kernel names a process after the file it was told to run.
+    pub fn start_as<S: AsRef<OsStr>>(name: &str, args: &[S]) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let program = dir.path().join(name);
+        std::os::unix::fs::symlink(binary()?, &program)?;
+        Self::start_program(&program, args)
+    }
+
+    fn start_program<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Self> {
         let (reader, writer) = std::io::pipe()?;
-        let mut command = Command::new(binary()?);
+        let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null());
         let child = spawn_ready(&mut command, &writer)?;
         drop(writer);

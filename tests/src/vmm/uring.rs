@@ -111,6 +111,12 @@ struct Ring {
 // SAFETY: the pointers are to mappings that this value alone uses, and that no thread owns.
 unsafe impl Send for Ring {}
 
+/// Why the kernel gives us no ring, if it does not.
+#[must_use]
+pub fn refusal() -> Option<String> {
+    Ring::new().err().map(|error| format!("{error:#}"))
+}
+
 /// Starts the thread; an error if the kernel refuses a ring.
 pub fn start(shared: &Arc<Shared>) -> Result<()> {
     let (mut ring, shared) = (Ring::new()?, Arc::clone(shared));

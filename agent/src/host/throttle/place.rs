@@ -1,0 +1,217 @@
+//! Which control groups limit one VM's CPU time and nobody else's.
+//!
+//! Management puts a VMM's threads into groups of their own (libvirt: `…scope/libvirt/{emulator,vcpu0,iothread1}`), so a
+//! VM's groups are all below the one that its threads have in common, or below its systemd unit, as far as no stranger
+//! is in them. A slice is made for several VMs and is nobody's own, even while one is alone in it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+
+use crate::host::cgroup::CpuGroup;
+use crate::host::{ProcError, ProcFs, file};
+use crate::units::{Tgid, Tid};
+
+/// Where version 1 mounts the `cpu` controller.
+const V1_MOUNTS: [&str; 3] = ["cpu", "cpu,cpuacct", "cpuacct,cpu"];
+/// Where version 2 is mounted, beside version 1 and alone.
+const V2_MOUNTS: [&str; 2] = ["", "unified"];
+/// Most groups of one VM; each is a descriptor and a read.
+const MAX_GROUPS: usize = 512;
+
+/// Why a VM's throttling is not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum WhyNot {
+    /// Neither version 1 nor version 2 has the controller.
+    #[error("no control group hierarchy with the cpu controller is mounted")]
+    NoController,
+    /// There is no quota in the root, and it is everybody's.
+    #[error("its threads have only the root control group in common")]
+    Root,
+    /// Its path leads out of what we can see.
+    #[error("control group {} lies outside this agent's control group namespace", group.display())]
+    Hidden {
+        /// As `/proc` names it.
+        group: PathBuf,
+    },
+    /// Its throttling is not this VM's.
+    #[error("control group {} also holds process {other}", group.display())]
+    Shared {
+        /// The directory.
+        group: PathBuf,
+        /// One of the others; 0 for one of another pid namespace.
+        other: u32,
+    },
+    /// The controller is off for it, or the kernel has no quotas.
+    #[error("control group {} counts no throttled time", group.display())]
+    Uncounted {
+        /// The directory.
+        group: PathBuf,
+    },
+    /// More than a VM has.
+    #[error("more than {MAX_GROUPS} control groups below {}", group.display())]
+    TooMany {
+        /// The directory.
+        group: PathBuf,
+    },
+    /// A file of a group cannot be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// What was read.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The process cannot be read.
+    #[error(transparent)]
+    Process(#[from] ProcError),
+}
+
+impl WhyNot {
+    /// Whether the process ended, which is no failure.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Process(error) if error.is_gone())
+    }
+}
+
+/// A VM's own groups.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The one above all others.
+    pub top: PathBuf,
+    /// All of them, `top` first.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Finds the groups of a process, as they are now.
+pub(super) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Place, WhyNot> {
+    let tids: BTreeSet<Tid> = procfs.thread_ids(tgid)?.into_iter().collect();
+    let (mount, common) = common(root, procfs, tgid, &tids)?;
+    let owner = Owner { procfs, tgid, tids };
+    let unit = common.ancestors().find(|path| is_unit(path)).filter(|unit| *unit != common);
+    // A unit that also holds, say, the daemon that started the VM leaves the VM its group below.
+    if let Some(unit) = unit
+        && let Ok(place) = owner.groups(mount.join(unit))
+    {
+        return Ok(place);
+    }
+    owner.groups(mount.join(common))
+}
+
+/// The mount point, and the group below it that all threads have in common.
+fn common(root: &Path, procfs: &ProcFs, tgid: Tgid, tids: &BTreeSet<Tid>) -> Result<(PathBuf, PathBuf), WhyNot> {
+    let mut found: Option<(PathBuf, PathBuf)> = None;
+    for tid in tids {
+        let (mount, group) = match procfs.cpu_group(tgid, *tid) {
+            Ok(Some(CpuGroup::V1(group))) => (v1(root).ok_or(WhyNot::NoController)?, group),
+            Ok(Some(CpuGroup::V2(group))) => (v2(root).ok_or(WhyNot::NoController)?, group),
+            Ok(None) => return Err(WhyNot::NoController),
+            // A thread that ended since they were listed.
+            Err(ProcError::Gone { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        if group.components().any(|part| part == Component::ParentDir) {
+            return Err(WhyNot::Hidden { group });
+        }
+        let group = group.strip_prefix("/").map(Path::to_owned).unwrap_or(group);
+        found = Some(match found {
+            None => (mount, group),
+            Some((mount, others)) => (mount, shared_part(&others, &group)),
+        });
+    }
+    let gone = || ProcError::Gone { path: procfs.of(tgid) };
+    let (mount, common) = found.ok_or_else(gone)?;
+    if common.as_os_str().is_empty() { Err(WhyNot::Root) } else { Ok((mount, common)) }
+}
+
+fn v1(root: &Path) -> Option<PathBuf> {
+    let mounts = V1_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
+    mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists())
+}
+
+fn v2(root: &Path) -> Option<PathBuf> {
+    let mounts = V2_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
+    mounts.into_iter().find(|mount| {
+        let controllers = file::text(&mount.join("cgroup.controllers")).unwrap_or_default();
+        controllers.split_ascii_whitespace().any(|controller| controller == "cpu")
+    })
+}
+
+fn shared_part(one: &Path, other: &Path) -> PathBuf {
+    one.components().zip(other.components()).take_while(|(a, b)| a == b).map(|(part, _)| part).collect()
+}
+
+/// Whether systemd made the group for one scope or service.
+fn is_unit(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "scope" || kind == "service")
+}
+
+/// Whose groups are looked for.
+struct Owner<'a> {
+    procfs: &'a ProcFs,
+    tgid: Tgid,
+    tids: BTreeSet<Tid>,
+}
+
+impl Owner<'_> {
+    /// `top` and all groups below it, if no stranger is in any.
+    fn groups(&self, top: PathBuf) -> Result<Place, WhyNot> {
+        let mut dirs = vec![top.clone()];
+        let mut next = 0;
+        while let Some(dir) = dirs.get(next).cloned() {
+            next += 1;
+            let unreadable = |source| WhyNot::Unreadable { path: dir.clone(), source };
+            if let Some(other) = self.stranger(&dir).map_err(unreadable)? {
+                return Err(WhyNot::Shared { group: dir, other });
+            }
+            for entry in fs::read_dir(&dir).map_err(unreadable)? {
+                let entry = entry.map_err(unreadable)?;
+                if entry.file_type().map_err(unreadable)?.is_dir() {
+                    dirs.push(entry.path());
+                }
+            }
+            if dirs.len() > MAX_GROUPS {
+                return Err(WhyNot::TooMany { group: top });
+            }
+        }
+        Ok(Place { top, dirs })
+    }
+
+    /// A task in the group that is not the VM's.
+    fn stranger(&self, dir: &Path) -> io::Result<Option<u32>> {
+        let processes = match file::text(&dir.join("cgroup.procs")) {
+            Ok(processes) => processes,
+            // A threaded group of version 2 lists only threads.
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
+                file::text(&dir.join("cgroup.threads"))?
+            }
+            Err(error) => return Err(error),
+        };
+        for line in processes.lines() {
+            let id = line.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a process id"))?;
+            if !self.owns(id) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the task is the process, a thread of it, or a kernel thread that works for it.
+    fn owns(&self, id: u32) -> bool {
+        self.tids.contains(&Tid(id)) || self.is_vhost(Tgid(id)) || self.procfs.tgid_of(Tid(id)).ok() == Some(self.tgid)
+    }
+
+    /// Up to Linux 6.3 a vhost worker is a kernel thread in its owner's groups, named after the thread that made it.
+    fn is_vhost(&self, id: Tgid) -> bool {
+        let Ok(comm) = self.procfs.comm(id) else { return false };
+        let owner = comm.strip_prefix(b"vhost-").and_then(|owner| std::str::from_utf8(owner).ok());
+        let ours = owner.and_then(|owner| owner.parse().ok()).is_some_and(|owner| self.tids.contains(&Tid(owner)));
+        // Only a kernel thread has no command line, while any process can take the name.
+        ours && self.procfs.cmdline(id).is_ok_and(|line| line.raw.is_empty())
+    }
+}
