@@ -19,13 +19,14 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));
     step(&mut steps, "packaging", || packaging::check(workspace));
+    // Before the tests: one of them reads the types that these kernels bring.
+    let short = KernelsArgs { short: true, only: None };
+    step(&mut steps, "kernels", || kernels::kernels(workspace, &short));
     step(&mut steps, "test", || {
         let (counted, outcome) = test::test(workspace, &[])?;
         tally = counted;
         outcome
     });
-    let short = KernelsArgs { short: true, only: None };
-    step(&mut steps, "kernels", || kernels::kernels(workspace, &short));
     println!();
     for (name, took, passed) in &steps {
         println!("ci: {name:<10} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });

@@ -29,7 +29,7 @@ use report::Column;
 pub(crate) use apt::KEYRING;
 
 /// Where the types of each kernel are kept, for tests of field offsets.
-const TYPES: &str = "kernels/btf";
+pub(crate) const TYPES: &str = "kernels/btf";
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct KernelsArgs {
