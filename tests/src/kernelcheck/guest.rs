@@ -24,8 +24,10 @@ const GUEST_TIME: usize = 43;
 /// KVM's own limits of polling, raised so that a wake-up comes while it polls.
 const POLLING: [&str; 2] = ["halt_poll_ns", "halt_poll_ns_grow_start"];
 const POLLING_NS: &str = "20000000";
-/// Longest distance of the agent's clock reading from the trace's at one entry or exit, on an emulated CPU.
+/// How far the agent's clock reading is from the trace's at one entry or exit, on an emulated CPU.
 const CLOCK_PAIR_NS: u64 = 100_000;
+/// The emulator's host may stop it between the two: 3 % were seen on a busy host, 0.3 % on an idle one.
+const STALLED_PERCENT: u64 = 5;
 const PROGRAMS: [&str; 2] = ["kvm_entry", "kvm_exit"];
 
 fn absence(bench: &Bench) -> Option<String> {
@@ -64,7 +66,7 @@ pub fn traced(bench: &Bench) -> Result<Verdict> {
     let (records, scrape) = exits::run(bench, "timed", &args, &["kvm_entry", "kvm_exit"])?;
     let (due, entries) = between(&records);
     let told = scrape.nanos(GUEST, "timed");
-    let most = entries * CLOCK_PAIR_NS;
+    let most = entries * CLOCK_PAIR_NS + due * STALLED_PERCENT / 100;
     ensure!(entries > 0, "the kernel traced no entry");
     ensure!(told.abs_diff(due) <= most, "guest {told} ns, the kernel traced {due} ns in {entries} entries");
     Ok(Verdict::Holds(format!("guest {told} ns, traced {due} ns in {entries} entries")))

@@ -1,6 +1,9 @@
 //! A VM's life in the ledger: one that begins and ends in sight of the agent, and one the agent finds running.
 
-use std::time::Duration;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,7 +13,7 @@ use crate::{
     clock::tick_ns,
     ledger::{Life, number, of_process},
     process::{last_slices_ns, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
-    vmm::spawn::TestVm,
+    vmm::spawn::{self, TestVm},
 };
 
 /// How a VM is told to end, and what the ledger must call that.
@@ -25,10 +28,13 @@ pub fn short(bench: &Bench) -> Result<Verdict> {
     let agent = &bench.agent;
     let mut told = Vec::new();
     for (id, end, cause, reason) in ENDS {
-        let mut vm = TestVm::start(&[&["--id", id, "--duty", "50", "--lifetime", "300ms"], end].concat())?;
-        let tick = stat(vm.pid(), 22)?;
-        wait_zombie(vm.pid())?;
-        let truth = settled_cpu_ns(vm.pid())?;
+        let mut command = Command::new(spawn::binary()?);
+        command.args(["--id", id, "--duty", "50", "--lifetime", "300ms"]).args(end).stdin(Stdio::null());
+        let mut vm = command.spawn()?;
+        let pid = vm.id().cast_signed();
+        let tick = stat(pid, 22)?;
+        wait_zombie(pid)?;
+        let truth = settled_cpu_ns(pid)?;
         vm.wait()?;
         let life = agent.ended(id)?;
         ensure!(number(&life.start["mono_ns"])? / tick_ns()? == tick, "{id}: not the process's start");
