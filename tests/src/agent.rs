@@ -23,7 +23,8 @@ use crate::{
     metrics::Metrics,
 };
 
-const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Where a kernel is emulated its verifier takes ten seconds for the programs.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to start an agent.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, waits and trace, and saying what was skipped; and `bench`,
-//! which measures.
+//! commands, the host's own clocks, processes, control groups, waits and trace, what is shown on other kernels, and
+//! saying what was skipped; and `bench`, which measures.
 
 pub mod agent;
 pub mod bench;
@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod http;
+pub mod kernelcheck;
 pub mod ledger;
 pub mod loss;
 pub mod metrics;

@@ -15,6 +15,16 @@ pub struct Series {
     pub value: f64,
 }
 
+impl Series {
+    /// Seconds, as the nanoseconds they stand for.
+    #[must_use]
+    pub fn nanos(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, never negative")]
+        let ns = (self.value * 1e9).round() as u64;
+        ns
+    }
+}
+
 /// All series of a scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(pub Vec<Series>);
@@ -50,12 +60,7 @@ impl Metrics {
     /// Nanoseconds over all roles of a VM, each series rounded to the nanosecond it stands for.
     #[must_use]
     pub fn nanos(&self, name: &str, vm_id: &str) -> u64 {
-        let ns = |s: &Series| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, never negative")]
-            let ns = (s.value * 1e9).round() as u64;
-            ns
-        };
-        self.all(name, &[("vm_id", vm_id)]).map(ns).sum()
+        self.all(name, &[("vm_id", vm_id)]).map(Series::nanos).sum()
     }
 }
 

@@ -7,7 +7,7 @@ use kvmeter_tests::{
     agent::Agent,
     clock::{CLOCK_PAIR_NS, tick_ns, unix_ns, unix_of},
     ledger::{number, of_process},
-    process::{LAST_SLICES_NS, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
+    process::{last_slices_ns, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
     skip::host,
     vmm::spawn::TestVm,
 };
@@ -50,7 +50,7 @@ fn vms_that_ran_before_the_agent_have_their_true_start_and_all_their_cpu_time() 
         let vm_id = life.start["vm_id"].as_str().context("no vm_id")?;
         assert_eq!(scrape.one(RUNNING, &[("vm_id", vm_id)]), Some(1.0), "{id}");
         let (cpu, after) = (scrape.nanos(CPU, vm_id), process_cpu_ns(vm.pid())?);
-        assert!(before <= cpu && cpu <= after + LAST_SLICES_NS, "{id}: {before} <= {cpu} <= {after}");
+        assert!(before <= cpu && cpu <= after + last_slices_ns(), "{id}: {before} <= {cpu} <= {after}");
     }
     assert_eq!(scrape.sum("kvmeter_vm_starts_total", &[]), 0.0, "adopted VMs are no starts");
     for (id, mut vm) in vms {
@@ -62,7 +62,7 @@ fn vms_that_ran_before_the_agent_have_their_true_start_and_all_their_cpu_time() 
         let life = of_process(&agent.ledger()?, vm.pid())?;
         let cpu = life.cpu_ns()?;
         eprintln!("{id}: CPU {cpu} ns, {} more than the process's clock", cpu.wrapping_sub(truth).cast_signed());
-        assert!(truth <= cpu && cpu <= truth + LAST_SLICES_NS, "{id}: CPU {cpu}, truth {truth}");
+        assert!(truth <= cpu && cpu <= truth + last_slices_ns(), "{id}: CPU {cpu}, truth {truth}");
         let stop = life.stop.context("no stop")?;
         assert_eq!((&stop["time_quality"], &stop["cause"]), (&"exact".into(), &"signal".into()), "{id}");
         assert!(number(&stop["coverage"]["unobserved_ns"])? > 0, "{id}: nobody watched its beginning");

@@ -8,7 +8,7 @@ use kvmeter_tests::{
     agent::{Agent, Setup},
     clock::{CLOCK_PAIR_NS, boot_ns, tick_ns, unix_ns, unix_of},
     ledger::{Life, lives, number},
-    process::{LAST_SLICES_NS, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
+    process::{last_slices_ns, process_cpu_ns, settled_cpu_ns, stat, wait_zombie},
     skip::host,
     vmm::spawn::TestVm,
 };
@@ -64,7 +64,7 @@ fn check(id: &str, life: &Life, truth: &Truth) -> Result<()> {
     let cpu = number(&usage["cpu_ns"])?;
     assert_eq!(cpu, number(&usage["cpu_vcpu_ns"])? + number(&usage["cpu_vmm_ns"])?, "{id}: parts sum to the whole");
     eprintln!("{id}: CPU {cpu} ns, {} more than the process's clock", cpu.wrapping_sub(truth.cpu_ns).cast_signed());
-    assert!(truth.cpu_ns <= cpu && cpu <= truth.cpu_ns + LAST_SLICES_NS, "{id}: CPU {cpu}, truth {}", truth.cpu_ns);
+    assert!(truth.cpu_ns <= cpu && cpu <= truth.cpu_ns + last_slices_ns(), "{id}: CPU {cpu}, truth {}", truth.cpu_ns);
     let lost = &stop["coverage"]["lost_events"];
     assert_eq!(lost, 0, "{id}: {lost} lost");
     Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use crate::kernels::{self, KernelsArgs};
 use crate::test::{self, Tally};
 use crate::workspace::Workspace;
 use crate::{BenchArgs, bench, docs, lint, packaging, setup};
@@ -13,11 +14,14 @@ use crate::{BenchArgs, bench, docs, lint, packaging, setup};
 pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     let mut steps = Vec::new();
     let mut tally = Tally::default();
-    let everything = setup::Needs { tests: true, lint: true, bench: true };
+    let everything = setup::Needs { tests: true, lint: true, bench: true, kernels: true };
     step(&mut steps, "setup", || setup::setup(workspace, everything));
     step(&mut steps, "lint", || lint::lint(workspace));
     step(&mut steps, "docs", || docs::docs(workspace, true));
     step(&mut steps, "packaging", || packaging::check(workspace));
+    // Before the tests: one of them reads the types that these kernels bring.
+    let short = KernelsArgs { short: true, only: None };
+    step(&mut steps, "kernels", || kernels::kernels(workspace, &short));
     step(&mut steps, "test", || {
         let (counted, outcome) = test::test(workspace, &[])?;
         tally = counted;

@@ -38,6 +38,15 @@ const FOR_BENCH: [(&str, &str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
 ];
 
+/// A program, or a file, that booting other kernels takes, and the package that has it: they are Debian's, so is apt.
+const FOR_KERNELS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("dpkg-deb", "dpkg"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+    (crate::kernels::KEYRING, "debian-archive-keyring"),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manager {
     Apt,
@@ -118,6 +127,19 @@ pub(crate) fn for_bench() {
             println!("setup: {error:#}; the benchmark will say that {program} is not here");
         }
     }
+}
+
+/// What booting other kernels takes beside cargo.
+pub(crate) fn for_kernels() -> Result<()> {
+    let here = |what: &str| if what.starts_with('/') { Path::new(what).is_file() } else { on_path(what).is_some() };
+    let missing: Vec<_> = FOR_KERNELS.iter().filter(|(what, _)| !here(what)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if manager()? != Manager::Apt {
+        bail!("Debian's kernels are fetched with apt, which is not here: install {}", missing.join(", "));
+    }
+    install("what boots other kernels", &words(&missing))
 }
 
 fn listed(programs: &[&(&str, &str, &str)]) -> String {

@@ -9,6 +9,7 @@ mod demo;
 mod docs;
 mod edges;
 mod install;
+mod kernels;
 mod lexer;
 mod limits;
 mod linker;
@@ -65,8 +66,10 @@ enum Task {
         /// Only tests whose name contains one of these
         filters: Vec<String>,
     },
-    /// What decides whether a change lands: lint, docs --check, packaging, test
+    /// What decides whether a change lands: lint, docs --check, packaging, test, kernels --short
     Ci,
+    /// The agent and its checks on Debian's kernels 5.10 to 7.2, each booted in emulation; writes docs/kernels.md
+    Kernels(kernels::KernelsArgs),
     /// rustfmt, clippy for the host and for the kernel programs, and the architecture's edges
     Lint,
     /// Measure what kvmeter costs on this machine (needs root) and write docs/performance.md
@@ -128,12 +131,13 @@ fn perform(task: Task) -> Result<()> {
             if force {
                 stamp::forget(&workspace)?;
             }
-            setup::setup(&workspace, Needs { tests, lint, bench })
+            setup::setup(&workspace, Needs { tests, lint, bench, ..Needs::default() })
         }
         Task::Run(args) => run::run(&workspace, &args),
         Task::Test { filters } => test::command(&workspace, &filters),
         Task::Ci => ci::ci(&workspace),
         Task::Bench(args) => bench::bench(&workspace, &args),
+        Task::Kernels(args) => kernels::kernels(&workspace, &args),
         Task::Lint => lint::lint(&workspace),
         Task::Docs { check } => docs::docs(&workspace, check),
     }

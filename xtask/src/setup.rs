@@ -19,6 +19,8 @@ pub(crate) struct Needs {
     pub(crate) tests: bool,
     pub(crate) lint: bool,
     pub(crate) bench: bool,
+    /// What booting other kernels takes.
+    pub(crate) kernels: bool,
 }
 
 /// `cargo xtask setup`.
@@ -42,6 +44,9 @@ pub(crate) fn prepare(workspace: &Workspace, needs: Needs) -> Result<Stamp> {
     }
     if needs.bench {
         install::for_bench();
+    }
+    if needs.kernels {
+        install::for_kernels()?;
     }
     Ok(stamp)
 }

@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 
+use crate::kernels;
 use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace, on_path};
 
@@ -54,6 +55,10 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
         .env("KVMETER_SKIP_LOG", &log)
         .env("KVMETER_BIN", workspace.binary(Profile::Dev, "kvmeter"))
         .env("KVMETER_TESTVM", workspace.binary(Profile::Dev, "kvmeter-testvm"));
+    let types = workspace.target(kernels::TYPES);
+    if types.is_dir() {
+        command.env("KVMETER_BTF_DIR", types);
+    }
     as_root(&mut command)?;
     let (mut tally, outcome) = counted(&mut command)?;
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;

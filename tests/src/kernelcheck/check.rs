@@ -1,0 +1,84 @@
+//! The list of checks, running them, and one line of JSON for each: `{"name":…,"outcome":…,"detail":…}`.
+//!
+//! `absent` is no excuse: a check may say so only with the agent's own word that its kernel program is not at work.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+
+use super::{cpu, exits, guest, lives, programs::Programs, suites};
+use crate::agent::Agent;
+
+/// What a check found out; that it failed is an error.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It holds; with the figures seen.
+    Holds(String),
+    /// It cannot be asked here, and why.
+    Absent(String),
+}
+
+/// What checks share: starting an agent takes a machine that emulates its verifier ten seconds.
+#[derive(Debug)]
+pub struct Bench {
+    /// What became of the kernel programs.
+    pub programs: Programs,
+    /// An agent that was there before any VM.
+    pub agent: Agent,
+}
+
+type Check = fn(&Bench) -> Result<Verdict>;
+
+/// Names are the rows of `docs/kernels.md`.
+const CHECKS: [(&str, Check); 10] = [
+    ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
+    ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
+    ("a short VM's whole life, with how it ended", lives::short),
+    ("a running VM is adopted with its true start and all its CPU time", lives::adopted),
+    ("exits to user space by reason equal the kernel's trace and the VMM's count", exits::to_user_space),
+    ("exits by reason equal the kernel's trace", exits::by_reason),
+    ("guest time lies between bounds from /proc", guest::bounds),
+    ("guest time equals the kernel's trace", guest::traced),
+    ("the modes of a vCPU sum to its CPU time", guest::modes),
+    ("halt polling equals the kernel's trace", guest::halt_poll),
+];
+
+/// Runs every check, whichever fails; results go to the directory that is the only argument.
+pub fn run() -> Result<()> {
+    let directory = PathBuf::from(std::env::args_os().nth(1).context("give a directory for the results")?);
+    let mut lines = Lines(File::create(directory.join("checks.jsonl"))?, Instant::now());
+    let programs = Programs::ask()?;
+    for (name, outcome) in programs.each() {
+        lines.tell(&format!("`{name}`"), outcome)?;
+    }
+    let bench = Bench { programs, agent: Agent::start()? };
+    for (name, check) in CHECKS {
+        lines.tell(name, check(&bench))?;
+    }
+    // The tests start agents of their own, and each would see the other's VMs.
+    drop(bench);
+    suites::each(Path::new("/tests"), &directory, |name, outcome| lines.tell(name, outcome))
+}
+
+/// The results so far, and when the last check ended.
+struct Lines(File, Instant);
+
+impl Lines {
+    fn tell(&mut self, name: &str, outcome: Result<Verdict>) -> Result<()> {
+        let (outcome, detail) = match outcome {
+            Ok(Verdict::Holds(detail)) => ("pass", detail),
+            Ok(Verdict::Absent(why)) => ("absent", why),
+            Err(error) => ("fail", format!("{error:#}")),
+        };
+        writeln!(self.0, "{}", json!({ "name": name, "outcome": outcome, "detail": detail }))?;
+        println!("kernelcheck: {outcome}: {:.1} s: {name}: {detail}", self.1.elapsed().as_secs_f64());
+        self.1 = Instant::now();
+        Ok(())
+    }
+}

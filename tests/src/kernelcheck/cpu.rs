@@ -1,0 +1,130 @@
+//! CPU time by role against the scheduler's own: a reading before, the agent's, a reading after.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::check::{Bench, Verdict};
+use crate::{
+    metrics::{Metrics, Series},
+    vmm::{
+        schedstat::{self, SchedStat},
+        spawn::TestVm,
+    },
+};
+
+const CPU: &str = "kvmeter_vm_cpu_seconds_total";
+const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
+const ROUNDS: u32 = 3;
+
+/// vCPUs that spin, that leave for user space, and threads that are none.
+pub fn by_role(bench: &Bench) -> Result<Verdict> {
+    let agent = &bench.agent;
+    let spin = ["--id", "spin", "--duty", "100"];
+    let many = ["--id", "many", "--duty", "10", "--vcpus", "2", "--workers", "2", "--worker-duty", "5"];
+    let vms = [("spin", Vm::start(&spin)?), ("many", Vm::start(&many)?)];
+    agent.wait_vms(&["spin", "many"])?;
+    let mut widest = 0;
+    for _ in 0..ROUNDS {
+        let before = vms.iter().map(|(_, vm)| vm.roles()).collect::<Result<Vec<_>>>()?;
+        agent.wait_samples(1)?;
+        let scrape = agent.metrics()?;
+        for ((id, vm), low) in vms.iter().zip(before) {
+            vm.compare(low, Roles::told(&scrape, id), vm.roles()?).with_context(|| (*id).to_owned())?;
+            widest = widest.max(vm.roles()?.sum().run_ns - low.sum().run_ns);
+        }
+    }
+    Ok(Verdict::Holds(format!("{ROUNDS} readings of 2 VMs, the widest bracket {} ms", widest / 1_000_000)))
+}
+
+/// A stopped process uses nothing, so there is one right answer.
+pub fn stopped(bench: &Bench) -> Result<Verdict> {
+    let agent = &bench.agent;
+    let vm = Vm::start(&["--id", "parked", "--duty", "40", "--vcpus", "2", "--workers", "1", "--worker-duty", "10"])?;
+    agent.wait_vms(&["parked"])?;
+    vm.vm.signal(Signal::SIGSTOP)?;
+    std::thread::sleep(Duration::from_millis(500));
+    let due = vm.roles()?;
+    agent.wait_samples(2)?;
+    let told = Roles::told(&agent.metrics()?, "parked");
+    ensure!(due == vm.roles()?, "a stopped process ran");
+    vm.compare(due, told, due)?;
+    let early = due.vcpu.run_ns - told.vcpu.run_ns;
+    Ok(Verdict::Holds(format!(
+        "{} ns, of which vCPUs {}; {early} before they were any",
+        due.sum().run_ns,
+        told.vcpu.run_ns
+    )))
+}
+
+/// A VM whose vCPUs are in the guest.
+struct Vm {
+    vm: TestVm,
+    /// What the vCPUs' threads had used when all of them were: more than before they were vCPUs, which is told as
+    /// the role they had then.
+    early: SchedStat,
+}
+
+impl Vm {
+    fn start(args: &[&str]) -> Result<Self> {
+        let mut this = Self { vm: TestVm::start(args)?, early: SchedStat::default() };
+        this.early = this.roles()?.vcpu;
+        Ok(this)
+    }
+
+    /// What the scheduler charged so far.
+    fn roles(&self) -> Result<Roles> {
+        let mut roles = Roles::default();
+        for (tid, thread) in schedstat::per_thread(self.vm.pid())? {
+            let sum = if self.vm.vcpu_tids().contains(&tid) { &mut roles.vcpu } else { &mut roles.vmm };
+            *sum = add(*sum, thread);
+        }
+        Ok(roles)
+    }
+
+    /// The whole between two readings exactly, and each role but for what its threads did in another.
+    fn compare(&self, low: Roles, told: Roles, high: Roles) -> Result<()> {
+        within(low.sum(), told.sum(), high.sum()).context("the whole")?;
+        let less = SchedStat {
+            run_ns: low.vcpu.run_ns.saturating_sub(self.early.run_ns),
+            delay_ns: low.vcpu.delay_ns.saturating_sub(self.early.delay_ns),
+        };
+        within(less, told.vcpu, high.vcpu).context("role vcpu")?;
+        within(low.vmm, told.vmm, add(high.vmm, self.early)).context("role vmm")
+    }
+}
+
+fn within(low: SchedStat, told: SchedStat, high: SchedStat) -> Result<()> {
+    let run = low.run_ns <= told.run_ns && told.run_ns <= high.run_ns;
+    let delay = low.delay_ns <= told.delay_ns && told.delay_ns <= high.delay_ns;
+    ensure!(run && delay, "{told:?} is told, schedstat before {low:?}, after {high:?}");
+    Ok(())
+}
+
+fn add(left: SchedStat, right: SchedStat) -> SchedStat {
+    SchedStat { run_ns: left.run_ns + right.run_ns, delay_ns: left.delay_ns + right.delay_ns }
+}
+
+/// CPU and run-queue time of each role.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Roles {
+    vcpu: SchedStat,
+    vmm: SchedStat,
+}
+
+impl Roles {
+    /// What the agent says.
+    fn told(scrape: &Metrics, vm_id: &str) -> Self {
+        let of = |role| {
+            let labels = [("vm_id", vm_id), ("role", role)];
+            let nanos = |name| scrape.all(name, &labels).map(Series::nanos).sum();
+            SchedStat { run_ns: nanos(CPU), delay_ns: nanos(DELAY) }
+        };
+        Self { vcpu: of("vcpu"), vmm: of("vmm") }
+    }
+
+    fn sum(self) -> SchedStat {
+        add(self.vcpu, self.vmm)
+    }
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask kernels`: the agent and its checks on Debian's kernels, each booted in software emulation.
+//!
+//! KVM runs inside on emulated SVM, so guest entries and exits are real, which no CI machine's own KVM need have. The long
+//! form boots all kernels, runs some of the test programs too and writes `docs/kernels.md`; the short form boots the
+//! oldest and the newest and holds what it saw against that file.
+
+mod apt;
+mod boot;
+mod cpio;
+mod fetch;
+mod list;
+mod modules;
+mod parcel;
+mod report;
+mod statics;
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::setup::{self, Needs};
+use crate::workspace::Workspace;
+use report::Column;
+
+pub(crate) use apt::KEYRING;
+
+/// Where the types of each kernel are kept, for tests of field offsets.
+pub(crate) const TYPES: &str = "kernels/btf";
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct KernelsArgs {
+    /// Only the oldest and the newest kernel, without the test programs, and write nothing
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Only this kernel, such as 6.1, and write nothing
+    #[arg(long, value_name = "SERIES")]
+    pub(crate) only: Option<String>,
+}
+
+/// `cargo xtask kernels`.
+pub(crate) fn kernels(workspace: &Workspace, args: &KernelsArgs) -> Result<()> {
+    let chosen = list::chosen(args)?;
+    setup::prepare(workspace, Needs { kernels: true, ..Needs::default() })?;
+    let programs = statics::build(workspace, !args.short)?;
+    let mut columns = Vec::new();
+    for kernel in chosen {
+        let began = Instant::now();
+        let fetched = fetch::fetch(&workspace.target("kernels"), kernel)?;
+        println!("kernels: {}: booting {}", kernel.series, fetched.release);
+        let folder = workspace.target("kernels").join(kernel.series);
+        let files = boot::boot(&folder, &fetched, &programs, args.short)?;
+        keep_types(workspace, &fetched.release, &files)?;
+        let column = Column::new(kernel.series, &fetched.release, &files)?;
+        println!("kernels: {}: {column} in {:.0} s", kernel.series, began.elapsed().as_secs_f64());
+        columns.push(column);
+    }
+    let document = workspace.root.join("docs/kernels.md");
+    if args.short || args.only.is_some() {
+        table::compare(&document, &columns)?;
+    } else {
+        table::write(&document, &columns)?;
+        println!("kernels: {} written", document.display());
+    }
+    let failed: Vec<_> = columns.iter().flat_map(Column::failures).collect();
+    if !failed.is_empty() {
+        bail!("{} checks failed:\n{}", failed.len(), failed.join("\n"));
+    }
+    Ok(())
+}
+
+/// Keeps a kernel's types as `target/kernels/btf/RELEASE`.
+fn keep_types(workspace: &Workspace, release: &str, files: &parcel::Files) -> Result<()> {
+    let directory: PathBuf = workspace.target(TYPES);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let types = files.get("vmlinux").context("the machine brought no types of its kernel")?;
+    let path = directory.join(release);
+    fs::write(&path, types).with_context(|| format!("cannot write {}", path.display()))
+}
