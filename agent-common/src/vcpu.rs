@@ -48,11 +48,12 @@ assert_layout!(VcpuTimes, size 272, {
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VcpuSlot {
-    /// Address of the `task_struct`, as in the thread slot; 0 = not a vCPU.
-    pub task: u64,
+    /// The thread, as `bpf_get_current_pid_tgid` gives it: its process in the upper half; 0 = not a vCPU. The thread slot
+    /// of the same number tells two users of one thread id apart, and this one is emptied with it.
+    pub owner: u64,
     /// When the stretch under way began; 0 = the thread is off its CPU, or its clock never ran.
     pub since_ns: u64,
-    /// When the guest was last left; 0 = it is inside, or never was.
+    /// When the guest was last left; 0 = never.
     pub exit_ns: u64,
     /// What the stretch under way is, or will be when the thread is switched in again: one of [`mode`].
     pub mode: u32,
@@ -65,6 +66,6 @@ pub struct VcpuSlot {
 }
 
 assert_layout!(VcpuSlot, size 320, {
-    task: u64 => 0, since_ns: u64 => 8, exit_ns: u64 => 16, mode: u32 => 24, halted: u32 => 28,
+    owner: u64 => 0, since_ns: u64 => 8, exit_ns: u64 => 16, mode: u32 => 24, halted: u32 => 28,
     times: VcpuTimes => 32, reserved: [u64; 2] => 304,
 });

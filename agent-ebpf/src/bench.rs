@@ -4,12 +4,12 @@
 //! of the same kind on the same hook. `kvm_entry` and `kvm_exit` do not fire on every KVM back end: their bodies are
 //! driven from the hooks of the system calls, in a thread that is tracked, beside programs that read the clock alone.
 
-use crate::{counter::add, kvm, tracked::current_ids};
+use crate::{counter::add, exits, kvm, tracked::current_ids};
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, map, raw_tracepoint},
+    macros::{btf_tracepoint, map, raw_tracepoint, tracepoint},
     maps::Array,
-    programs::{BtfTracePointContext, RawTracePointContext},
+    programs::{BtfTracePointContext, RawTracePointContext, TracePointContext},
 };
 
 /// Numbers of system calls that are counted one by one; the last place counts those beyond.
@@ -73,6 +73,18 @@ raw!(
     /// What happens when a guest is left.
     pair_leave => kvm::left();
 );
+
+/// Does nothing with a record.
+#[tracepoint]
+pub fn empty_record(_ctx: TracePointContext) -> i32 {
+    0
+}
+
+/// What happens with the record of an exit.
+#[tracepoint]
+pub fn reason_record(ctx: TracePointContext) -> i32 {
+    exits::count(&ctx)
+}
 
 #[inline(always)]
 fn now() -> u64 {

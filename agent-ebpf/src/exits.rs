@@ -13,6 +13,12 @@ use crate::{
 /// places its `format` file tells. Dearer than a raw tracepoint, so it can be left out.
 #[tracepoint]
 pub fn kvm_exit_reason(ctx: TracePointContext) -> i32 {
+    count(&ctx)
+}
+
+/// Counts the exit that a record tells of.
+#[inline(always)]
+pub fn count(ctx: &TracePointContext) -> i32 {
     let Some(vcpu) = guest::running() else { return 0 };
     let record = ctx.as_ptr() as usize;
     // SAFETY: the helper checks the address; the places come from the kernel's own description of the record.

@@ -2,18 +2,13 @@
 //!
 //! Four events move it: entry, exit, return to user space, switch. Each ends the stretch under way and begins the next.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use kvmeter_common::{
     limits,
     vcpu::{VcpuSlot, mode},
 };
 
-use crate::{
-    maps::VCPUS,
-    task::{self, Address},
-    tracked::{current_ids, slot_of},
-    waiting::bucket,
-};
+use crate::{maps::VCPUS, tracked::slot_of, waiting::bucket};
 
 /// CLOCK_MONOTONIC nanoseconds.
 #[inline(always)]
@@ -25,19 +20,16 @@ pub fn clock() -> u64 {
 /// The vCPU slot of the running thread, if it is known as a vCPU.
 #[inline(always)]
 pub fn running() -> Option<*mut VcpuSlot> {
-    let (tid, _) = current_ids();
-    owned(slot_of(tid), task::current())
+    let me = bpf_get_current_pid_tgid();
+    let vcpu = slot(slot_of(me as u32))?;
+    // SAFETY: a live map value.
+    (unsafe { (*vcpu).owner } == me).then_some(vcpu)
 }
 
-/// The vCPU slot with a thread slot's number, if it belongs to this very task.
+/// The vCPU slot with a thread slot's number.
 #[inline(always)]
-pub fn owned(number: u32, task: Address) -> Option<*mut VcpuSlot> {
-    if number == 0 {
-        return None;
-    }
-    let vcpu = VCPUS.get_ptr_mut(number)?;
-    // SAFETY: a live map value.
-    (unsafe { (*vcpu).task } == task).then_some(vcpu)
+pub fn slot(number: u32) -> Option<*mut VcpuSlot> {
+    if number == 0 { None } else { VCPUS.get_ptr_mut(number) }
 }
 
 /// Ends the stretch under way at `now`, if one is. The start is wiped first: where the kernel lets a program be
@@ -67,19 +59,20 @@ unsafe fn stop(vcpu: *mut VcpuSlot, now: u64) {
 pub unsafe fn enter(vcpu: *mut VcpuSlot, now: u64) {
     // SAFETY: the caller's promise; a bucket is below the table's length.
     unsafe {
-        stop(vcpu, now);
         let left = (*vcpu).exit_ns;
-        if left != 0 {
+        // An entry whose exit was missed, or the first one, ends no handling.
+        if (*vcpu).mode != mode::GUEST && left != 0 {
             if (*vcpu).halted == 0 {
                 let took = now - left;
                 (*vcpu).times.handling_ns += took;
                 let first = limits::HANDLING_BOUNDS_NS[0];
                 let at = if took <= first { 0 } else { bucket(took, first) };
                 *(&raw mut (*vcpu).times.handling).cast::<u64>().add(at) += 1;
+            } else {
+                (*vcpu).halted = 0;
             }
-            (*vcpu).exit_ns = 0;
-            (*vcpu).halted = 0;
         }
+        stop(vcpu, now);
         (*vcpu).times.entries += 1;
         (*vcpu).mode = mode::GUEST;
         (&raw mut (*vcpu).since_ns).write_volatile(now);
@@ -97,7 +90,11 @@ pub unsafe fn leave(vcpu: *mut VcpuSlot, now: u64) {
         if (*vcpu).mode != mode::GUEST {
             return;
         }
-        stop(vcpu, now);
+        let since = (&raw const (*vcpu).since_ns).read_volatile();
+        (&raw mut (*vcpu).since_ns).write_volatile(0);
+        if since != 0 {
+            (*vcpu).times.mode_ns[mode::GUEST as usize] += now - since;
+        }
         (*vcpu).exit_ns = now;
         (*vcpu).mode = mode::KERNEL;
         (&raw mut (*vcpu).since_ns).write_volatile(now);
@@ -145,10 +142,10 @@ pub unsafe fn woke(vcpu: *mut VcpuSlot, halted_ns: u64, waited: bool) {
     }
 }
 
-/// The thread is switched out: its clock stands.
+/// The thread with this slot, a vCPU whose clock runs, is switched out: its clock stands.
 #[inline(always)]
-pub fn off(number: u32, task: Address, now: u64) {
-    if let Some(vcpu) = owned(number, task) {
+pub fn off(number: u32, now: u64) {
+    if let Some(vcpu) = slot(number) {
         // SAFETY: a live map value; the switching CPU is its one writer.
         unsafe { stop(vcpu, now) };
     }
@@ -156,8 +153,8 @@ pub fn off(number: u32, task: Address, now: u64) {
 
 /// The thread is switched in: its clock goes on.
 #[inline(always)]
-pub fn on(number: u32, task: Address, now: u64) {
-    if let Some(vcpu) = owned(number, task) {
+pub fn on(number: u32, now: u64) {
+    if let Some(vcpu) = slot(number) {
         // SAFETY: as in `off`.
         unsafe { (&raw mut (*vcpu).since_ns).write_volatile(now) };
     }
@@ -165,8 +162,8 @@ pub fn on(number: u32, task: Address, now: u64) {
 
 /// The thread is on its CPU and stays there: what has passed is counted.
 #[inline(always)]
-pub fn level(number: u32, task: Address, now: u64) {
-    if let Some(vcpu) = owned(number, task) {
+pub fn level(number: u32, now: u64) {
+    if let Some(vcpu) = slot(number) {
         // SAFETY: as in `off`: this CPU interrupted the thread.
         unsafe {
             if (*vcpu).since_ns != 0 && now > (*vcpu).since_ns {

@@ -152,7 +152,7 @@ fn first_entry() -> Option<*mut VcpuSlot> {
     let (number, slot, _) = vcpu()?;
     // SAFETY: a live map value that the running thread owns.
     unsafe { (*slot).timed = 1 };
-    guest::owned(number, task::current())
+    guest::slot(number)
 }
 
 /// `kvm_exit`: once per guest exit. The reason is not among the raw arguments any more; see `exits`.

@@ -57,7 +57,7 @@ fn switched_in(number: u32, task: Address, from: u32, from_tid: u32) {
             (*slot).waits_for = if from_tid == 0 { cause::REST } else { blame((*slot).vm, from) };
         }
         if (*slot).timed != 0 {
-            guest::on(number, task, guest::clock());
+            guest::on(number, guest::clock());
         }
     }
 }
@@ -70,7 +70,7 @@ fn switched_out(number: u32, prev: *const u8, to: u32, to_tid: u32, preempted: b
         (*slot).runtime_ns = direct(prev, &offsets::TASK_RUNTIME);
         charge(slot, direct(prev, &offsets::TASK_RUN_DELAY));
         if (*slot).timed != 0 {
-            guest::off(number, prev as Address, guest::clock());
+            guest::off(number, guest::clock());
         }
         if (*slot).wanted != 0 {
             take_wanted(slot);
@@ -147,7 +147,7 @@ pub fn refresh(_ctx: RawTracePointContext) -> i32 {
             (*slot).runtime_ns = runtime;
             charge(slot, delay);
             if (*slot).timed != 0 {
-                guest::level(number, task, guest::clock());
+                guest::level(number, guest::clock());
             }
             if (*slot).wanted != 0 {
                 take_wanted(slot);

@@ -135,7 +135,7 @@ pub extern "C" fn fold_vcpu(number: u32, vm_number: u32) -> u32 {
         for at in 0..VCPU_WORDS {
             add(to.add(at), from.add(at).read_volatile());
         }
-        (&raw mut (*vcpu).task).write_volatile(0);
+        (&raw mut (*vcpu).owner).write_volatile(0);
     }
     0
 }
@@ -191,21 +191,31 @@ pub unsafe fn take_wanted(slot: *mut ThreadSlot) {
 pub unsafe fn promote(number: u32, slot: *mut ThreadSlot) {
     // SAFETY: the caller's promise.
     unsafe {
-        start_vcpu(number, (*slot).task);
+        start_vcpu(number, owner(slot));
         reassign(slot, role::VCPU);
     }
 }
 
+/// A thread as `bpf_get_current_pid_tgid` gives it.
+///
+/// # Safety
+/// `slot` must be a live map value.
+#[inline(always)]
+unsafe fn owner(slot: *const ThreadSlot) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { u64::from((*slot).tgid) << 32 | u64::from((*slot).tid) }
+}
+
 /// Prepares the slot of a vCPU: its number may have been another's.
 #[inline(always)]
-fn start_vcpu(number: u32, task: Address) {
+fn start_vcpu(number: u32, owner: u64) {
     let Some(vcpu) = VCPUS.get_ptr_mut(number) else { return };
-    // SAFETY: a live map value; nobody uses it while its task is not this one.
+    // SAFETY: a live map value; nobody uses it while its owner is not this one.
     unsafe {
-        if (*vcpu).task != task {
+        if (*vcpu).owner != owner {
             vcpu.write(VcpuSlot::default());
             (*vcpu).mode = mode::KERNEL;
-            (&raw mut (*vcpu).task).write_volatile(task);
+            (&raw mut (*vcpu).owner).write_volatile(owner);
         }
     }
 }
@@ -268,7 +278,8 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
     if role == role::VCPU
         && let Some(vm) = VMS.get_ptr_mut(vm)
     {
-        start_vcpu(number, task);
+        // SAFETY: still nobody else's.
+        start_vcpu(number, unsafe { owner(slot) });
         // SAFETY: a live map value.
         unsafe { add32(&raw mut (*vm).vcpus, 1) };
     }

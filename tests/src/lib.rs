@@ -1,9 +1,10 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, waits and trace, what is shown on other kernels, and
-//! saying what was skipped; and `bench`, which measures.
+//! commands, the host's own clocks, processes, control groups, waits and trace and what lies between two readings of
+//! them, what is shown on other kernels, and saying what was skipped; and `bench`, which measures.
 
 pub mod agent;
 pub mod bench;
+pub mod bracket;
 pub mod cgroup;
 pub mod clock;
 pub mod command;

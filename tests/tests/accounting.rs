@@ -5,13 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 use kvmeter_tests::{
     agent::Agent,
+    bracket::{cpu_is_bracketed, told},
     skip::host,
     vmm::{schedstat, spawn::TestVm},
 };
 use nix::sys::signal::Signal;
-
-const CPU: &str = "kvmeter_vm_cpu_seconds_total";
-const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
 
 fn wait_seen(agent: &Agent, vm_id: &str) -> Result<()> {
     agent.wait_until(vm_id, Duration::from_secs(20), |a| {
@@ -36,23 +34,8 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
     }
     // A minute of samples where somebody asks for the long form.
     let samples = if std::env::var_os("KVMETER_FULL").is_some() { 60 } else { 5 };
-    for _ in 0..samples {
-        let before: Vec<_> = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<_, _>>()?;
-        agent.wait_samples(1)?;
-        let scrape = agent.metrics()?;
-        for ((id, vm), before) in vms.iter().zip(before) {
-            let after = schedstat::sum(vm.pid())?;
-            let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
-            assert!(
-                before.run_ns <= cpu && cpu <= after.run_ns,
-                "{id}: {} <= {cpu} <= {}",
-                before.run_ns,
-                after.run_ns
-            );
-            assert!(before.delay_ns <= delay && delay <= after.delay_ns, "{id}: delay {delay}");
-        }
-    }
-    Ok(())
+    let vms = vms.iter().map(|(id, vm)| (*id, vm)).collect::<Vec<_>>();
+    cpu_is_bracketed(&agent, &vms, samples)
 }
 
 #[test]
@@ -68,7 +51,6 @@ fn stopped_threads_are_accounted_to_the_nanosecond() -> Result<()> {
     agent.wait_samples(2)?;
     let scrape = agent.metrics()?;
     assert_eq!(before, schedstat::sum(vm.pid())?, "a stopped process uses nothing");
-    assert_eq!(scrape.nanos(CPU, "parked"), before.run_ns);
-    assert_eq!(scrape.nanos(DELAY, "parked"), before.delay_ns);
+    assert_eq!(told(&scrape, "parked"), before);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
-    agent::Agent,
+    bracket::cpu_is_bracketed,
     ledger::lives,
     loss::{
         Loss, assert_missing, feature, switched_off, without_bpf_rights, without_btf, without_dev_kvm, without_root,
@@ -15,35 +15,6 @@ use kvmeter_tests::{
 };
 use nix::sys::signal::Signal;
 use serde_json::Value;
-
-const CPU: &str = "kvmeter_vm_cpu_seconds_total";
-const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
-
-/// CPU and run-queue time of these VMs lie between two readings of the scheduler, three times.
-fn assert_cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)]) -> Result<()> {
-    for _ in 0..3 {
-        let before = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<Vec<_>, _>>()?;
-        agent.wait_samples(1)?;
-        let scrape = agent.metrics()?;
-        for ((id, vm), before) in vms.iter().zip(before) {
-            let after = schedstat::sum(vm.pid())?;
-            let (cpu, delay) = (scrape.nanos(CPU, id), scrape.nanos(DELAY, id));
-            assert!(
-                before.run_ns <= cpu && cpu <= after.run_ns,
-                "{id}: {} <= {cpu} <= {}",
-                before.run_ns,
-                after.run_ns
-            );
-            assert!(
-                before.delay_ns <= delay && delay <= after.delay_ns,
-                "{id}: delay {} <= {delay} <= {}",
-                before.delay_ns,
-                after.delay_ns
-            );
-        }
-    }
-    Ok(())
-}
 
 fn assert_bounded(line: &Value) -> Result<()> {
     ensure!(line["time_quality"] == "bounded", "not bounded: {line}");
@@ -83,7 +54,7 @@ fn assert_proc_serves(loss: &Loss) -> Result<()> {
     assert!(metrics.all("kvmeter_vm_userspace_exits_total", &[]).next().is_none(), "unmeasured is absent, never 0");
     assert_eq!(agent.json("/v1/vms/old")?["adopted"], true);
     assert_eq!(agent.json("/v1/vms/new")?["adopted"], false);
-    assert_cpu_is_bracketed(&agent, &[("old", &old), ("new", &new), ("idle", &idle)])?;
+    cpu_is_bracketed(&agent, &[("old", &old), ("new", &new), ("idle", &idle)], 3)?;
 
     let last = schedstat::sum(new.pid())?.run_ns;
     new.signal(Signal::SIGKILL)?;
@@ -176,7 +147,7 @@ fn without_dev_kvm_every_vm_is_still_metered_exactly() -> Result<()> {
     let metrics = agent.metrics()?;
     assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", "kvm")]), Some(0.0));
     assert_eq!(metrics.one("kvmeter_feature_available", &[("feature", "cpu")]), Some(1.0));
-    assert_cpu_is_bracketed(&agent, &[("seen", &vm)])?;
+    cpu_is_bracketed(&agent, &[("seen", &vm)], 3)?;
     vm.signal(Signal::SIGTERM)?;
     vm.wait()?;
     assert_eq!(agent.stop_line("seen")?["time_quality"], "exact");
@@ -215,7 +186,7 @@ fn without_root_it_runs_bills_nothing_wrong_and_says_what_it_lacks() -> Result<(
     let shown = metrics.one("kvmeter_vm_running", &[("vm_id", "roots")]).is_some();
     eprintln!("nobody's agent {} root's VM", if shown { "sees" } else { "does not see" });
     if shown {
-        assert_cpu_is_bracketed(&agent, &[("roots", &vm)])?;
+        cpu_is_bracketed(&agent, &[("roots", &vm)], 3)?;
         drop(vm);
         assert_bounded(&agent.stop_line("roots")?)?;
     }

@@ -138,8 +138,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen)
-        .context("the metrics cannot be registered")?;
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen);
     serve::serve(http::router(views), tcp, unix);
     left.keep();
     Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })

@@ -63,6 +63,7 @@ impl Kernel {
             return Err((LoadError::Insufficient(text), statuses));
         }
         kernel.statuses = statuses;
+        kernel.note_halts();
         Ok(kernel)
     }
 
@@ -97,8 +98,14 @@ impl Kernel {
         let before = missing(&self.statuses);
         if before > 0 {
             object::attach_again(&mut self.ebpf, &mut self.statuses);
+            self.note_halts();
         }
         missing(&self.statuses) < before
+    }
+
+    fn note_halts(&mut self) {
+        let halts = |status: &Status| status.name == "kvm_vcpu_wakeup" && status.state == State::Attached;
+        self.slots.halts_told = self.statuses.iter().any(halts);
     }
 
     /// Marks the programs on guest entry and exit as attached in vain, or takes that back.

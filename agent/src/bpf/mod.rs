@@ -18,4 +18,5 @@ pub mod slots;
 pub use kernel::Kernel;
 pub use object::{Obstacle, Setup};
 pub use plan::{State, Status};
+pub use read::{Readings, Want};
 pub use reading::{Exit, VcpuReading, VmReading, Work};

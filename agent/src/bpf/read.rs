@@ -1,7 +1,8 @@
 //! Reading the tables: each VM whole, at one instant, without a system call.
 //!
-//! A thread that ends while we read moves its numbers from its slot to its VM between two counters; a reading that saw
-//! them differ is taken again.
+//! A first look adds up each VM's time alone; where that is what it was, none of its threads has run, and the rest is as
+//! it was too. A thread that ends while we read moves its numbers from its slot to its VM between two counters; a
+//! reading that saw them differ is taken again.
 
 use std::{
     mem::offset_of,
@@ -26,6 +27,35 @@ use super::{
 /// Attempts at a reading in which no thread ended.
 const ATTEMPTS: u32 = 8;
 
+/// Whether a VM is to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Not now.
+    No,
+    /// If anything in it has changed.
+    IfChanged,
+    /// In any case.
+    Always,
+}
+
+/// What one look at the tables found.
+#[derive(Debug, Default)]
+pub struct Readings {
+    /// VMs in which anything has changed since they were read last, each whole.
+    pub changed: Vec<VmReading>,
+    /// Slots of the others.
+    pub idle: Vec<u32>,
+}
+
+/// A VM's time at one look: equal twice, and nothing in it has run in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    threads: u32,
+    folds: u64,
+    runtime_ns: u64,
+    run_delay_ns: u64,
+}
+
 /// A VM under way: what its living threads add up to.
 struct Open {
     slot: u32,
@@ -38,9 +68,10 @@ struct Open {
 
 impl Slots {
     /// The VMs that hold a slot and are `wanted` (by slot, and whether the process has ended), each read consistently.
-    pub fn read(&mut self, wanted: impl Fn(u32, bool) -> bool) -> Vec<VmReading> {
-        let mut done: Vec<VmReading> = Vec::new();
-        let mut open = self.open(wanted);
+    pub fn read(&mut self, wanted: impl Fn(u32, bool) -> Want) -> Readings {
+        let (changed, idle) = self.look(wanted);
+        let mut open: Vec<Open> = changed.into_iter().map(|slot| self.begin(slot)).collect();
+        let mut readings = Readings { changed: Vec::with_capacity(open.len()), idle };
         for attempt in 0..ATTEMPTS {
             if open.is_empty() {
                 break;
@@ -48,26 +79,69 @@ impl Slots {
             fence(Ordering::SeqCst);
             self.add_threads(&mut open);
             fence(Ordering::SeqCst);
-            open = self.close(open, &mut done, attempt + 1 == ATTEMPTS);
+            open = self.close(open, &mut readings.changed, attempt + 1 == ATTEMPTS);
         }
-        done
+        readings
     }
 
-    fn open(&mut self, wanted: impl Fn(u32, bool) -> bool) -> Vec<Open> {
-        let mut open = Vec::new();
+    /// The wanted slots: those in which something has changed since the last look, and the others.
+    fn look(&mut self, wanted: impl Fn(u32, bool) -> Want) -> (Vec<u32>, Vec<u32>) {
+        let (mut slots, mut listed) = (Vec::new(), Vec::new());
         let (mut end, mut slot) = (self.vms_used + MARGIN, 1);
         while slot < self.vms.count() && slot < end {
-            let now = self.vms.u32_at(slot, offset_of!(VmSlot, state)).unwrap_or(state::FREE);
-            if now != state::FREE {
+            let state = self.vms.u32_at(slot, offset_of!(VmSlot, state)).unwrap_or(state::FREE);
+            if state != state::FREE {
                 self.vms_used = self.vms_used.max(slot);
                 end = end.max(slot + MARGIN);
-                if wanted(slot, now == state::EXITED) {
-                    open.push(self.begin(slot));
+                let want = wanted(slot, state == state::EXITED);
+                if want != Want::No {
+                    slots.push((slot, want));
+                    listed.resize(slot as usize + 1, false);
+                    listed[slot as usize] = true;
                 }
             }
             slot += 1;
         }
-        open
+        let mut looks = vec![Look::default(); listed.len()];
+        for (slot, _) in &slots {
+            looks[*slot as usize].folds = self.vms.u64_at(*slot, offset_of!(VmSlot, fold_end)).unwrap_or(0);
+        }
+        let is_listed = |vm: u32| listed.get(vm as usize).copied().unwrap_or(false);
+        self.each_thread(is_listed, |number, vm| {
+            let field = |offset| self.threads.u64_at(number, offset).unwrap_or(0);
+            let look = &mut looks[vm as usize];
+            look.threads += 1;
+            look.runtime_ns = look.runtime_ns.wrapping_add(field(offset_of!(ThreadSlot, runtime_ns)));
+            look.run_delay_ns = look.run_delay_ns.wrapping_add(field(offset_of!(ThreadSlot, run_delay_ns)));
+        });
+        self.looks.resize(self.looks.len().max(looks.len()), Look::default());
+        let (mut changed, mut idle) = (Vec::new(), Vec::new());
+        for (slot, want) in slots {
+            let (now, before) = (looks[slot as usize], &mut self.looks[slot as usize]);
+            if want == Want::IfChanged && now == *before { &mut idle } else { &mut changed }.push(slot);
+            *before = now;
+        }
+        (changed, idle)
+    }
+
+    /// Every slot that holds a living thread of a VM that is `wanted`, with the VM's slot.
+    fn each_thread(&self, wanted: impl Fn(u32) -> bool, mut take: impl FnMut(u32, u32)) {
+        let mut unused = 0;
+        for number in 1..self.threads.count() {
+            let tid = self.threads.u32_at(number, offset_of!(ThreadSlot, tid)).unwrap_or(0);
+            unused = if tid == 0 { unused + 1 } else { 0 };
+            if unused >= MARGIN {
+                // Slots never used so far.
+                break;
+            }
+            let vm = self.threads.u32_at(number, offset_of!(ThreadSlot, vm)).unwrap_or(0);
+            if wanted(vm)
+                && self.threads.u64_at(number, offset_of!(ThreadSlot, task)).is_some_and(|task| task != 0)
+                && self.tids.u32_at(index::word(tid), size_of::<u32>() * index::place(tid)) == Some(number)
+            {
+                take(number, vm);
+            }
+        }
     }
 
     fn begin(&self, slot: u32) -> Open {
@@ -85,25 +159,19 @@ impl Slots {
             }
             places
         };
-        let mut unused = 0;
-        for number in 1..self.threads.count() {
-            let tid = self.threads.u32_at(number, offset_of!(ThreadSlot, tid)).unwrap_or(0);
-            unused = if tid == 0 { unused + 1 } else { 0 };
-            if unused >= MARGIN {
-                // Slots never used so far.
-                break;
-            }
-            let vm = self.threads.u32_at(number, offset_of!(ThreadSlot, vm)).unwrap_or(0);
-            let place = places.get(vm as usize).copied().unwrap_or(u32::MAX);
-            if let Some(open) = open.get_mut(place as usize)
-                && self.tids.u32_at(index::word(tid), size_of::<u32>() * index::place(tid)) == Some(number)
-                && let Some(thread) = self.threads.get(number)
-                && thread.task != 0
-                && (thread.tid, thread.vm) == (tid, vm)
-            {
-                self.add_thread(open, number, &thread);
-            }
-        }
+        let place = |vm: u32| places.get(vm as usize).copied().unwrap_or(u32::MAX);
+        self.each_thread(
+            |vm| place(vm) != u32::MAX,
+            |number, vm| {
+                if let Some(open) = open.get_mut(place(vm) as usize)
+                    && let Some(thread) = self.threads.get(number)
+                    && thread.task != 0
+                    && thread.vm == vm
+                {
+                    self.add_thread(open, number, &thread);
+                }
+            },
+        );
     }
 
     fn add_thread(&self, open: &mut Open, number: u32, thread: &ThreadSlot) {
@@ -118,8 +186,9 @@ impl Slots {
         let Some(work) = Arc::get_mut(&mut open.work) else { return };
         add(&mut work.waits, &thread.waits);
         add(&mut work.waited_ns, &thread.waited_ns);
+        let owner = u64::from(thread.tgid) << 32 | u64::from(thread.tid);
         if thread.role == role::VCPU
-            && let Some(vcpu) = self.vcpus.get(number).filter(|vcpu| vcpu.task == thread.task)
+            && let Some(vcpu) = self.vcpus.get(number).filter(|vcpu| vcpu.owner == owner)
         {
             add_times(&mut work.vcpu, &vcpu.times);
             work.vcpus.push(VcpuReading { tid: thread.tid, time, times: vcpu.times });
@@ -137,7 +206,7 @@ impl Slots {
             let begun = self.vms.u64_at(vm.slot, offset_of!(VmSlot, fold_begin));
             let consistent = slot.fold_end == vm.folds && begun == Some(vm.folds);
             if consistent || last {
-                done.push(reading(vm, &slot, consistent));
+                done.push(reading(vm, &slot, consistent, self.halts_told));
             } else {
                 again.push(self.begin(vm.slot));
             }
@@ -162,7 +231,7 @@ fn add_times(sum: &mut VcpuTimes, more: &VcpuTimes) {
     add(&mut sum.exits, &more.exits);
 }
 
-fn reading(open: Open, vm: &VmSlot, consistent: bool) -> VmReading {
+fn reading(open: Open, vm: &VmSlot, consistent: bool, halts_told: bool) -> VmReading {
     let Open { slot, mut roles, threads, mut work, .. } = open;
     for (sum, ended) in roles.iter_mut().zip(vm.ended) {
         // What the kernel side took out again of a thread counted twice is a negative number in the sum.
@@ -175,6 +244,7 @@ fn reading(open: Open, vm: &VmSlot, consistent: bool) -> VmReading {
         add(&mut work.waits, &vm.waits);
         add(&mut work.waited_ns, &vm.waited_ns);
         add_times(&mut work.vcpu, &vm.vcpu);
+        work.halts_told = halts_told;
         work.offenders = vm.offenders;
         work.userspace_exits = vm.userspace_exits;
         work.vcpus.sort_unstable_by_key(|vcpu| vcpu.tid);

@@ -31,6 +31,8 @@ pub struct Work {
     pub offenders: [Offender; cause::OFFENDERS],
     /// Exits to user space by reason.
     pub userspace_exits: [u64; EXIT_REASONS],
+    /// Whether halts are told at all.
+    pub halts_told: bool,
     /// The living vCPUs, in the order of their thread ids.
     pub vcpus: Vec<VcpuReading>,
 }
@@ -43,6 +45,7 @@ impl Default for Work {
             waited_ns: [0; cause::COUNT],
             offenders: [Offender::default(); cause::OFFENDERS],
             userspace_exits: [0; EXIT_REASONS],
+            halts_told: false,
             vcpus: Vec::new(),
         }
     }

@@ -21,6 +21,7 @@ use super::{
     kernel::typed,
     maps::Mapped,
     object::{LoadError, Sizes},
+    read::Look,
 };
 
 /// Slots looked at beyond the last one in use: one may be filled out of order.
@@ -41,6 +42,10 @@ pub struct Slots {
     free_vms: Stack<MapData, u32>,
     claims: BpfHashMap<MapData, u32, u32>,
     pub(super) vms_used: u32,
+    /// Each VM's time when it was read last, by slot.
+    pub(super) looks: Vec<Look>,
+    /// Whether the program that counts halts is at work.
+    pub(super) halts_told: bool,
     orphans: BTreeSet<(u32, u64)>,
     unreturned: u64,
 }
@@ -70,6 +75,8 @@ impl Slots {
             free_threads,
             free_vms,
             vms_used: 0,
+            looks: Vec::new(),
+            halts_told: false,
             orphans: BTreeSet::new(),
             unreturned: 0,
         })
@@ -134,6 +141,9 @@ impl Slots {
             let _ = self.claims.remove(&(vm * OFFENDERS + place));
         }
         self.vms.set(vm, EMPTY);
+        if let Some(look) = self.looks.get_mut(vm as usize) {
+            *look = Look::default();
+        }
         // A failed push loses one slot of thousands; it is counted with the kernel's own.
         if self.free_vms.push(vm, 0).is_err() {
             self.unreturned += 1;

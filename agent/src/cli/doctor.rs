@@ -1,9 +1,13 @@
 //! `doctor`: what this host can and cannot measure, why, and what to do. Tries the real thing: it loads the kernel
-//! programs for a moment, opens the uevent socket and writes into the ledger's directory.
+//! programs for a moment, opens the uevent socket and writes into the ledger's directory. What an agent that runs has
+//! found not to work stands against what worked for a moment.
+
+mod io_threads;
 
 use std::path::Path;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{Outcome, client, print, table};
 use crate::{
@@ -11,7 +15,7 @@ use crate::{
     bpf::Kernel,
     config::Config,
     expose::{Status, status::Feature},
-    host::{HostFacts, UeventSocket},
+    host::{HostFacts, ProcFs, UeventSocket},
 };
 
 #[derive(Serialize)]
@@ -39,7 +43,9 @@ pub(super) fn run(source: &Source, json: bool) -> anyhow::Result<Outcome> {
 }
 
 fn diagnose(config: &Config) -> Diagnosis {
-    let facts = HostFacts::gather(Path::new("/"));
+    let root = Path::new("/");
+    let facts = HostFacts::gather(root);
+    let agent = client::get(&config.socket, "/v1/status").ok().filter(|a| a.status == 200).map(|answer| answer.body);
     let kernel = start_kernel(config, &facts);
     let uevents = UeventSocket::open().map(drop).map_err(|error| error.to_string());
     let mut status = Status::new(
@@ -47,12 +53,31 @@ fn diagnose(config: &Config) -> Diagnosis {
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().copied().map_err(String::as_str),
     );
+    if let Some(agent) = &agent {
+        heed(agent, &mut status);
+    }
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
-    let ledger = ledger_works(config);
+    status.features.push(io_threads::feature(&ProcFs::new(root), facts.sees_other_processes()));
+    let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
     let cpu = kernel.is_ok() || fallback.available;
     Diagnosis { ok: cpu && ledger.available, cpu, ledger: ledger.available, status }
+}
+
+/// Takes over what the agent that runs has found not to work: a program that loads may still never fire.
+fn heed(agent: &Value, status: &mut Status) {
+    let told = agent["features"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for feature in &mut status.features {
+        let Some(found) = told.iter().find(|f| f["name"] == *feature.name && f["available"] == false) else { continue };
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        feature.available = false;
+        feature.why = format!("the agent that runs says: {}", text("why"));
+        feature.advice = text("advice");
+    }
+    if let Some(source) = agent["cpu_source"].as_str() {
+        source.clone_into(&mut status.cpu_source);
+    }
 }
 
 /// Whether CPU time could be read from `/proc`.
@@ -77,10 +102,10 @@ fn proc_works(facts: &HostFacts) -> Feature {
 }
 
 /// Whether a ledger can be written: by the agent that runs, if one does, else by trying.
-fn ledger_works(config: &Config) -> Feature {
+fn ledger_works(config: &Config, agent: Option<&Value>) -> Feature {
     let dir = config.data_dir.join(METERING);
-    let by_agent = client::get(&config.socket, "/v1/status").ok().map(|answer| {
-        let ledger = &answer.body["ledger"];
+    let by_agent = agent.map(|status| {
+        let ledger = &status["ledger"];
         let bad = ledger["degraded"].as_bool().unwrap_or(true);
         if bad { ledger["last_error"].as_str().unwrap_or("it is degraded").to_owned() } else { String::new() }
     });

@@ -24,11 +24,8 @@ fn seconds(value: &Value) -> Option<f64> {
 
 fn row(vm: &Value) -> Vec<String> {
     let percent = |key: &str| vm["latest"][key].as_f64().map_or_else(|| "-".to_owned(), |p| format!("{p:.1}"));
-    let cpu = |role: &str| seconds(&vm["cpu_ns"][role]);
-    let total = match (cpu("vcpu"), cpu("vmm")) {
-        (Some(vcpu), Some(vmm)) => format!("{:.3}", vcpu + vmm),
-        _ => "-".to_owned(),
-    };
+    let roles = vm["cpu_ns"].as_object().map(|roles| roles.values().filter_map(seconds).sum::<f64>());
+    let total = roles.map_or_else(|| "-".to_owned(), |sum| format!("{sum:.3}"));
     let memory = vm["shape"]["mem_bytes"].as_u64().map_or_else(|| "-".to_owned(), |b| Bytes(b).to_string());
     vec![
         text(vm, "vm_id"),
@@ -102,17 +99,34 @@ pub(super) fn one(socket: &Path, id: &str, json: bool) -> anyhow::Result<Outcome
     print(&table::render(&["FIELD", "VALUE"], lines))
 }
 
+/// One line for each value: an object's by its key, an array's by its place.
 fn flatten(prefix: &str, value: &Value, lines: &mut Vec<Vec<String>>) {
+    let below = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                flatten(&name, value, lines);
+        Value::Object(map) => map.iter().for_each(|(key, value)| flatten(&below(key), value, lines)),
+        Value::Array(list) => {
+            for (place, value) in list.iter().enumerate() {
+                flatten(&below(&place.to_string()), value, lines);
             }
         }
         Value::Null => {}
         Value::String(text) if text.is_empty() => {}
         Value::String(text) => lines.push(vec![prefix.to_owned(), text.clone()]),
         other => lines.push(vec![prefix.to_owned(), other.to_string()]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_value_has_a_line_with_its_whole_name_and_none_is_json() {
+        let mut lines = Vec::new();
+        let vm = json!({"name": "", "uuid": null, "none": [], "vcpus": [{"exits": {"hlt": 1}, "tid": 7}, {"tid": 8}]});
+        flatten("", &vm, &mut lines);
+        let lines: Vec<_> = lines.iter().map(|line| line.join("=")).collect();
+        assert_eq!(lines, ["vcpus.0.exits.hlt=1", "vcpus.0.tid=7", "vcpus.1.tid=8"]);
     }
 }

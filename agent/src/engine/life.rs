@@ -47,6 +47,7 @@ impl Engine {
             observed_since_ns: vm.observed_since_ns,
             observed_before_ns: vm.observed_before_ns,
             cpu: vm.cpu,
+            fine: vm.source != Origin::PROC,
             guest_ns: vm.guest_ns(),
             halt_poll_ns: vm.halt_poll_ns(),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Engine, scan::Process};
 use crate::{
     account::{CpuUsage, Told, snapshot::VmFixed},
+    bpf::Want,
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
     sample::ProcCpu,
@@ -50,7 +51,8 @@ impl Engine {
     }
 
     fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {
-        let readings = self.kernel.as_mut().map(|kernel| kernel.slots().read(|_, _| true)).unwrap_or_default();
+        let readings =
+            self.kernel.as_mut().map(|kernel| kernel.slots().read(|_, _| Want::Always).changed).unwrap_or_default();
         for interval in alive {
             let Some(tgid) = tgid_of(&interval) else { continue };
             let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());

@@ -50,7 +50,8 @@ impl Engine {
 }
 
 fn look(registry: &Registry) -> Option<Entries> {
-    let works = || registry.live().filter_map(|vm| Some((vm, vm.work.as_deref()?)));
+    // Those in which nothing has happened tell nothing new.
+    let works = || registry.live().filter(|vm| vm.changed).filter_map(|vm| Some((vm, vm.work.as_deref()?)));
     if works().any(|(_, work)| work.vcpu.entries > 0) {
         return Some(Entries::Seen);
     }

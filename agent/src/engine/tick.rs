@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{Engine, scan::Process};
 use crate::{
     account::CpuUsage,
-    bpf::VmReading,
+    bpf::{Readings, VmReading, Want},
     clock::{self, Instant2},
     vm::Origin,
 };
@@ -85,7 +85,14 @@ impl Engine {
         }
         let Some(kernel) = self.kernel.as_mut() else { return };
         let known_slots = &self.slots;
-        let readings = kernel.slots().read(|slot, ended| all || ended || !known_slots.contains_key(&slot));
+        let readings = kernel.slots().read(|slot, ended| match (known_slots.contains_key(&slot), all) {
+            // An end, or a beginning that could not be taken in yet, is looked at until it is settled.
+            (true, _) if ended => Want::Always,
+            (false, _) => Want::Always,
+            (true, true) => Want::IfChanged,
+            (true, false) => Want::No,
+        });
+        let readings = self.still_alive(readings, at);
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
         let (mut known, mut new): (Vec<_>, Vec<_>) =
@@ -102,6 +109,16 @@ impl Engine {
         for reading in new {
             self.newcomer(reading, at);
         }
+    }
+
+    /// VMs in which nothing has run live on all the same.
+    fn still_alive(&mut self, readings: Readings, at: Instant2) -> Vec<VmReading> {
+        for slot in readings.idle {
+            if let Some(vm) = self.slots.get(&slot).and_then(|tgid| self.registry.of_tgid_mut(*tgid)) {
+                vm.alive_ns = at.boot_ns;
+            }
+        }
+        readings.changed
     }
 
     /// Takes a known VM's reading; ends it if that is its last.

@@ -1,11 +1,12 @@
 //! The JSON of the API: a VM as the contract shows it.
 
+use kvmeter_common::vm::RoleTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::work_detail;
+use super::{vm::roles, work_detail};
 use crate::{
-    account::{Role, Snapshot, VmView},
+    account::{Snapshot, VmView},
     clock::rfc3339,
     ledger::Shape,
 };
@@ -68,12 +69,12 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
     if let Some(first) = vm.first_run_ns {
         more.insert("first_run_at".into(), json!(rfc3339(snapshot.taken.unix_of(first))));
     }
-    if let Some(cpu) = &vm.cpu {
-        let by_role = |of: fn(&crate::account::CpuUsage, Role) -> u64| -> Value {
-            Role::ALL.iter().map(|role| (role.as_label().to_owned(), json!(of(cpu, *role).to_string()))).collect()
+    if vm.cpu.is_some() {
+        let by_role = |of: fn(RoleTime) -> u64| -> Value {
+            roles(vm).map(|(role, time)| (role.as_label().to_owned(), json!(of(time).to_string()))).collect()
         };
-        more.insert("cpu_ns".into(), by_role(|cpu, role| cpu.of(role).runtime_ns));
-        more.insert("cpu_delay_ns".into(), by_role(|cpu, role| cpu.of(role).run_delay_ns));
+        more.insert("cpu_ns".into(), by_role(|time| time.runtime_ns));
+        more.insert("cpu_delay_ns".into(), by_role(|time| time.run_delay_ns));
     }
     more.extend(work_detail::of(vm));
     if let Some(end) = &vm.end {

@@ -231,6 +231,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_name_and_every_label_of_it_occurs_once_and_is_one_prometheus_takes() {
+        let word = |text: &str| {
+            text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && text.starts_with(|c: char| c.is_ascii_lowercase())
+        };
+        for (at, metric) in METRICS.iter().enumerate() {
+            assert!(METRICS[at + 1..].iter().all(|other| other.name != metric.name), "{}", metric.name);
+            assert!(word(metric.name) && metric.labels.iter().all(|label| word(label)), "{}", metric.name);
+            let labels: std::collections::BTreeSet<_> = metric.labels.iter().collect();
+            assert_eq!(labels.len(), metric.labels.len(), "{}", metric.name);
+        }
+    }
+
+    #[test]
     fn names_follow_the_fields_conventions() {
         for metric in METRICS {
             assert!(metric.name.starts_with("kvmeter_"), "{}", metric.name);

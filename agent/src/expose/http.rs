@@ -12,13 +12,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::Registry;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
 };
 
-use super::{api, collector, problem::Problem, status::Status};
+use super::{Collected, api, problem::Problem, status::Status};
 use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
@@ -27,7 +26,7 @@ pub struct Views {
     /// The newest state.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is exposed to Prometheus.
-    pub registry: Arc<Registry>,
+    pub collected: Collected,
     /// What can be measured.
     pub status: Arc<Status>,
     /// The sample interval now in force, nanoseconds.
@@ -118,7 +117,7 @@ pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
 }
 
 async fn metrics(State(views): State<Views>) -> Response {
-    match collector::text(&views.registry) {
+    match views.collected.text() {
         Ok((text, kind)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => Problem::internal(format!("the metrics cannot be encoded: {error}")).into_response(),
     }

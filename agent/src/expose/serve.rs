@@ -1,9 +1,8 @@
-//! The views' wiring: one registry, one router, served on both listeners.
+//! The views' wiring: one router, served on both listeners.
 
 use std::{path::PathBuf, sync::Arc};
 
 use axum::Router;
-use prometheus::Registry;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -12,19 +11,16 @@ use tokio::{
 use super::{Collected, Status, http::Views};
 use crate::account::Snapshot;
 
-/// What the handlers read, with the one collector registered.
-///
-/// # Errors
-/// When the registry refuses a metric's description.
+/// What the handlers read.
+#[must_use]
 pub fn views(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     status: Arc<Status>,
     data_dir: PathBuf,
     sample_ns: watch::Receiver<u64>,
-) -> prometheus::Result<Views> {
-    let registry = Arc::new(Registry::new());
-    Collected { snapshots: snapshots.clone(), status: Arc::clone(&status), data_dir }.register(&registry)?;
-    Ok(Views { snapshots, registry, status, sample_ns })
+) -> Views {
+    let collected = Collected { snapshots: snapshots.clone(), status: Arc::clone(&status), data_dir };
+    Views { snapshots, collected, status, sample_ns }
 }
 
 /// Serves on whatever listens, each in its own task.

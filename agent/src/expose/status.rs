@@ -123,12 +123,6 @@ impl Status {
         }
         now
     }
-
-    /// Whether a feature is at work.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.features.iter().any(|feature| feature.name == name && feature.available)
-    }
 }
 
 fn program(program: &ProgramStatus, in_use: bool) -> Feature {

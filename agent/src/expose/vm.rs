@@ -1,73 +1,101 @@
-//! The series of each VM.
+//! The series of each VM: one row a family, with what a VM adds to it.
+//!
+//! A family is built, written and let go before the next, so a scrape of many VMs needs the memory of one family.
 
 use prometheus::proto::MetricFamily;
 
 use super::{
-    catalog,
+    catalog::{self, Metric},
     family::{Family, seconds},
-    work::WorkFamilies,
+    work,
 };
-use crate::account::{Role, Snapshot, VmView};
+use crate::{
+    account::{Role, Snapshot, VmView, snapshot::Detail},
+    vm::Origin,
+};
+use kvmeter_common::vm::RoleTime;
 
-/// All families with a `vm_id`.
+/// Adds a VM's series to a family; what was not measured of it is left out.
+pub type Fill = fn(&mut Family, &VmView, Detail);
+
+const ROWS: [(&Metric, Fill); 8] = [
+    (&catalog::VM_INFO, info),
+    (&catalog::VM_CPU, cpu),
+    (&catalog::VM_CPU_DELAY, delay),
+    (&catalog::VM_RUNNING, running),
+    // Gauges, which only a running VM has.
+    (&catalog::VM_MEMORY_CONFIGURED, memory),
+    (&catalog::VM_VCPUS, vcpus),
+    (&catalog::VM_START, start),
+    (&catalog::VM_THROTTLED, throttled),
+];
+
+/// All families with a `vm_id`, each made when it is asked for.
+pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
+    ROWS.iter().chain(&work::ROWS).map(|(metric, fill)| {
+        let mut family = Family::new(metric);
+        for vm in &snapshot.vms {
+            fill(&mut family, vm, snapshot.host.detail);
+        }
+        family.done()
+    })
+}
+
+/// The two labels that every series of a VM has.
 #[must_use]
-pub fn families(snapshot: &Snapshot) -> Vec<MetricFamily> {
-    let mut info = Family::new(&catalog::VM_INFO);
-    let mut cpu = Family::new(&catalog::VM_CPU);
-    let mut delay = Family::new(&catalog::VM_CPU_DELAY);
-    let mut running = Family::new(&catalog::VM_RUNNING);
-    let (mut work, mut gauges) = (WorkFamilies::new(snapshot.host.detail), Gauges::new());
-    for vm in &snapshot.vms {
-        let fixed = &vm.fixed;
-        let (id, name) = (fixed.vm_id.as_str(), fixed.name.as_str());
-        info.push(&[id, name, &fixed.uuid, &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, ""], 1.0);
-        if let Some(usage) = &vm.cpu {
-            for role in Role::ALL {
-                let time = usage.of(role);
-                cpu.push(&[id, name, role.as_label()], seconds(time.runtime_ns));
-                delay.push(&[id, name, role.as_label()], seconds(time.run_delay_ns));
-            }
-        }
-        work.push(vm);
-        running.push(&[id, name], if vm.end.is_none() { 1.0 } else { 0.0 });
-        if vm.end.is_none() {
-            gauges.push(vm);
-        }
-    }
-    let mut all = vec![info.done(), cpu.done(), delay.done(), running.done()];
-    all.extend(work.done());
-    all.extend(gauges.done());
-    all
+pub fn labels(vm: &VmView) -> [&str; 2] {
+    [vm.fixed.vm_id.as_str(), vm.fixed.name.as_str()]
 }
 
-/// Gauges, which only a running VM has.
-struct Gauges {
-    memory: Family,
-    vcpus: Family,
-    start: Family,
+/// The measured roles.
+pub fn roles(vm: &VmView) -> impl Iterator<Item = (Role, RoleTime)> {
+    let fine = vm.source != Origin::PROC;
+    vm.cpu.iter().flat_map(move |usage| Role::ALL.map(|role| Some((role, usage.told(role, fine)?)))).flatten()
 }
 
-impl Gauges {
-    fn new() -> Self {
-        Self {
-            memory: Family::new(&catalog::VM_MEMORY_CONFIGURED),
-            vcpus: Family::new(&catalog::VM_VCPUS),
-            start: Family::new(&catalog::VM_START),
-        }
-    }
+fn info(family: &mut Family, vm: &VmView, _: Detail) {
+    let (fixed, [id, name]) = (&vm.fixed, labels(vm));
+    family.push(&[id, name, &fixed.uuid, &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, ""], 1.0);
+}
 
-    fn push(&mut self, vm: &VmView) {
-        let labels = [vm.fixed.vm_id.as_str(), vm.fixed.name.as_str()];
-        if vm.fixed.mem_bytes > 0 {
-            self.memory.push(&labels, vm.fixed.mem_bytes as f64);
-        }
-        if vm.fixed.vcpus > 0 {
-            self.vcpus.push(&labels, f64::from(vm.fixed.vcpus));
-        }
-        self.start.push(&labels, seconds(vm.fixed.started_at));
+fn cpu(family: &mut Family, vm: &VmView, _: Detail) {
+    let [id, name] = labels(vm);
+    for (role, time) in roles(vm) {
+        family.push(&[id, name, role.as_label()], seconds(time.runtime_ns));
     }
+}
 
-    fn done(self) -> [MetricFamily; 3] {
-        [self.memory.done(), self.vcpus.done(), self.start.done()]
+fn delay(family: &mut Family, vm: &VmView, _: Detail) {
+    let [id, name] = labels(vm);
+    for (role, time) in roles(vm) {
+        family.push(&[id, name, role.as_label()], seconds(time.run_delay_ns));
+    }
+}
+
+fn running(family: &mut Family, vm: &VmView, _: Detail) {
+    family.push(&labels(vm), if vm.end.is_none() { 1.0 } else { 0.0 });
+}
+
+fn memory(family: &mut Family, vm: &VmView, _: Detail) {
+    if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
+        family.push(&labels(vm), vm.fixed.mem_bytes as f64);
+    }
+}
+
+fn vcpus(family: &mut Family, vm: &VmView, _: Detail) {
+    if vm.end.is_none() && vm.fixed.vcpus > 0 {
+        family.push(&labels(vm), f64::from(vm.fixed.vcpus));
+    }
+}
+
+fn start(family: &mut Family, vm: &VmView, _: Detail) {
+    if vm.end.is_none() {
+        family.push(&labels(vm), seconds(vm.fixed.started_at));
+    }
+}
+
+fn throttled(family: &mut Family, vm: &VmView, _: Detail) {
+    if let Some(ns) = vm.throttled_ns {
+        family.push(&labels(vm), seconds(ns));
     }
 }

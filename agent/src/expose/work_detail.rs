@@ -32,8 +32,10 @@ pub fn of(vm: &VmView) -> Map<String, Value> {
     let Some(work) = &vm.work else { return all };
     let cpu = vm.cpu.unwrap_or_default();
     put("vcpu_mode_ns", work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).map(strings));
-    put("halted_ns", Some(json!(work.vcpu.halted_ns.to_string())));
-    put("halts", Some(json!(work.vcpu.halts)));
+    if work.halts_told {
+        put("halted_ns", Some(json!(work.vcpu.halted_ns.to_string())));
+        put("halts", Some(json!(work.vcpu.halts)));
+    }
     if work.vcpu.entries > 0 {
         put("guest_entries", Some(json!(work.vcpu.entries)));
         put("exits", Some(counts(exit_class::by_label(&work.vcpu.exits))));

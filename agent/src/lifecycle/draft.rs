@@ -19,6 +19,8 @@ pub struct About<'a> {
     pub observed_before_ns: u64,
     /// Its numbers so far; absent if none could be read.
     pub cpu: Option<CpuUsage>,
+    /// Whether I/O threads and the kernel's own are told apart: `/proc` alone does not.
+    pub fine: bool,
     /// Time inside the guest; absent if it was not told.
     pub guest_ns: Option<u64>,
     /// Time spent polling while halted, with success; absent if it was not told.
@@ -48,8 +50,8 @@ impl About<'_> {
         Some(Usage {
             cpu_vcpu_ns: Some(cpu.of(Role::Vcpu).runtime_ns),
             cpu_vmm_ns: Some(cpu.of(Role::Vmm).runtime_ns),
-            cpu_io_ns: Some(cpu.of(Role::Io).runtime_ns),
-            cpu_vhost_ns: Some(cpu.of(Role::Vhost).runtime_ns),
+            cpu_io_ns: cpu.told(Role::Io, self.fine).map(|time| time.runtime_ns),
+            cpu_vhost_ns: cpu.told(Role::Vhost, self.fine).map(|time| time.runtime_ns),
             guest_ns: self.guest_ns,
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
@@ -118,6 +120,7 @@ mod tests {
                 observed_since_ns: since,
                 observed_before_ns: 0,
                 cpu: None,
+                fine: true,
                 guest_ns: None,
                 halt_poll_ns: None,
             };
@@ -135,6 +138,7 @@ mod tests {
             observed_since_ns: 0,
             observed_before_ns: 0,
             cpu: None,
+            fine: true,
             guest_ns: None,
             halt_poll_ns: None,
         };

@@ -24,12 +24,15 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// The word for `/proc`.
+    pub const PROC: &'static str = "proc";
+
     /// The word shown in status and API.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Slot(_) => "bpf",
-            Self::Proc(_) => "proc",
+            Self::Proc(_) => Self::PROC,
             Self::Final => "final",
         }
     }
@@ -222,10 +225,11 @@ impl Vm {
         Some(self.cpu.map_or(ns, |cpu| ns.min(cpu.of(Role::Vcpu).runtime_ns)))
     }
 
-    /// Nanoseconds spent polling with success. `None` where the kernel programs are not.
+    /// Nanoseconds spent polling with success. `None` where halts are not told.
     #[must_use]
     pub fn halt_poll_ns(&self) -> Option<u64> {
-        let counted = self.work.as_ref().map(|work| work.vcpu.mode_ns[mode::POLL as usize]);
+        let counted = self.work.as_ref().filter(|work| work.halts_told);
+        let counted = counted.map(|work| work.vcpu.mode_ns[mode::POLL as usize]);
         sum(self.told_work.halt_poll_ns, counted)
     }
 

@@ -12,6 +12,7 @@ use aya::maps::{Array, HashMap, Map, MapData};
 use aya::programs::iter::IterLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::tp_btf::BtfTracePointLinkId;
+use aya::programs::trace_point::TracePointLinkId;
 use aya::programs::{Program, RawTracePointRunOptions, TestRun as _};
 use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
@@ -26,6 +27,9 @@ use kvmeter_common::vm::VmSlot;
 /// The variable that names the object `cargo xtask bench` has built.
 pub const OBJECT: &str = "KVMETER_BENCH_OBJECT";
 
+/// The tracepoint whose record stands for that of an exit.
+const RECORD: (&str, &str) = ("raw_syscalls", "sys_exit");
+
 /// Where a program is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -33,6 +37,8 @@ pub enum Hook {
     Typed(&'static str),
     /// A tracepoint with raw arguments.
     Raw(&'static str),
+    /// A tracepoint's record, `raw_syscalls:sys_exit`'s.
+    Record,
     /// Nowhere: it is run on this CPU on request.
     Request(u32),
     /// A walk over all tasks.
@@ -55,6 +61,8 @@ pub enum Link {
     Typed(BtfTracePointLinkId),
     /// To a raw one.
     Raw(RawTracePointLinkId),
+    /// To a record.
+    Record(TracePointLinkId),
     /// It runs on request.
     None,
 }
@@ -99,8 +107,10 @@ impl Object {
         let code = std::fs::read(&path).with_context(|| format!("cannot read {}", Path::new(&path).display()))?;
         let types = std::fs::read(KERNEL_BTF).with_context(|| format!("cannot read {KERNEL_BTF}"))?;
         let places = offsets::resolve(&btf::Btf::parse(&types)?);
-        let globals: Vec<_> =
+        let mut globals: Vec<_> =
             places.iter().map(|(name, place)| (*name, place.as_ref().copied().unwrap_or(u32::MAX))).collect();
+        // The two words of the record's first field stand for reason and numbering.
+        globals.extend([("KVM_EXIT_REASON", 8), ("KVM_EXIT_ISA", 12)]);
         let btf = Btf::parse(&types, Endianness::default())?;
         let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
         let sizes = Sizes { threads: limits::THREADS, vms: limits::VMS, pid_max };
@@ -134,6 +144,7 @@ impl Object {
         match (placed.hook, program) {
             (Hook::Typed(hook), Program::BtfTracePoint(program)) => program.load(hook, btf),
             (Hook::Raw(_) | Hook::Request(_), Program::RawTracePoint(program)) => program.load(),
+            (Hook::Record, Program::TracePoint(program)) => program.load(),
             (Hook::Walk, Program::Iter(program)) => program.load("task", btf),
             (hook, _) => bail!("{} does not fit {hook:?}", placed.name),
         }
@@ -148,6 +159,7 @@ impl Object {
         match (placed.hook, self.program(placed.name)?) {
             (Hook::Typed(_), Program::BtfTracePoint(program)) => Ok(Link::Typed(program.attach()?)),
             (Hook::Raw(hook), Program::RawTracePoint(program)) => Ok(Link::Raw(program.attach(hook)?)),
+            (Hook::Record, Program::TracePoint(program)) => Ok(Link::Record(program.attach(RECORD.0, RECORD.1)?)),
             _on_request => Ok(Link::None),
         }
     }
@@ -157,6 +169,7 @@ impl Object {
         match (link, self.program(placed.name)?) {
             (Link::Typed(link), Program::BtfTracePoint(program)) => program.detach(link)?,
             (Link::Raw(link), Program::RawTracePoint(program)) => program.detach(link)?,
+            (Link::Record(link), Program::TracePoint(program)) => program.detach(link)?,
             _on_request => {}
         }
         Ok(())
@@ -186,6 +199,7 @@ impl Object {
             Program::BtfTracePoint(program) => program.info()?,
             Program::RawTracePoint(program) => program.info()?,
             Program::Iter(program) => program.info()?,
+            Program::TracePoint(program) => program.info()?,
             _other => bail!("{name} is of a kind that is not measured"),
         };
         Ok(Runs { count: info.run_count(), ns: u64::try_from(info.run_time().as_nanos())? })

@@ -20,7 +20,13 @@ const fn leave(name: &'static str) -> Placed {
     Placed { name, hook: Hook::Raw("sys_exit") }
 }
 
-const PROGRAMS: [Placed; 7] = [
+const fn record(name: &'static str) -> Placed {
+    Placed { name, hook: Hook::Record }
+}
+
+const PROGRAMS: [Placed; 9] = [
+    record("empty_record"),
+    record("reason_record"),
     enter("empty_raw"),
     enter("control_raw"),
     enter("clock_enter"),
@@ -58,6 +64,11 @@ pub fn section(options: &Options) -> Result<Section> {
             .note(share),
         row("entry + exit, a thread of a VM, beyond two empty programs", tracked.difference(&pair, &empty)),
         row("two `bpf_ktime_get_ns` beyond two empty programs", tracked.difference(&clocks, &empty)),
+        row(
+            "exits by reason (`bpf.exit_reasons`), each exit beyond an empty program of its kind",
+            tracked.difference(&["reason_record"], &["empty_record"]),
+        )
+        .note("a program on a tracepoint's record, driven by `raw_syscalls:sys_exit`"),
     ];
     let control = tracked.difference(&["control_raw"], &["empty_raw"]);
     rows.push(Row::new("control: an empty program over another", "ns", control).goal(Goal::Within(RESOLUTION_NS)));

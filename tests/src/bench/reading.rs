@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use std::time::Instant;
 
 use anyhow::Result;
+use kvmeter::bpf::Want;
 use kvmeter_common::thread::role;
 use kvmeter_common::vm::{RoleTime, VmSlot};
 
@@ -32,7 +33,10 @@ pub fn rows(tgids: &[u32], reads: u32) -> Result<Vec<Row>> {
     })?;
     let mut found = 0;
     let whole = repeated(reads, || {
-        found = black_box(object.slots.read(|_, _| true)).len();
+        found = {
+            let readings = black_box(object.slots.read(|_, _| Want::Always));
+            readings.changed.len() + readings.idle.len()
+        };
         Ok(())
     })?;
     let refresh: Vec<Placed> = cpus()?
@@ -42,7 +46,7 @@ pub fn rows(tgids: &[u32], reads: u32) -> Result<Vec<Row>> {
     refresh.iter().try_for_each(|placed| object.prepare(*placed))?;
     let asked = repeated(reads, || refresh.iter().try_for_each(|placed| object.request(*placed)))?;
     let (calls, _) = Syscalls::load()?.during(std::process::id(), || {
-        (0..reads).for_each(|_| drop(black_box(object.slots.read(|_, _| true))));
+        (0..reads).for_each(|_| drop(black_box(object.slots.read(|_, _| Want::Always))));
         Ok(())
     })?;
     let calls = f64::from(u32::try_from(calls)?) / f64::from(reads);

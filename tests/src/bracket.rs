@@ -1,0 +1,44 @@
+//! A value that is still growing, held against the scheduler: a reading before, the agent's, a reading after.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{
+    agent::Agent,
+    metrics::Metrics,
+    vmm::{
+        schedstat::{self, SchedStat},
+        spawn::TestVm,
+    },
+};
+
+/// CPU time of a VM by role.
+pub const CPU: &str = "kvmeter_vm_cpu_seconds_total";
+/// Run-queue time of a VM by role.
+pub const DELAY: &str = "kvmeter_vm_cpu_delay_seconds_total";
+
+/// CPU and run-queue time of a VM, over all roles.
+#[must_use]
+pub fn told(scrape: &Metrics, vm_id: &str) -> SchedStat {
+    SchedStat { run_ns: scrape.nanos(CPU, vm_id), delay_ns: scrape.nanos(DELAY, vm_id) }
+}
+
+/// What is told lies between two readings.
+pub fn within(low: SchedStat, told: SchedStat, high: SchedStat) -> Result<()> {
+    let run = low.run_ns <= told.run_ns && told.run_ns <= high.run_ns;
+    let delay = low.delay_ns <= told.delay_ns && told.delay_ns <= high.delay_ns;
+    ensure!(run && delay, "{told:?} is told; before it was {low:?}, after it {high:?}");
+    Ok(())
+}
+
+/// CPU and run-queue time of these VMs lie between two readings of the scheduler, so many times.
+pub fn cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)], times: u32) -> Result<()> {
+    for _ in 0..times {
+        let before = vms.iter().map(|(_, vm)| schedstat::sum(vm.pid())).collect::<Result<Vec<_>, _>>()?;
+        agent.wait_samples(1)?;
+        let scrape = agent.metrics()?;
+        for ((id, vm), before) in vms.iter().zip(before) {
+            within(before, told(&scrape, id), schedstat::sum(vm.pid())?).with_context(|| (*id).to_owned())?;
+        }
+    }
+    Ok(())
+}
