@@ -13,8 +13,9 @@ use crate::{
     counter::add,
     guest,
     maps::{LOSSES, VCPUS, VMS},
+    part::promote,
     task::{self, Address},
-    tracked::{current_ids, owned, promote, slot_of, track},
+    tracked::{current_ids, owned, slot_of, track},
     vm::{birth, now},
 };
 

@@ -20,6 +20,7 @@ mod lifecycle;
 mod maps;
 mod name;
 mod offsets;
+mod part;
 mod sched;
 mod task;
 mod tracked;

@@ -10,8 +10,9 @@ use kvmeter_common::{
 use crate::{
     maps::{RULES, THREADS, VMS},
     offsets::{self, at},
+    part::reassign,
     task::{self, Address, PF_KTHREAD, copy, direct},
-    tracked::{reassign, slot_of, track},
+    tracked::{slot_of, track},
 };
 
 /// `VmSlot::family` of a process, by its leader's name; and a thread's role, by its own: what the first rule gives that

@@ -15,8 +15,9 @@ use crate::{
     guest,
     maps::{THREADS, VMS},
     offsets,
+    part::{fold, promote, take_wanted},
     task::{self, Address, TASK_DEAD, copy, direct},
-    tracked::{current_ids, fold, owned, promote, slot_of, take_wanted, track},
+    tracked::{current_ids, owned, slot_of, track},
     vm::take_leader,
     waiting::{blame, charge},
 };

@@ -15,8 +15,9 @@ use crate::{
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
     name::family_of,
     offsets::{self, at},
+    part::leave,
     task::{self, Address, copy},
-    tracked::{leave, settle, track},
+    tracked::{settle, track},
 };
 
 /// Turns of the walk at a VM's birth.

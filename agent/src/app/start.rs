@@ -15,12 +15,12 @@ use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, settings};
 use crate::{
-    bpf::{Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted},
+    bpf::{Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
     clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Engine, EngineError, Parts},
     expose::{Status, http, serve, status::Unavailable},
-    host::{HostFacts, UeventSocket},
+    host::{HostFacts, UeventSocket, tracefs},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
     vm::{exit_class, thread},
@@ -75,6 +75,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         sizes,
         rules: thread::RULES.to_vec(),
         exit_classes: exit_class::TABLE,
+        formats: records::FIELDS.iter().map(|row| (row.event, tracefs::format(Path::new("/"), row.event))).collect(),
         unwanted: (!config.bpf.exit_reasons).then_some(off).into_iter().collect(),
         log: config.log.level >= crate::config::LogLevel::Warn,
     };

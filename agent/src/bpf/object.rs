@@ -108,6 +108,8 @@ pub struct Setup {
     pub rules: Vec<Rule>,
     /// The class of each exit, by [`exit::index`].
     pub exit_classes: [u8; exit::TABLE],
+    /// What the records of the tracepoints in [`records::FIELDS`] look like here.
+    pub formats: records::Formats,
     /// Programs that the configuration switches off.
     pub unwanted: Vec<Unwanted>,
     /// Whether its log lines are wanted.
@@ -121,7 +123,7 @@ pub struct Setup {
 pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadError> {
     let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
     let mut places = offsets::resolve(&Btf::parse(&bytes)?);
-    records::resolve(&mut places);
+    records::resolve(&mut places, &setup.formats);
     let sizes = setup.sizes;
     let btf = AyaBtf::parse(&bytes, aya::Endianness::default()).map_err(|e| LoadError::AyaBtf(Box::new(e)))?;
     let globals: Vec<(&str, u32)> =

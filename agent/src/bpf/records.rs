@@ -2,9 +2,12 @@
 //!
 //! Raw arguments of `kvm_exit` lost the reason in 5.16; the record kept it, at places that moved since.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use super::{format::RecordLayout, offsets::Offsets};
+
+/// The text of each tracepoint's `format` file, or why it could not be read.
+pub type Formats = BTreeMap<&'static str, Result<String, String>>;
 
 /// A global of the kernel programs and the record's field it points to.
 pub struct RecordField {
@@ -24,32 +27,16 @@ pub const FIELDS: &[RecordField] = &[
     RecordField { global: "KVM_EXIT_ISA", event: "kvm/kvm_exit", field: "isa", size: 4 },
 ];
 
-/// Where tracefs is mounted; the second is where old set-ups have it.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-
-/// Looks every field up and adds it to the offsets.
-pub fn resolve(offsets: &mut Offsets) {
+/// Looks every field up in the `format` files' texts, by tracepoint, and adds it to the offsets.
+pub fn resolve(offsets: &mut Offsets, formats: &Formats) {
     for row in FIELDS {
-        offsets.insert(row.global, locate(row));
+        offsets.insert(row.global, locate(row, formats));
     }
 }
 
-fn locate(row: &RecordField) -> Result<u32, String> {
-    let paths = TRACEFS.map(|root| Path::new(root).join("events").join(row.event).join("format"));
-    let (path, text) = read_first(&paths)?;
-    let layout = RecordLayout::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    layout.offset(row.field, row.size).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn read_first(paths: &[PathBuf]) -> Result<(&PathBuf, String), String> {
-    let mut first = None;
-    for path in paths {
-        match std::fs::read_to_string(path) {
-            Ok(text) => return Ok((path, text)),
-            Err(error) => {
-                first.get_or_insert(format!("{} cannot be read: {error}", path.display()));
-            }
-        }
-    }
-    Err(first.unwrap_or_default())
+fn locate(row: &RecordField, formats: &Formats) -> Result<u32, String> {
+    let text = formats.get(row.event).ok_or_else(|| format!("the format of {} was never read", row.event))?;
+    let layout = RecordLayout::parse(text.as_ref().map_err(Clone::clone)?);
+    let layout = layout.map_err(|error| format!("the format of {}: {error}", row.event))?;
+    layout.offset(row.field, row.size).map_err(|error| format!("the format of {}: {error}", row.event))
 }

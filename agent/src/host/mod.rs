@@ -12,6 +12,7 @@ pub mod process;
 pub mod scan;
 pub mod schedstat;
 pub mod throttle;
+pub mod tracefs;
 pub mod uevent;
 
 pub use facts::{Capability, HostFacts};
