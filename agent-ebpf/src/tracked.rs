@@ -141,7 +141,7 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
 #[inline(never)]
 pub extern "C" fn settle(task: Address, number: u32) -> u32 {
     let dead = copy::<u32>(task, &offsets::TASK_STATE).unwrap_or(0) & task::TASK_DEAD != 0;
-    if !dead || copy::<u32>(task, &offsets::TASK_ON_CPU) != Some(0) {
+    if !dead || copy::<u8>(task, &offsets::TASK_ON_CPU) != Some(0) {
         return 0;
     }
     let Some(slot) = THREADS.get_ptr_mut(number) else { return 0 };

@@ -45,6 +45,9 @@ impl Setup {
     }
 }
 
+/// Longer than a sample takes, from its readings to the moment it is seen in a scrape, on a busy or emulated machine.
+const UNDER_WAY: Duration = Duration::from_millis(400);
+
 /// A running agent, killed and reaped when dropped.
 #[derive(Debug)]
 pub struct Agent {
@@ -165,13 +168,18 @@ impl Agent {
         Metrics::parse(&self.scrape()?)
     }
 
-    /// Waits until at least `samples` whole samples have been published from now on.
+    /// Waits until at least `samples` whole samples have been taken and published from now on. The first that is seen
+    /// may have been under way already, its readings taken before now: one that comes too soon does not count.
     pub fn wait_samples(&self, samples: u64) -> Result<()> {
         let count = |agent: &Self| -> Result<f64> {
             Ok(agent.metrics()?.one("kvmeter_sample_duration_seconds_count", &[]).unwrap_or(0.0))
         };
-        let target = count(self)? + samples as f64;
-        self.wait_until("more samples", Duration::from_secs(60), |agent| Ok(count(agent)? >= target))
+        let (since, before) = (Instant::now(), count(self)?);
+        let patience = Duration::from_secs(60);
+        self.wait_until("a sample", patience, |agent| Ok(count(agent)? > before))?;
+        let began_before = since.elapsed() < UNDER_WAY;
+        let target = before + samples as f64 + f64::from(u8::from(began_before));
+        self.wait_until("more samples", patience, |agent| Ok(count(agent)? >= target))
     }
 
     /// Polls until `done` says so.

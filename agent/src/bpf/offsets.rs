@@ -29,7 +29,8 @@ pub const FIELDS: &[Field] = &[
     field("TASK_RUN_DELAY", "task_struct", &[("sched_info.run_delay", 8)]),
     // Renamed in 5.14 (commit 2f064a59a11f).
     field("TASK_STATE", "task_struct", &[("__state", 4), ("state", 8)]),
-    field("TASK_ON_CPU", "task_struct", &[("on_cpu", 4)]),
+    // An int to 6.12, one byte in 7.2; the program reads one byte, which is the low one of either.
+    field("TASK_ON_CPU", "task_struct", &[("on_cpu", 4), ("on_cpu", 1)]),
     field("TASK_SIGNAL", "task_struct", &[("signal", 8)]),
     field("TASK_SIGHAND", "task_struct", &[("sighand", 8)]),
     field("TASK_LEADER", "task_struct", &[("group_leader", 8)]),
