@@ -159,7 +159,12 @@ fn one_line_sums_up_the_start() -> Result<()> {
     agent.wait_samples(10)?;
     let line = told(&agent, "kvmeter runs", 1)?;
     assert_eq!(agent.log().matches("kvmeter runs").count(), 1, "{}", agent.log());
-    for part in ["cpu_source=bpf", "missing=nothing", &format!("listen=127.0.0.1:{}", agent.port()), "socket="] {
+    let status = agent.json("/v1/status")?;
+    let features = status["features"].as_array().context("no features")?.iter();
+    let missing: Vec<_> = features.filter(|f| f["available"] == false).filter_map(|f| f["name"].as_str()).collect();
+    let missing =
+        if missing.is_empty() { "missing=nothing".to_owned() } else { format!("missing={}", missing.join(",")) };
+    for part in ["cpu_source=bpf", &missing, &format!("listen=127.0.0.1:{}", agent.port()), "socket="] {
         assert!(line.contains(part), "{part}: {line}");
     }
     Ok(())

@@ -85,7 +85,13 @@ fn four_offenders_have_a_name_for_ever_and_the_rest_are_others() -> Result<()> {
     const IDS: [&str; 7] = ["c-0", "c-1", "c-2", "c-3", "c-4", "c-5", "c-6"];
     let Some(_host) = host(TEST) else { return Ok(()) };
     let agent = Agent::start()?;
-    let mut vms = IDS.iter().map(|id| spinning(id)).collect::<Result<Vec<_>>>()?;
+    // Equal spinners take turns in one order for ever, and each would wait for one other only: these sleep now and then,
+    // each for another while.
+    let restless = |(number, id): (usize, &&str)| {
+        let duty = (35 + 6 * number).to_string();
+        TestVm::start(&["--id", id, "--duty", &duty, "--pin", "0"])
+    };
+    let mut vms = IDS.iter().enumerate().map(restless).collect::<Result<Vec<_>>>()?;
     agent.wait_vms(&IDS)?;
     let read = || -> Result<Vec<Waited>> {
         agent.wait_samples(1)?;
