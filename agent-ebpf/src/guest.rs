@@ -65,8 +65,7 @@ pub unsafe fn enter(vcpu: *mut VcpuSlot, now: u64) {
             if (*vcpu).halted == 0 {
                 let took = now - left;
                 (*vcpu).times.handling_ns += took;
-                let first = limits::HANDLING_BOUNDS_NS[0];
-                let at = if took <= first { 0 } else { bucket(took, first) };
+                let at = bucket(took, limits::HANDLING_BOUNDS_NS[0]);
                 *(&raw mut (*vcpu).times.handling).cast::<u64>().add(at) += 1;
             } else {
                 (*vcpu).halted = 0;

@@ -25,8 +25,7 @@ pub unsafe fn charge(slot: *mut ThreadSlot, run_delay_ns: u64) {
             return;
         }
         (*slot).run_delay_ns = run_delay_ns;
-        let length =
-            if waited <= limits::RUN_DELAY_BOUNDS_NS[0] { 0 } else { bucket(waited, limits::RUN_DELAY_BOUNDS_NS[0]) };
+        let length = bucket(waited, limits::RUN_DELAY_BOUNDS_NS[0]);
         *(&raw mut (*slot).waits).cast::<u64>().add(length) += 1;
         let cause = (*slot).waits_for;
         let cause = if cause < cause::REST { cause } else { cause::REST };
@@ -34,9 +33,13 @@ pub unsafe fn charge(slot: *mut ThreadSlot, run_delay_ns: u64) {
     }
 }
 
-/// The bucket of a length: bounds are `first` × 4ⁿ. Without a branch, each of which would double the verifier's paths.
+/// The bucket of a length: bounds are `first` × 4ⁿ. Most lie in the first; beyond it there is no branch, each of which
+/// would double the verifier's paths.
 #[inline(always)]
 pub fn bucket(length: u64, first: u64) -> usize {
+    if length <= first {
+        return 0;
+    }
     let (mut bound, mut at) = (first, 0);
     for _ in 0..BUCKETS - 1 {
         // The sign of the difference: 1 if the bound is below the length.

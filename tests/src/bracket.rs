@@ -1,10 +1,14 @@
 //! A value that is still growing, held against the scheduler: a reading before, the agent's, a reading after.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     agent::Agent,
+    cgroup::Group,
     metrics::Metrics,
+    process::process_cpu_ns,
     vmm::{
         schedstat::{self, SchedStat},
         spawn::TestVm,
@@ -41,4 +45,32 @@ pub fn cpu_is_bracketed(agent: &Agent, vms: &[(&str, &TestVm)], times: u32) -> R
         }
     }
     Ok(())
+}
+
+/// A counter's new value, and truths before and after the sample that it is of.
+pub struct Moved {
+    /// The value.
+    pub told_ns: u64,
+    /// The process's CPU clock.
+    pub clock_ns: (u64, u64),
+    /// Its control group's; 0 without one.
+    pub group_ns: (u64, u64),
+}
+
+/// Waits for a counter to move. The sample behind a value that was not there a scrape ago was taken since the scrape
+/// before it.
+pub fn moved(pid: i32, group: Option<&Group>, told: impl Fn() -> Result<u64>) -> Result<Moved> {
+    let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
+    let mut before = truth()?;
+    let old = told()?;
+    loop {
+        let next = truth()?;
+        let told_ns = told()?;
+        if told_ns != old {
+            let after = truth()?;
+            return Ok(Moved { told_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
+        }
+        before = next;
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

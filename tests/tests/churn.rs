@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::{Agent, Setup},
+    bracket::moved,
     cgroup::Group,
     ledger::number,
-    process::{process_cpu_ns, settled_cpu_ns, wait_zombie},
+    process::{settled_cpu_ns, wait_zombie},
     skip::{host, skipped},
     vmm::{schedstat, spawn::TestVm},
 };
@@ -20,30 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LAST_SLICE_NS: u64 = 100_000;
 /// What may run between two readings of a counter on all CPUs: the tick at which the scheduler brings it up to date.
 const TICK_NS: u64 = 10_000_000;
-
-/// A counter's new value, and a truth before and after it was read.
-struct Bracket {
-    cpu_ns: u64,
-    clock_ns: (u64, u64),
-    group_ns: (u64, u64),
-}
-
-/// The reading behind a value that was not there a scrape ago was taken since the scrape before it.
-fn bracket(agent: &Agent, id: &str, pid: i32, group: Option<&Group>) -> Result<Bracket> {
-    let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
-    let mut before = truth()?;
-    let old = agent.metrics()?.nanos(CPU, id);
-    loop {
-        let next = truth()?;
-        let cpu_ns = agent.metrics()?.nanos(CPU, id);
-        if cpu_ns != old {
-            let after = truth()?;
-            return Ok(Bracket { cpu_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
-        }
-        before = next;
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[test]
 fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> Result<()> {
@@ -59,8 +36,9 @@ fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> R
         None => skipped(NAME, "no cpuacct control group: the upper bound is that of the CPU clock alone"),
     }
     agent.wait_until("the VM", PATIENCE, |a| Ok(a.metrics()?.one(RUNNING, &[("vm_id", "churn")]) == Some(1.0)))?;
-    let first = bracket(&agent, "churn", pid, group.as_ref())?;
-    let mut last = first.cpu_ns;
+    let told = || Ok(agent.metrics()?.nanos(CPU, "churn"));
+    let first = moved(pid, group.as_ref(), told)?;
+    let mut last = first.told_ns;
     let over = Instant::now() + Duration::from_secs(10);
     while Instant::now() < over {
         let scrape = agent.metrics()?;
@@ -71,14 +49,14 @@ fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> R
         last = cpu;
         std::thread::sleep(Duration::from_millis(20));
     }
-    let second = bracket(&agent, "churn", pid, group.as_ref())?;
+    let second = moved(pid, group.as_ref(), told)?;
     let threads = RATE * (began.elapsed().as_secs() + 1);
     for at in [&first, &second] {
         let (before, after) = at.clock_ns;
         let most = after + threads * LAST_SLICE_NS;
-        assert!(before <= at.cpu_ns && at.cpu_ns <= most, "{before} <= {} <= {most}", at.cpu_ns);
+        assert!(before <= at.told_ns && at.told_ns <= most, "{before} <= {} <= {most}", at.told_ns);
     }
-    let grown = second.cpu_ns - first.cpu_ns;
+    let grown = second.told_ns - first.told_ns;
     let clock = second.clock_ns.1 - first.clock_ns.1;
     eprintln!("grown by {grown} ns, {} more than the CPU clock", grown.wrapping_sub(clock).cast_signed());
     if group.is_some() {

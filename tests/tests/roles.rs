@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::Agent,
+    bracket::moved,
     cgroup::Group,
-    process::process_cpu_ns,
     skip::{host, skipped},
     vmm::{schedstat, spawn::TestVm, uring},
 };
@@ -135,31 +135,6 @@ fn io_uring_workers_are_told_as_io() -> Result<()> {
     Ok(())
 }
 
-/// The sum of the roles, and truths before and after the sample that it is of.
-struct Bracket {
-    sum_ns: u64,
-    clock_ns: (u64, u64),
-    group_ns: (u64, u64),
-}
-
-/// The sample behind a value that was not there a scrape ago was taken since the scrape before it.
-fn bracket(agent: &Agent, pid: i32, group: Option<&Group>) -> Result<Bracket> {
-    let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
-    let sum = || Ok::<_, anyhow::Error>(by_role(agent, "mixed")?.values().sum());
-    let mut before = truth()?;
-    let old: u64 = sum()?;
-    loop {
-        let next = truth()?;
-        let sum_ns = sum()?;
-        if sum_ns != old {
-            let after = truth()?;
-            return Ok(Bracket { sum_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
-        }
-        before = next;
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
     const TEST: &str = "roles_sum_to_what_the_scheduler_accounted_under_churn";
@@ -181,7 +156,8 @@ fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
         None => skipped(TEST, "no cpuacct control group: the upper bound is that of the CPU clock alone"),
     }
     agent.wait_vms(&["mixed"])?;
-    let first = bracket(&agent, pid, group.as_ref())?;
+    let told = || Ok(by_role(&agent, "mixed")?.values().sum());
+    let first = moved(pid, group.as_ref(), told)?;
     let mut last = BTreeMap::new();
     let over = Instant::now() + Duration::from_secs(6);
     while Instant::now() < over {
@@ -195,14 +171,14 @@ fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
     for role in ["vcpu", "vmm", "io"] {
         assert!(last.get(role) > Some(&0), "no {role}: {last:?}");
     }
-    let second = bracket(&agent, pid, group.as_ref())?;
+    let second = moved(pid, group.as_ref(), told)?;
     let threads = RATE * (began.elapsed().as_secs() + 1);
     for at in [&first, &second] {
         let ((before, after), most) = (at.clock_ns, at.clock_ns.1 + threads * LAST_SLICE_NS);
-        assert!(before <= at.sum_ns && at.sum_ns <= most, "{before} <= {} <= {after}", at.sum_ns);
+        assert!(before <= at.told_ns && at.told_ns <= most, "{before} <= {} <= {after}", at.told_ns);
     }
     if group.is_some() {
-        let grown = second.sum_ns - first.sum_ns;
+        let grown = second.told_ns - first.told_ns;
         let least = second.group_ns.0.saturating_sub(first.group_ns.1);
         let most = second.group_ns.1 - first.group_ns.0;
         eprintln!("the roles grew by {grown} ns, the control group by {least} to {most}");

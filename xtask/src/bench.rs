@@ -13,11 +13,8 @@ use nix::unistd::geteuid;
 use crate::BenchArgs;
 use crate::setup::{self, Needs};
 use crate::stamp::Stamp;
-use crate::toolchain;
+use crate::toolchain::{self, PROGRAMS, bpf_target};
 use crate::workspace::{Profile, Workspace, on_path, run};
-
-/// The kernel programs' package, and its object's name.
-const PROGRAMS: &str = "kvmeter-ebpf";
 
 /// `cargo xtask bench`.
 pub(crate) fn bench(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
@@ -52,31 +49,15 @@ pub(crate) fn bench(workspace: &Workspace, args: &BenchArgs) -> Result<()> {
     outcome
 }
 
-/// Builds the kernel programs with those to compare them with; the flags are those of `agent/build.rs`.
+/// Builds the kernel programs with those to compare them with.
 fn object(workspace: &Workspace, stamp: &Stamp) -> Result<PathBuf> {
-    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-    let flags = [
-        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
-        "-Cdebuginfo=2".to_owned(),
-        format!("-Clinker={}", stamp.linker.display()),
-        "-Clink-arg=--btf".to_owned(),
-    ];
-    let output = workspace.target("ebpf");
-    let mut command = toolchain::clean(&stamp.cargo);
-    command
-        .current_dir(&workspace.root)
-        .env("RUSTC", &stamp.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["build", "--quiet", "--release", "--bins", "--package", PROGRAMS, "--features", "bench"])
-        .args(["--target", target, "-Z", "build-std=core", "--target-dir"])
-        .arg(&output);
+    let mut command = toolchain::kernel_command(workspace, stamp, &stamp.cargo, &["build", "--quiet"]);
     run(&mut command, "building the kernel programs of the benchmark")?;
     // A copy: the agent's next build puts its own object in this place.
     let object = workspace.target("bench").join(PROGRAMS);
     fs::create_dir_all(workspace.target("bench")).context("cannot make target/bench")?;
-    fs::copy(output.join(target).join("release").join(PROGRAMS), &object)
-        .with_context(|| format!("cannot write {}", object.display()))?;
+    let built = workspace.target("ebpf").join(bpf_target()).join("release").join(PROGRAMS);
+    fs::copy(built, &object).with_context(|| format!("cannot write {}", object.display()))?;
     Ok(object)
 }
 

@@ -4,7 +4,6 @@
 //! `agent/build.rs` gives. All parts run, whichever fail.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -54,33 +53,12 @@ fn kernel(workspace: &Workspace, stamp: &Stamp) -> Result<()> {
             stamp.toolchain
         );
     }
-    run(&mut kernel_command(workspace, stamp, &clippy), "clippy for the kernel programs")
+    let mut command = toolchain::kernel_command(workspace, stamp, &clippy, &["clippy"]);
+    command.env("CARGO", &stamp.cargo).args(["--", "-D", "warnings"]);
+    run(&mut command, "clippy for the kernel programs")
 }
 
 /// The `cargo-clippy` beside the cargo that builds the kernel programs.
 pub(crate) fn kernel_clippy(stamp: &Stamp) -> PathBuf {
     stamp.cargo.with_file_name("cargo-clippy")
-}
-
-fn kernel_command(workspace: &Workspace, stamp: &Stamp, clippy: &std::path::Path) -> Command {
-    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-    let flags = [
-        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
-        "-Cdebuginfo=2".to_owned(),
-        format!("-Clinker={}", stamp.linker.display()),
-        "-Clink-arg=--btf".to_owned(),
-    ];
-    let mut command = toolchain::clean(clippy);
-    command
-        .current_dir(&workspace.root)
-        .env("CARGO", &stamp.cargo)
-        .env("RUSTC", &stamp.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .args(["clippy", "--release", "--bins", "--package", "kvmeter-ebpf", "--features", "bench"])
-        .args(["--target", target])
-        .args(["-Z", "build-std=core", "--target-dir"])
-        .arg(workspace.target("ebpf"))
-        .args(["--", "-D", "warnings"]);
-    command
 }

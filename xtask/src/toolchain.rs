@@ -13,7 +13,8 @@ use anyhow::{Result, bail};
 
 use crate::install;
 use crate::linker::LLVM;
-use crate::workspace::{on_path, output, shown};
+use crate::stamp::Stamp;
+use crate::workspace::{Workspace, on_path, output, shown};
 
 /// The oldest minor release of Rust 1 that compiles the workspace.
 const OLDEST_MINOR: u32 = 95;
@@ -62,6 +63,35 @@ pub(crate) fn obtain() -> Result<Toolchain> {
 /// Whether `KVMETER_TOOLCHAIN` lets this kind in.
 pub(crate) fn wanted(kind: &str) -> bool {
     env::var("KVMETER_TOOLCHAIN").map_or(true, |only| only.is_empty() || only == kind)
+}
+
+/// The kernel programs' package, and its object's name.
+pub(crate) const PROGRAMS: &str = "kvmeter-ebpf";
+
+/// The target that the kernel programs are compiled for.
+pub(crate) const fn bpf_target() -> &'static str {
+    if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" }
+}
+
+/// A cargo command about the kernel programs, those of the benchmark included; the flags are those of `agent/build.rs`.
+pub(crate) fn kernel_command(workspace: &Workspace, stamp: &Stamp, program: &Path, subcommand: &[&str]) -> Command {
+    let flags = [
+        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+        "-Cdebuginfo=2".to_owned(),
+        format!("-Clinker={}", stamp.linker.display()),
+        "-Clink-arg=--btf".to_owned(),
+    ];
+    let mut command = clean(program);
+    command
+        .current_dir(&workspace.root)
+        .env("RUSTC", &stamp.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .args(subcommand)
+        .args(["--release", "--bins", "--package", PROGRAMS, "--features", "bench"])
+        .args(["--target", bpf_target(), "-Z", "build-std=core", "--target-dir"])
+        .arg(workspace.target("ebpf"));
+    command
 }
 
 /// A command that no outer cargo or rustup proxy tells which toolchain or libraries to use.

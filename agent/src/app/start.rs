@@ -75,7 +75,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         sizes,
         rules: thread::RULES.to_vec(),
         exit_classes: exit_class::TABLE,
-        formats: records::FIELDS.iter().map(|row| (row.event, tracefs::format(Path::new("/"), row.event))).collect(),
+        formats: records::events().into_iter().map(|event| (event, tracefs::format(Path::new("/"), event))).collect(),
         unwanted: (!config.bpf.exit_reasons).then_some(off).into_iter().collect(),
         log: config.log.level >= crate::config::LogLevel::Warn,
     };

@@ -2,7 +2,7 @@
 //!
 //! Raw arguments of `kvm_exit` lost the reason in 5.16; the record kept it, at places that moved since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{format::RecordLayout, offsets::Offsets};
 
@@ -26,6 +26,12 @@ pub const FIELDS: &[RecordField] = &[
     RecordField { global: "KVM_EXIT_REASON", event: "kvm/kvm_exit", field: "exit_reason", size: 4 },
     RecordField { global: "KVM_EXIT_ISA", event: "kvm/kvm_exit", field: "isa", size: 4 },
 ];
+
+/// The tracepoints whose records are looked at, each once.
+#[must_use]
+pub fn events() -> BTreeSet<&'static str> {
+    FIELDS.iter().map(|row| row.event).collect()
+}
 
 /// Looks every field up in the `format` files' texts, by tracepoint, and adds it to the offsets.
 pub fn resolve(offsets: &mut Offsets, formats: &Formats) {

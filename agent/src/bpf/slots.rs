@@ -125,7 +125,7 @@ impl Slots {
             .filter(|(_, slot)| slot.task != 0)
     }
 
-    pub(super) fn pointed(&self, number: u32, slot: &ThreadSlot) -> bool {
+    fn pointed(&self, number: u32, slot: &ThreadSlot) -> bool {
         self.tids.get(index::word(slot.tid)).is_some_and(|word| word.slots[index::place(slot.tid)] == number)
     }
 

@@ -1,7 +1,5 @@
 //! Births and deaths: a newcomer gets its identity, its vm_id and its start line; an end gets its verdict and its stop.
 
-use std::sync::Arc;
-
 use super::Engine;
 use crate::{
     account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
@@ -76,11 +74,7 @@ impl Engine {
             self.host.boot.observe(run.saturating_sub(reading.start_ns) as f64 / 1e9);
         }
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
-            if reading.consistent {
-                vm.take_cpu(CpuUsage::from_roles(&reading.roles));
-                self.host.work.grow(None, &reading.work);
-                vm.take_work(Arc::clone(&reading.work));
-            }
+            vm.take_reading(&reading, &mut self.host.work);
             vm.exiting = reading.exit.is_some();
         }
         if family != reading.family

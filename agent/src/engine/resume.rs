@@ -1,10 +1,8 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
-use std::sync::Arc;
-
 use super::{Engine, scan::Process};
 use crate::{
-    account::{CpuUsage, Told, snapshot::VmFixed},
+    account::{Told, snapshot::VmFixed},
     bpf::Want,
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
@@ -70,12 +68,8 @@ impl Engine {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
             });
-            if let Some(reading) = reading.filter(|reading| reading.consistent) {
-                vm.take_cpu(CpuUsage::from_roles(&reading.roles));
-                self.host.work.grow(None, &reading.work);
-                vm.take_work(Arc::clone(&reading.work));
-            }
             if let Some(reading) = reading {
+                vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");

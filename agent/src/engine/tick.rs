@@ -1,10 +1,9 @@
 //! One turn: read, settle births and deaths, sample when it is time, hand over to ledger and views.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use super::{Engine, scan::Process};
 use crate::{
-    account::CpuUsage,
     bpf::{Readings, VmReading, Want},
     clock::{self, Instant2},
     vm::Origin,
@@ -128,12 +127,7 @@ impl Engine {
             return;
         }
         vm.alive_ns = at.boot_ns;
-        let mut fell = false;
-        if reading.consistent {
-            fell = vm.take_cpu(CpuUsage::from_roles(&reading.roles));
-            self.host.work.grow(vm.work.as_deref(), &reading.work);
-            vm.take_work(Arc::clone(&reading.work));
-        }
+        let fell = vm.take_reading(&reading, &mut self.host.work);
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use kvmeter_common::{thread::cause, vcpu::mode};
 
 use crate::{
-    account::{Carry, CpuUsage, Role, Told, VmView, snapshot::VmEnd, snapshot::VmFixed},
-    bpf::Work,
+    account::{Carry, CpuUsage, Role, Told, VmView, snapshot::VmEnd, snapshot::VmFixed, work::AllWork},
+    bpf::{VmReading, Work},
     history::Ring,
     host::ThrottleSource,
     ledger::Ticket,
@@ -195,8 +195,18 @@ impl Vm {
         }
     }
 
+    /// Takes over a reading that is whole, and adds what is new in it to `all`. True when a counter would have fallen.
+    pub fn take_reading(&mut self, reading: &VmReading, all: &mut AllWork) -> bool {
+        if !reading.consistent {
+            return false;
+        }
+        all.grow(self.work.as_deref(), &reading.work);
+        self.take_work(Arc::clone(&reading.work));
+        self.take_cpu(CpuUsage::from_roles(&reading.roles))
+    }
+
     /// Takes a reading of what its threads did.
-    pub fn take_work(&mut self, work: Arc<Work>) {
+    fn take_work(&mut self, work: Arc<Work>) {
         for vcpu in &work.vcpus {
             if self.vcpu_order.len() < MAX_VCPUS && !self.vcpu_order.contains(&vcpu.tid) {
                 Arc::make_mut(&mut self.vcpu_order).push(vcpu.tid);

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::check::{Bench, Verdict};
 use crate::{
+    bracket::within,
     metrics::{Metrics, Series},
     vmm::{
         schedstat::{self, SchedStat},
@@ -93,13 +94,6 @@ impl Vm {
         within(less, told.vcpu, high.vcpu).context("role vcpu")?;
         within(low.vmm, told.vmm, add(high.vmm, self.early)).context("role vmm")
     }
-}
-
-fn within(low: SchedStat, told: SchedStat, high: SchedStat) -> Result<()> {
-    let run = low.run_ns <= told.run_ns && told.run_ns <= high.run_ns;
-    let delay = low.delay_ns <= told.delay_ns && told.delay_ns <= high.delay_ns;
-    ensure!(run && delay, "{told:?} is told, schedstat before {low:?}, after {high:?}");
-    Ok(())
 }
 
 fn add(left: SchedStat, right: SchedStat) -> SchedStat {
