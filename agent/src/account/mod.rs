@@ -1,8 +1,14 @@
 //! Pure arithmetic: readings in, usage out. The one place that compares two readings.
 
+pub mod histogram;
+pub mod host;
+pub mod network;
 pub mod snapshot;
 pub mod usage;
 pub mod work;
 
-pub use snapshot::{Host, Snapshot, VmState, VmView};
+pub use histogram::Histogram;
+pub use host::Host;
+pub use network::NetworkUsage;
+pub use snapshot::{Snapshot, VmState, VmView};
 pub use usage::{Carry, CpuUsage, Role, Told};

@@ -6,7 +6,7 @@ use kvmeter_common::{
     vcpu::{VcpuTimes, mode},
 };
 
-use super::snapshot::Histogram;
+use super::Histogram;
 use crate::bpf::Work;
 
 /// Where a vCPU's time goes; the label `mode`.

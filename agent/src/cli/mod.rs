@@ -194,7 +194,7 @@ fn check(source: Source) -> anyhow::Result<Outcome> {
 }
 
 fn catalog_table() -> String {
-    let rows = catalog::METRICS.iter().map(|metric| {
+    let rows = catalog::all().map(|metric| {
         let labels = metric.labels.join(",");
         vec![
             metric.name.to_owned(),

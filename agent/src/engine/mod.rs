@@ -23,10 +23,7 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{
-        Host, Snapshot,
-        snapshot::{Detail, Histogram},
-    },
+    account::{Histogram, Host, Snapshot, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, UeventSocket},

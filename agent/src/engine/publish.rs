@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    account::{Snapshot, VmView, snapshot::LedgerState},
+    account::{Snapshot, VmView, host::LedgerState},
     clock::Instant2,
     ledger::{Stats, Ticket},
     vm::{Vm, record::Throttle},

@@ -6,7 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::{Status, catalog, family::Family};
 use crate::{
-    account::{Snapshot, VmState, snapshot::LedgerState},
+    account::{Snapshot, VmState, host::LedgerState},
     expose::catalog::Metric,
 };
 

@@ -3,7 +3,7 @@
 use prometheus::proto;
 
 use super::catalog::{Metric, Type};
-use crate::account::snapshot::Histogram;
+use crate::account::Histogram;
 
 /// A family under construction.
 pub struct Family {

@@ -1,0 +1,76 @@
+//! Counters of the agent and facts about the host, as the views show them.
+
+use std::collections::BTreeMap;
+
+use super::{Histogram, snapshot::Detail, work::AllWork};
+
+/// Counters of the agent and facts about the host.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Starts seen, by VMM family and reason.
+    pub starts: BTreeMap<(String, String), u64>,
+    /// Stops seen, by VMM family and reason.
+    pub stops: BTreeMap<(String, String), u64>,
+    /// Losses by stage, the kernel's and ours.
+    pub losses: BTreeMap<&'static str, u64>,
+    /// Failed readings by source.
+    pub sample_errors: BTreeMap<&'static str, u64>,
+    /// KVM VMs that were destroyed without having run.
+    pub unrun_vms: u64,
+    /// VMs that had to take their fallback id.
+    pub vm_id_conflicts: u64,
+    /// Steps of the wall clock noticed.
+    pub clock_steps: u64,
+    /// KVM's own count of VM objects, from the last uevent.
+    pub kvm: KvmCount,
+    /// Sample durations.
+    pub sample_durations: Histogram,
+    /// Process start to first guest entry.
+    pub boot: Histogram,
+    /// Waits and exits of all VMs.
+    pub work: AllWork,
+    /// Stopped VMs dropped because too many lingered.
+    pub linger_dropped: u64,
+    /// The ledger's state.
+    pub ledger: LedgerState,
+    /// How much of each VM the metrics show.
+    pub detail: Detail,
+    /// What has become of each kernel program; empty where none is used.
+    pub programs: Vec<crate::bpf::Status>,
+}
+
+/// What KVM says of itself, and what we found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvmCount {
+    /// VM objects made since KVM was loaded (uevent `CREATED`).
+    pub created: Option<u64>,
+    /// VM objects that exist (uevent `COUNT`).
+    pub count: Option<u64>,
+    /// KVM VM descriptors found in `/proc` by the last full scan.
+    pub held: Option<u64>,
+    /// Processes whose descriptors that scan was not allowed to see.
+    pub denied: Option<u64>,
+}
+
+/// The ledger's state, as the views show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LedgerState {
+    /// Durable lines by kind.
+    pub records: Vec<(&'static str, u64)>,
+    /// Failed attempts by operation.
+    pub failures: Vec<(&'static str, u64)>,
+    /// Number of the last durable line.
+    pub sequence: u64,
+    /// Lines that wait in memory.
+    pub spooled: usize,
+    /// Lines refused because memory was full.
+    pub refused: u64,
+    /// Heartbeats dropped because memory was full.
+    pub dropped_heartbeats: u64,
+    /// How long the write under way has taken, nanoseconds.
+    pub busy_ns: u64,
+    /// Whether the last attempt to write failed.
+    pub degraded: bool,
+    /// The newest failure.
+    pub last_error: Option<String>,
+}

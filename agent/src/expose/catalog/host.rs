@@ -1,0 +1,46 @@
+//! The host, the agent and its ledger.
+
+use super::{Metric, Type};
+
+metrics! {
+    VMS: Gauge "kvmeter_vms" ["state"] "vms",
+        "VMs shown now, by state.";
+    VM_STARTS: Counter "kvmeter_vm_starts_total" ["hypervisor", "reason"] "vms",
+        "VMs seen starting; those found running when the agent came are none.";
+    VM_STOPS: Counter "kvmeter_vm_stops_total" ["hypervisor", "reason"] "vms",
+        "VMs seen ending.";
+    VM_BOOT: Histogram "kvmeter_vm_boot_seconds" [] "seconds",
+        "Process start to first guest entry; to the first return from KVM_RUN where entries are not told.";
+    EXIT_HANDLING: Histogram "kvmeter_exit_handling_seconds" [] "seconds",
+        "From a guest exit to the next entry, halts apart, over all VMs.";
+    RUN_DELAY: Histogram "kvmeter_run_delay_seconds" [] "seconds",
+        "How long each wait of a VM's thread in a run queue was, over all VMs.";
+    UNRUN_VMS: Counter "kvmeter_unrun_vms_total" [] "vms",
+        "KVM VMs made and destroyed without a guest having run; they get no ledger line.";
+    VMS_UNSHOWN: Counter "kvmeter_stopped_vms_dropped_total" [] "vms",
+        "Stopped VMs dropped before their linger time because too many lingered.";
+    BUILD_INFO: Gauge "kvmeter_build_info" ["version", "git_commit"] "1",
+        "What this agent was built from; always 1.";
+    FEATURE: Gauge "kvmeter_feature_available" ["feature"] "bool",
+        "1 if a kernel program or source is at work, 0 if it cannot be; kvmeter doctor says why.";
+    EVENTS_LOST: Counter "kvmeter_events_lost_total" ["stage"] "events",
+        "What a bound or a full table cost, counted where it happened.";
+    SAMPLE_ERRORS: Counter "kvmeter_sample_errors_total" ["source"] "errors",
+        "Readings that failed; the previous value was kept.";
+    SAMPLE_DURATION: Histogram "kvmeter_sample_duration_seconds" [] "seconds",
+        "How long one sample of all VMs took.";
+    CLOCK_STEPS: Counter "kvmeter_clock_steps_total" [] "steps",
+        "Steps of the wall clock of 100 ms or more.";
+    KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
+        "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
+    LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",
+        "Ledger lines made durable by this agent.";
+    LEDGER_FAILURES: Counter "kvmeter_ledger_write_failures_total" ["op"] "failures",
+        "Failed attempts to write the ledger.";
+    LEDGER_SEQUENCE: Gauge "kvmeter_ledger_sequence" [] "records",
+        "Sequence number of the last durable ledger line.";
+    LEDGER_SPOOLED: Gauge "kvmeter_ledger_spooled_records" [] "records",
+        "Ledger lines that wait in memory.";
+    LEDGER_FREE: Gauge "kvmeter_ledger_free_bytes" [] "bytes",
+        "Space left for the agent where the ledger is kept.";
+}
