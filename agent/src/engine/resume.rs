@@ -37,6 +37,7 @@ impl Engine {
         }
         self.resume(alive, now);
         self.adopt(&running, now);
+        self.ask_about_programs();
         self.next_scan_ns = now.boot_ns.saturating_add(self.settings.scan_ns);
     }
 

@@ -91,6 +91,7 @@ pub fn values(label: &str) -> String {
             let programs = crate::bpf::programs::PROGRAMS.iter().map(|p| p.name);
             programs.chain(["cpu", "uevents"]).collect::<Vec<_>>().join(", ")
         }
+        "program" => crate::bpf::programs::PROGRAMS.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
         "hypervisor" => "qemu, firecracker, cloud-hypervisor, crosvm, kvmtool, unknown".to_owned(),
         "vm_id" => "one a VM: its UUID, else name or VMM id, else <vmm>-<pid>-<hash>".to_owned(),
         "incarnation" => "one a life of a VM's process".to_owned(),
