@@ -71,9 +71,12 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
     all
 }
 
+/// A number the kernel may have told about a program.
+type Told = fn(&ProgramStats) -> Option<f64>;
+
 /// What the kernel counts about our programs.
 fn programs(host: &Host) -> [MetricFamily; 3] {
-    let rows: [(_, fn(&ProgramStats) -> Option<f64>); 3] = [
+    let rows: [(_, Told); 3] = [
         (&catalog::PROGRAM_RUNS, |stats| Some(stats.runs? as f64)),
         (&catalog::PROGRAM_RUN_TIME, |stats| Some(seconds(stats.run_ns?))),
         (&catalog::PROGRAM_MISSES, |stats| Some(stats.misses? as f64)),
