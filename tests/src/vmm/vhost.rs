@@ -17,7 +17,6 @@ use super::shared::Shared;
 use super::{load, schedstat, vhost_ring};
 
 const DEVICE: &str = "/dev/vhost-net";
-
 /// How often a device that is plugged in later looks for its file.
 const PLUG_POLL: Duration = Duration::from_millis(10);
 
@@ -61,8 +60,8 @@ fn own_and_send(options: &Options, shared: &Arc<Shared>) -> Result<File> {
     Ok(device)
 }
 
-/// Opens the device and takes it over. With `kernel_thread` the worker is one, which a
-/// kernel that leaves no choice must make of itself.
+/// Opens the device and takes it over. With `kernel_thread` the worker is one, which a kernel that leaves no choice must
+/// make of itself.
 fn own(kernel_thread: bool) -> Result<File> {
     let device = File::options().read(true).write(true).open(DEVICE);
     let device =
