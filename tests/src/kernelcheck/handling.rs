@@ -1,8 +1,9 @@
 //! How long handling exits took, against the kernel's own trace: each exit has a lower and an upper bound.
 //!
-//! Probes of a hook are called in the order in which they came. One trace was there before the agent and one comes after
-//! it, so of each event the first has a time that is not later than the agent's reading of the clock and the other one
-//! that is not earlier. What lies between two events is bounded by that, however slow the machine is.
+//! Probes of a hook are called in the order in which they came (kernel/tracepoint.c, `func_add`). One trace was there
+//! before the agent and one comes after it, so of each event the first has a time that is not later than the agent's
+//! reading of the clock and the other one that is not earlier. What lies between two events is bounded by that, however
+//! slow the machine is.
 
 use std::collections::BTreeMap;
 
