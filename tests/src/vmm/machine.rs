@@ -44,7 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
         uring::start(&shared)?;
     }
     // An open descriptor is what keeps its worker alive.
-    let _vhost = options.vhost_net.then(vhost::own).transpose()?;
+    let _vhost = vhost::start(options, &shared)?;
     options.pingpong.map(pingpong::start_endless).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {
@@ -83,6 +83,7 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
                 duty_percent: options.duty,
                 exit_rate: options.exit_rate,
                 halt_rate: options.halts,
+                first_halts: options.first_halts,
                 cpu: options.pin.iter().cycle().nth(number as usize).copied(),
                 touch_bytes: if index == 0 { options.touch } else { 0 },
                 delay: options.late_vcpus.saturating_mul(index),

@@ -22,6 +22,7 @@ pub mod spawn;
 pub mod uring;
 pub mod vcpu;
 pub mod vhost;
+pub mod vhost_ring;
 
 /// Does what the options say, once they have been checked: one VMM, a fleet of them, or a burst.
 pub fn run(options: &options::Options) -> anyhow::Result<()> {

@@ -75,13 +75,26 @@ pub struct Options {
     /// Read zeroes through io_uring all the time, so that a kernel thread `iou-wrk-…` of this process uses CPU.
     #[arg(long)]
     pub io_uring: bool,
-    /// Own a vhost-net device, for which the kernel starts a worker; the device is not used.
+    /// Own a vhost-net device, for which the kernel starts a worker.
     #[arg(long)]
     pub vhost_net: bool,
+    /// Frames that the worker sends through a tap of the VMM's own in a second; 0 leaves it idle.
+    #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=200_000), requires = "vhost_net")]
+    pub vhost_frames: u32,
+    /// Own the device only once this file is there, as if it were plugged in; a thread `plug` does.
+    #[arg(long, value_name = "FILE", requires = "vhost_net")]
+    pub vhost_when: Option<PathBuf>,
+    /// Let the worker be a kernel thread, as it always is up to Linux 6.3, where the kernel leaves the choice.
+    #[arg(long, requires = "vhost_net")]
+    pub vhost_kernel_thread: bool,
     /// Let each vCPU halt in the kernel, instead of sleeping in the VMM, and be woken so often a second: an in-kernel
     /// local APIC, KVM_SET_MP_STATE and a signal do what `hlt` and an interrupt would.
     #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), conflicts_with_all = ["exit_rate", "unrun"])]
     pub halts: u32,
+    /// Let each vCPU halt so often, for 10 ms, before it enters the guest for the first time, as the further vCPUs of a
+    /// real VM do until they are started.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100), requires = "halts")]
+    pub first_halts: u32,
     /// Run vCPU k on the k-th of these CPUs alone, such as 0,1; from the first again if there are more vCPUs.
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     pub pin: Vec<usize>,
@@ -215,6 +228,7 @@ mod tests {
             (&["--named-worker", "sixteen letters!"], "--named-worker"),
             (&["--concurrency", "2"], "--burst"),
             (&["--fleet", "2", "--count", "f"], "--count"),
+            (&["--vhost-frames", "5"], "--vhost-net"),
         ] {
             let error = check(arguments).unwrap_err().to_string();
             assert!(error.contains(option), "{arguments:?}: {error}");

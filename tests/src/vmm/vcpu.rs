@@ -16,6 +16,9 @@ use super::halt::{self, Alarm};
 use super::pace::{DEFAULT_PERIOD_NS, Pace, Speed};
 use super::shared::{Shared, cpu_ns, sleep_sharply, wall_ns};
 
+/// How long each of `--first-halts` is.
+const FIRST_HALT: Duration = Duration::from_millis(10);
+
 /// What a vCPU does with its time.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
@@ -25,6 +28,8 @@ pub struct Work {
     pub exit_rate: u32,
     /// Halts in the kernel per second; 0 sleeps in the VMM instead.
     pub halt_rate: u32,
+    /// Halts in the kernel before the first entry.
+    pub first_halts: u32,
     /// The only CPU to run on.
     pub cpu: Option<usize>,
     /// Memory to write to, one word a page, before anything else.
@@ -102,6 +107,11 @@ impl Vcpu {
         let mut alarm = (self.work.halt_rate > 0).then(Alarm::new).transpose()?;
         if self.shared.sleep(Some(self.work.delay)) && !self.work.ends {
             return Ok(None);
+        }
+        if let Some(alarm) = &mut alarm {
+            for _ in 0..self.work.first_halts {
+                self.halt(alarm, FIRST_HALT, 1)?;
+            }
         }
         let mut cycle = Cycle::new(self.work);
         loop {
