@@ -8,10 +8,12 @@ use super::netns::Namespace;
 use super::rtnetlink::{self, Body, CREATE, DELETE_LINK, GET_LINK, GET_STATS, NEW_LINK};
 
 const IFF_UP: u32 = 1;
+const IFF_ALLMULTI: u32 = 0x200;
 const ADDRESS: u16 = 1;
 const NAME: u16 = 3;
 const MTU: u16 = 4;
 const LOWER: u16 = 5;
+const QUEUE_LENGTH: u16 = 13;
 const LINKINFO: u16 = 18;
 const NETNS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
@@ -134,34 +136,44 @@ impl Link {
                 other => other.with_context(|| format!("cannot write {switch}")),
             }
         })?;
-        self.change(Body::link(self.index, IFF_UP, IFF_UP), "set up")
+        self.change(&Body::link(self.index, IFF_UP, IFF_UP), "set up")
     }
 
     /// Sets it down.
     pub fn set_down(&self) -> Result<()> {
-        self.change(Body::link(self.index, 0, IFF_UP), "set down")
+        self.change(&Body::link(self.index, 0, IFF_UP), "set down")
+    }
+
+    /// Lets it hear every multicast frame; a macvtap drops those of groups that nobody joined.
+    pub fn hear_all_multicast(&self) -> Result<()> {
+        self.change(&Body::link(self.index, IFF_ALLMULTI, IFF_ALLMULTI), "set IFF_ALLMULTI of")
     }
 
     /// Sets the largest packet, in bytes without the Ethernet header.
     pub fn set_mtu(&self, bytes: u32) -> Result<()> {
-        self.change(self.body().with(MTU, &bytes.to_ne_bytes()), "set the MTU")
+        self.change(&self.body().with(MTU, &bytes.to_ne_bytes()), "set the MTU")
+    }
+
+    /// Sets how many frames may wait for the guest (`txqueuelen`), in each queue of a tap from now on.
+    pub fn set_queue_length(&self, frames: u32) -> Result<()> {
+        self.change(&self.body().with(QUEUE_LENGTH, &frames.to_ne_bytes()), "set the queue length of")
     }
 
     /// Sets the Ethernet address; a macvtap's guest is reached by it.
     pub fn set_address(&self, address: [u8; 6]) -> Result<()> {
-        self.change(self.body().with(ADDRESS, &address), "set the address")
+        self.change(&self.body().with(ADDRESS, &address), "set the address")
     }
 
     /// Gives it another name.
     pub fn rename(&self, name: &str) -> Result<()> {
-        self.change(self.body().with_text(NAME, name), "rename")
+        self.change(&self.body().with_text(NAME, name), "rename")
     }
 
     /// Moves it; there it may have another index.
     pub fn move_to(self, namespace: &Namespace) -> Result<Self> {
         let name = self.name()?;
         let fd = namespace.as_fd().as_raw_fd();
-        self.change(self.body().with(NETNS_FD, &fd.to_ne_bytes()), "move")?;
+        self.change(&self.body().with(NETNS_FD, &fd.to_ne_bytes()), "move")?;
         Self::find(namespace, &name)
     }
 
@@ -209,8 +221,8 @@ impl Link {
         self.namespace.inside(|| Ok(rtnetlink::ask(kind, 0, body)?))
     }
 
-    fn change(&self, body: Body, what: &str) -> Result<()> {
-        self.ask(NEW_LINK, &body).with_context(|| format!("cannot {what} interface {}", self.index)).map(drop)
+    fn change(&self, body: &Body, what: &str) -> Result<()> {
+        self.ask(NEW_LINK, body).with_context(|| format!("cannot {what} interface {}", self.index)).map(drop)
     }
 }
 

@@ -7,6 +7,7 @@
 //! `tests/tests/nic.rs`, which shows them.
 
 pub mod frame;
+pub mod kind;
 pub mod link;
 pub mod netns;
 pub mod raw;

@@ -56,7 +56,7 @@ impl AsFd for Namespace {
 }
 
 /// Runs this on a thread that nothing else uses, and waits for it.
-pub(super) fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub(crate) fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, work)?;
         thread.join().unwrap_or_else(|_| Err(anyhow!("the thread in the namespace panicked")))

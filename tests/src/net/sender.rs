@@ -9,9 +9,14 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 
+use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
+
 use super::frame::Frame;
 use super::link::Link;
 use super::raw;
+
+/// More than any queue of frames holds.
+const SEND_BUFFER_BYTES: usize = 1 << 30;
 
 /// Frames and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +69,8 @@ impl Sender {
     fn open(link: &Link, vnet: bool, bypass: bool) -> Result<Self> {
         let socket = link.namespace().inside(|| Ok(raw::packet_socket(link.index(), vnet, bypass)?));
         let socket = socket.context("cannot open a packet socket on the interface")?;
+        // What waits in a macvtap's queue is still the sender's: with the usual buffer it would wait for its reader.
+        setsockopt(&socket, SndBufForce, &SEND_BUFFER_BYTES).context("SO_SNDBUFFORCE needs CAP_NET_ADMIN")?;
         Ok(Self { socket, vnet, accepted: BTreeMap::new(), refused: 0 })
     }
 
