@@ -16,6 +16,7 @@ use super::end::{self, End};
 use super::exits::Exit;
 use super::guest::Guest;
 use super::load;
+use super::nic::port::Nic;
 use super::options::Options;
 use super::pingpong;
 use super::shared::Shared;
@@ -89,7 +90,12 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
                 delay: options.late_vcpus.saturating_mul(index),
                 ends: vm == 0 && index == 0 && options.end.is_guests(),
             };
-            vcpus.push(Vcpu::new(&guest, index, number, &cpuid, work, shared)?);
+            let mut vcpu = Vcpu::new(&guest, index, number, &cpuid, work, shared)?;
+            if let Some(option) = options.nic.get(index as usize).filter(|_| vm == 0) {
+                let control = options.nic_control.as_deref();
+                vcpu.attach(Nic::new(&guest, options.memory, index.into(), option, control)?)?;
+            }
+            vcpus.push(vcpu);
         }
         guests.push(guest);
     }
