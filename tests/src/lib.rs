@@ -13,6 +13,7 @@ pub mod kernelcheck;
 pub mod ledger;
 pub mod loss;
 pub mod metrics;
+pub mod orders;
 pub mod pair;
 pub mod process;
 pub mod skip;

@@ -5,10 +5,10 @@ use crate::{
     account::{Told, snapshot::VmFixed},
     bpf::Want,
     clock::Instant2,
-    ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
+    ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Vm, identity, record::ToldWork},
+    vm::{Origin, Vm, disk::VmDisk, identity, record::ToldWork},
 };
 
 impl Engine {
@@ -68,12 +68,15 @@ impl Engine {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
             });
+            let disk = |of: fn(&Usage) -> Option<u64>| interval.usage.as_ref().and_then(of);
+            vm.disk = VmDisk::told(disk(|usage| usage.disk_read_bytes), disk(|usage| usage.disk_written_bytes));
             if let Some(reading) = reading {
                 vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
             self.registry.insert(vm);
+            self.ask_disks(tgid);
         }
     }
 

@@ -57,15 +57,16 @@ macro_rules! metrics {
 }
 
 mod cpu;
+mod disk;
 mod host;
 mod memory;
 mod vm;
 
-pub use {cpu::*, host::*, memory::*, vm::*};
+pub use {cpu::*, disk::*, host::*, memory::*, vm::*};
 
 /// Every metric, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    [vm::ALL, cpu::ALL, memory::ALL, host::ALL].into_iter().flatten()
+    [vm::ALL, cpu::ALL, memory::ALL, disk::ALL, host::ALL].into_iter().flatten()
 }
 
 /// A label's meaning and its closed set of values, if it has one.
@@ -76,6 +77,7 @@ pub fn values(label: &str) -> String {
         "mode" => crate::account::work::MODES.join(", "),
         "by" => "vm_id of the first four others, host, other".to_owned(),
         "vcpu" => "0, 1, 2 … in the order in which the vCPUs were seen".to_owned(),
+        "direction" => "receive, transmit".to_owned(),
         "state" => "running, stopped".to_owned(),
         "op" => crate::ledger::Op::ALL.iter().map(|op| op.as_str()).collect::<Vec<_>>().join(", "),
         "kind" => crate::ledger::Kind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", "),

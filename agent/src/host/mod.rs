@@ -5,6 +5,7 @@
 //! mean different things to a bill.
 
 mod cgroup;
+pub mod disk;
 pub mod facts;
 mod file;
 mod kvm_fds;
@@ -12,6 +13,7 @@ pub mod netns;
 pub mod process;
 pub mod scan;
 pub mod schedstat;
+pub mod sockets;
 pub mod throttle;
 pub mod tracefs;
 pub mod uevent;

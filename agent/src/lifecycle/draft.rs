@@ -25,6 +25,8 @@ pub struct About<'a> {
     pub guest_ns: Option<u64>,
     /// Time spent polling while halted, with success; absent if it was not told.
     pub halt_poll_ns: Option<u64>,
+    /// Bytes its process read from and wrote to storage; absent if they could not be read.
+    pub disk: Option<(u64, u64)>,
 }
 
 impl About<'_> {
@@ -55,6 +57,8 @@ impl About<'_> {
             guest_ns: self.guest_ns,
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
+            disk_read_bytes: self.disk.map(|(read, _)| read),
+            disk_written_bytes: self.disk.map(|(_, written)| written),
             ..Usage::default()
         })
     }
@@ -123,6 +127,7 @@ mod tests {
                 fine: true,
                 guest_ns: None,
                 halt_poll_ns: None,
+                disk: None,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -141,6 +146,7 @@ mod tests {
             fine: true,
             guest_ns: None,
             halt_poll_ns: None,
+            disk: None,
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

@@ -11,6 +11,7 @@ use crate::{
     host::ThrottleSource,
     ledger::Ticket,
     sample::ProcCpu,
+    vm::{disk::VmDisk, sockets::VmSockets},
 };
 
 /// Where a VM's numbers come from.
@@ -119,6 +120,10 @@ pub struct Vm {
     pub throttle: Throttle,
     /// Nanoseconds it was throttled.
     pub throttled_ns: Option<u64>,
+    /// Its storage.
+    pub disk: VmDisk,
+    /// The sockets of its VMM.
+    pub sockets: VmSockets,
     /// The vm_ids of those it waited for; once found, they stay.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
@@ -163,6 +168,8 @@ impl Vm {
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
             throttled_ns: None,
+            disk: VmDisk::told(None, None),
+            sockets: VmSockets::default(),
             offenders: Arc::default(),
             vcpu_order: Arc::default(),
             view: None,

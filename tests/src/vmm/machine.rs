@@ -17,6 +17,7 @@ use super::exits::Exit;
 use super::guest::Guest;
 use super::load;
 use super::options::Options;
+use super::orders;
 use super::pingpong;
 use super::shared::Shared;
 use super::vcpu::{Vcpu, Work};
@@ -45,6 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     // An open descriptor is what keeps its worker alive.
     let _vhost = options.vhost_net.then(vhost::own).transpose()?;
+    options.orders.as_deref().map(orders::start).transpose()?;
     options.pingpong.map(pingpong::start_endless).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {

@@ -14,6 +14,7 @@ pub mod halt;
 pub mod load;
 pub mod machine;
 pub mod options;
+pub mod orders;
 pub mod pace;
 pub mod pingpong;
 pub mod schedstat;
