@@ -55,7 +55,9 @@ impl Sockets {
                 Some(Program::CgroupSkb(program)) => program,
                 _ => return Err(format!("program {name} is not in the object")),
             };
-            let link = program.attach(&group, way, CgroupAttachMode::AllowMultiple).map_err(|error| chain(&error))?;
+            // A link is always one of several (`cgroup_bpf_link_attach`, kernel/bpf/cgroup.c): it sets BPF_F_ALLOW_MULTI
+            // itself and refuses to be told so.
+            let link = program.attach(&group, way, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
             links.push(program.take_link(link).map_err(|error| chain(&error))?);
         }
         Ok(CountedGroup { id, _links: links })

@@ -44,7 +44,7 @@ fn one(line: &str, held: &mut HashMap<String, Vec<File>>) -> Result<()> {
         ["close", path] => drop(held.remove(*path)),
         ["write", path, bytes, flags] => write(&open(path, flags)?, bytes.parse()?)?,
         ["read", path, bytes, flags] => read(&open(path, flags)?, bytes.parse()?)?,
-        ["tcp", address, bytes] => tcp(address, bytes.parse()?)?,
+        ["tcp", address, count, bytes] => tcp(address, count.parse()?, bytes.parse()?)?,
         ["udp", address, count, bytes] => udp(address, count.parse()?, bytes.parse()?)?,
         ["exit", code] => end::leave(code.parse()?),
         _ => bail!("not known"),
@@ -84,14 +84,18 @@ fn read(file: &File, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sends so many bytes and waits for the other end to close.
-fn tcp(address: &str, bytes: usize) -> Result<()> {
+/// Sends so many pieces, each after the last was answered by a byte: one segment each, so that nothing is cut up on its
+/// way. Waits for the other end to close first.
+fn tcp(address: &str, count: u32, bytes: usize) -> Result<()> {
     let mut stream = TcpStream::connect(address)?;
-    for at in (0..bytes).step_by(PIECE) {
-        stream.write_all(&vec![1; PIECE.min(bytes - at)])?;
+    stream.set_nodelay(true)?;
+    for _ in 0..count {
+        stream.write_all(&vec![1; bytes])?;
+        stream.read_exact(&mut [0])?;
     }
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest)?;
+    ensure!(rest.is_empty(), "more answers than questions");
     Ok(())
 }
 
