@@ -97,9 +97,12 @@ fn a_vmms_connection_is_counted_as_the_packets_that_were_captured() -> Result<()
     let Some(_host) = host(TEST) else { return Ok(()) };
     let Some(group) = group(TEST, "tcp") else { return Ok(()) };
     let agent = Agent::with(Setup::of(SCAN))?;
+    // Programs of others on the same group still run, here those of a second agent.
+    let beside = Agent::with(Setup::of(SCAN))?;
     let mut vm = start("streams", &group)?;
     agent.wait_vms(&["streams"])?;
     wait_told(&agent, "streams", (0, 0))?;
+    wait_told(&beside, "streams", (0, 0))?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let (count, bytes) = (500, 40_000);
@@ -120,12 +123,15 @@ fn a_vmms_connection_is_counted_as_the_packets_that_were_captured() -> Result<()
     let (to_server, from_server) = packets.done()?;
     assert!(to_server > (count * bytes) as u64 && from_server > 0, "{to_server} {from_server}");
     wait_told(&agent, "streams", (from_server, to_server))?;
+    wait_told(&beside, "streams", (from_server, to_server))?;
     let scrape = agent.metrics()?;
     let guest = scrape.all("kvmeter_vm_network_bytes_total", &[("vm_id", "streams")]).count();
     assert_eq!(guest, 0, "its own sockets are no traffic of the guest");
     // With the agent everything goes away.
-    assert_eq!(cgroup_programs(group.dir())?, 2);
+    assert_eq!(cgroup_programs(group.dir())?, 4);
     agent.stop()?;
+    assert_eq!(cgroup_programs(group.dir())?, 2);
+    beside.stop()?;
     assert_eq!(cgroup_programs(group.dir())?, 0);
     Ok(())
 }
