@@ -6,6 +6,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod disk;
 pub mod event;
 pub mod exit;
 pub mod index;

@@ -13,6 +13,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod counter;
+mod disk;
 mod exits;
 mod guest;
 mod kvm;
@@ -22,6 +23,7 @@ mod name;
 mod offsets;
 mod part;
 mod sched;
+mod sockets;
 mod task;
 mod tracked;
 mod vm;

@@ -1,4 +1,4 @@
-//! Control groups of version 1 as truth: what their tasks used, dead ones included, and how long a quota held them.
+//! Control groups, mostly of version 1, as truth: what their tasks used, dead ones included, and how long a quota held them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,18 @@ impl Group {
     #[must_use]
     pub fn cpu(name: &str) -> Option<Self> {
         Self::new("cpu", "cpu.cfs_quota_us", name)
+    }
+
+    /// One of version 2, for sockets; `None` where that cannot be.
+    #[must_use]
+    pub fn unified(name: &str) -> Option<Self> {
+        Self::new("unified", "cgroup.procs", name)
+    }
+
+    /// One that counts block I/O; `None` where that cannot be.
+    #[must_use]
+    pub fn blkio(name: &str) -> Option<Self> {
+        Self::new("blkio", "blkio.throttle.io_service_bytes", name)
     }
 
     fn new(controller: &str, needs: &str, name: &str) -> Option<Self> {

@@ -14,6 +14,8 @@ pub mod ledger;
 pub mod loss;
 pub mod metrics;
 pub mod net;
+pub mod orders;
+pub mod packets;
 pub mod pair;
 pub mod process;
 pub mod skip;

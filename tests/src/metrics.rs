@@ -57,6 +57,14 @@ impl Metrics {
         self.all(name, labels).map(|s| s.value).sum()
     }
 
+    /// The one series with these labels, as whole bytes.
+    #[must_use]
+    pub fn bytes(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole, never negative")]
+        let whole = |bytes: f64| bytes as u64;
+        self.one(name, labels).map(whole)
+    }
+
     /// Nanoseconds over all roles of a VM, each series rounded to the nanosecond it stands for.
     #[must_use]
     pub fn nanos(&self, name: &str, vm_id: &str) -> u64 {

@@ -171,6 +171,8 @@ fn a_stopped_vm_shows_its_counters_and_info_and_no_gauge_but_running() -> Result
     let Some(_host) = host("a_stopped_vm_shows_its_counters_and_info_and_no_gauge_but_running") else { return Ok(()) };
     let agent = Agent::with(Setup::of("[metrics]\nlinger = \"3s\"\n"))?;
     let _vm = one_of_each(&agent)?;
+    // What is read at a sample only is not there before the first.
+    agent.wait_samples(1)?;
     let (metrics, catalogue) = (agent.metrics()?, catalogue(&agent)?);
     let of = |id: &str| -> BTreeSet<String> {
         let series = metrics.0.iter().filter(|s| s.labels.get("vm_id").is_some_and(|v| v == id));

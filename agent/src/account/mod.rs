@@ -1,5 +1,6 @@
 //! Pure arithmetic: readings in, usage out. The one place that compares two readings.
 
+pub mod disk;
 pub mod histogram;
 pub mod host;
 pub mod network;
@@ -7,6 +8,7 @@ pub mod snapshot;
 pub mod usage;
 pub mod work;
 
+pub use disk::DiskUsage;
 pub use histogram::Histogram;
 pub use host::Host;
 pub use network::NetworkUsage;

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use kvmeter_common::thread::cause;
 
-use super::{CpuUsage, Host, NetworkUsage};
-use crate::{bpf::Work, clock::Instant2, history::Sample};
+use super::{CpuUsage, DiskUsage, Host, NetworkUsage};
+use crate::{
+    bpf::{SocketBytes, Work},
+    clock::Instant2,
+    history::Sample,
+};
 
 /// Whether a VM's process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,12 @@ pub struct VmView {
     pub unthrottled: Option<Arc<str>>,
     /// What passed through its interfaces; absent where that is not known at all.
     pub network: Option<Arc<NetworkUsage>>,
+    /// Its storage; absent until somebody has looked.
+    pub disk: Option<Arc<DiskUsage>>,
+    /// Bytes of its VMM's own sockets; absent where it has no group of its own to count them in.
+    pub sockets: Option<SocketBytes>,
+    /// Why they are not counted.
+    pub unsocketed: Option<Arc<str>>,
     /// The vm_ids of those it waited for, in the order of the kernel's table.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.

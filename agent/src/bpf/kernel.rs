@@ -14,10 +14,12 @@ use aya::{
 use kvmeter_common::loss;
 
 use super::{
+    finals::Finals,
     maps::{MapError, Mapped},
     object::{self, LoadError, Setup, Sizes},
     plan::{self, State, Status},
     slots::Slots,
+    sockets::{CountedGroup, SocketBytes, Sockets},
 };
 
 /// The kernel programs, at work. Dropping it detaches them.
@@ -28,6 +30,8 @@ pub struct Kernel {
     losses: Mapped<u64>,
     adopt: BpfHashMap<MapData, u32, u32>,
     processes: BpfHashMap<MapData, u32, u32>,
+    finals: Finals,
+    sockets: Sockets,
     wakes: RingBuf<MapData>,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     cpus: Vec<u32>,
@@ -78,6 +82,8 @@ impl Kernel {
             losses: Mapped::new(ebpf.take_map("LOSSES"), "LOSSES", stages)?,
             adopt: typed(&mut ebpf, "ADOPT")?,
             processes: typed(&mut ebpf, "VM_OF_TGID")?,
+            finals: Finals::new(&mut ebpf)?,
+            sockets: Sockets::new(&mut ebpf)?,
             wakes: typed(&mut ebpf, "WAKES")?,
             log,
             cpus: aya::util::online_cpus().map_err(|(path, source)| LoadError::Cpus(path.to_owned(), source))?,
@@ -213,6 +219,33 @@ impl Kernel {
     #[must_use]
     pub fn unwalked(&self) -> u64 {
         self.losses.get(loss::THREAD_WALK).unwrap_or(0)
+    }
+
+    /// Whether a program is loaded and attached.
+    #[must_use]
+    pub fn has(&self, program: &str) -> bool {
+        self.statuses.iter().any(|status| status.name == program && status.state == State::Attached)
+    }
+
+    /// What processes that are gone had read and written; `None` where the kernel programs do not tell.
+    pub fn finals(&mut self) -> Option<&mut Finals> {
+        self.has("sched_process_free").then_some(&mut self.finals)
+    }
+
+    /// Counts the bytes of a control group's sockets from now on.
+    ///
+    /// # Errors
+    /// As [`Sockets::count`].
+    pub fn count_sockets(&mut self, dir: &Path) -> Result<CountedGroup, String> {
+        Sockets::count(&mut self.ebpf, dir)
+    }
+
+    /// What has been counted on a group so far.
+    ///
+    /// # Errors
+    /// As [`Sockets::read`].
+    pub fn socket_bytes(&self, group: &CountedGroup) -> std::io::Result<SocketBytes> {
+        self.sockets.read(group)
     }
 
     /// The tables.

@@ -3,6 +3,7 @@
 //! What leaves here are readings: cumulative numbers by VM, at one instant. Nothing here knows what they mean.
 
 pub mod btf;
+pub mod finals;
 pub mod format;
 pub mod kernel;
 pub mod maps;
@@ -14,9 +15,12 @@ mod read;
 pub mod reading;
 pub mod records;
 pub mod slots;
+pub mod sockets;
 
+pub use finals::FinalIo;
 pub use kernel::Kernel;
 pub use object::{Obstacle, Setup};
 pub use plan::{State, Status};
 pub use read::{Readings, Want};
 pub use reading::{Exit, VcpuReading, VmReading, Work};
+pub use sockets::{CountedGroup, SocketBytes};

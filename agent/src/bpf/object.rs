@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
     maps::Array,
-    programs::{BtfTracePoint, Iter, Program as AyaProgram, RawTracePoint, TracePoint},
+    programs::{BtfTracePoint, CgroupSkb, Iter, Program as AyaProgram, RawTracePoint, TracePoint},
 };
 
 use kvmeter_common::{exit, name::Rule, thread::cause};
@@ -138,7 +138,7 @@ pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadE
         .map_max_entries("VCPUS", sizes.threads)
         .map_max_entries("CLAIMS", sizes.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX)))
         .map_max_entries("FREE_THREADS", sizes.threads);
-    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT"] {
+    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "FINALS"] {
         loader.map_max_entries(name, sizes.vms);
     }
     for (name, place) in &globals {
@@ -188,7 +188,7 @@ struct RuleValue(Rule);
 unsafe impl aya::Pod for RuleValue {}
 
 /// One line that tells an error and what is behind it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -213,6 +213,7 @@ fn load_one(ebpf: &mut Ebpf, program: &Program, btf: &AyaBtf) -> Result<(), Stri
         (Hook::RawTracepoint(_) | Hook::OnRequest, AyaProgram::RawTracePoint(p)) => RawTracePoint::load(p),
         (Hook::Tracepoint(..), AyaProgram::TracePoint(p)) => TracePoint::load(p),
         (Hook::TaskWalk, AyaProgram::Iter(p)) => Iter::load(p, "task", btf),
+        (Hook::Cgroup(_), AyaProgram::CgroupSkb(p)) => CgroupSkb::load(p),
         _ => return Err("it is of another type in the object".to_owned()),
     };
     loaded.map_err(|e| chain(&e))
@@ -247,7 +248,9 @@ fn attach_one(ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
         (Hook::Tracepoint(system, hook), AyaProgram::TracePoint(p)) => {
             p.attach(system, hook).map(drop).map_err(|e| chain(&e))
         }
-        // These two run on request only.
+        // Put on groups later; what was not loaded cannot be.
+        (Hook::Cgroup(_), AyaProgram::CgroupSkb(p)) => p.fd().map(drop).map_err(|e| chain(&e)),
+        // These run on request only.
         _ => Ok(()),
     }
 }

@@ -13,6 +13,8 @@ pub enum Hook {
     OnRequest,
     /// A walk over all tasks, run by the agent.
     TaskWalk,
+    /// Sockets of a control group of version 2, `ingress` or `egress`; attached to each VM's own group.
+    Cgroup(&'static str),
 }
 
 impl std::fmt::Display for Hook {
@@ -23,6 +25,7 @@ impl std::fmt::Display for Hook {
             Self::Tracepoint(system, name) => write!(f, "tracepoint/{system}/{name}"),
             Self::OnRequest => f.write_str("test_run"),
             Self::TaskWalk => f.write_str("iter/task"),
+            Self::Cgroup(way) => write!(f, "cgroup_skb/{way}"),
         }
     }
 }
@@ -119,6 +122,27 @@ pub const PROGRAMS: &[Program] = &[
         fields: BIRTH,
         essential: false,
         gives: "threads that do I/O, and kernel threads that work for a VM, told apart by their names at once",
+    },
+    Program {
+        name: "sched_process_free",
+        hook: Hook::BtfTracepoint("sched_process_free"),
+        fields: &["TASK_PID", "TASK_TGID", "TASK_START", "TASK_SIGNAL", "SIGNAL_READ_BYTES", "SIGNAL_WRITE_BYTES"],
+        essential: false,
+        gives: "what a VM read and wrote up to its very end, also if it was reaped at once",
+    },
+    Program {
+        name: "host_socket_receive",
+        hook: Hook::Cgroup("ingress"),
+        fields: &[],
+        essential: false,
+        gives: "bytes that the VMM's own sockets receive, where a VM has a cgroup v2 of its own",
+    },
+    Program {
+        name: "host_socket_transmit",
+        hook: Hook::Cgroup("egress"),
+        fields: &[],
+        essential: false,
+        gives: "bytes that the VMM's own sockets send, where a VM has a cgroup v2 of its own",
     },
     Program {
         name: "kvm_exit",

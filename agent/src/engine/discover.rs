@@ -171,6 +171,8 @@ impl Engine {
         self.attach_missing(at);
         self.drop_vanished(at);
         self.follow_throttling();
+        self.follow_disks();
+        self.follow_sockets();
         let missed: Vec<u32> = found
             .into_iter()
             .map(|(tgid, _)| tgid)

@@ -49,6 +49,7 @@ impl Engine {
             guest_ns: vm.guest_ns(),
             halt_poll_ns: vm.halt_poll_ns(),
             network: vm.network.last().map(AsRef::as_ref),
+            disk: vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
         }
     }
 
@@ -174,7 +175,9 @@ impl Engine {
         }
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid = vm.fixed.tgid, adopted = vm.fixed.adopted, "VM found");
         self.pending.retain(|_, p| p.tgid != found.tgid);
+        let tgid = vm.fixed.tgid;
         self.registry.insert(vm);
+        self.ask_disks(tgid);
         true
     }
 
@@ -199,6 +202,9 @@ impl Engine {
         if (reading.threads > 0 || !reading.consistent) && !self.is_long_gone(reading.tgid, at) {
             return;
         }
+        if !self.settle_disk(reading, at) {
+            return;
+        }
         if reading.threads > 0 {
             self.count_loss("last_slice", u64::from(reading.threads));
         }
@@ -208,6 +214,9 @@ impl Engine {
         self.slots.remove(&reading.slot);
         if let Some(kernel) = &mut self.kernel {
             kernel.slots().release(reading.slot);
+            if let Some(finals) = kernel.finals() {
+                finals.forget(reading.tgid, reading.start_ns);
+            }
         }
     }
 
@@ -229,11 +238,13 @@ impl Engine {
         let alive_ns = vm.alive_ns;
         let (not_before, not_after) = (at.unix_of(alive_ns), at.unix_ns);
         let quality = TimeQuality::Bounded { not_before, not_after };
+        self.settle_zombie_disk(tgid);
         self.end(tgid, alive_ns, not_before, quality, &verdict(None, None));
     }
 
     fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
         let tick_ns = self.tick_ns();
+        self.settle_sockets(tgid);
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         self.ended.insert(tgid, (vm.start_tick(tick_ns), stop_ns));
         if vm.cpu.is_none() && vm.told.is_some() {
@@ -249,6 +260,7 @@ impl Engine {
         // Its groups may be gone already; then what was read last stands.
         vm.read_throttling();
         vm.throttle = Throttle::NotLooked;
+        vm.disk.close();
         vm.origin = Origin::Final;
         vm.changed = true;
         vm.stop_line = Line::Queued;

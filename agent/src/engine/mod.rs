@@ -4,12 +4,14 @@
 //! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
 
 mod discover;
+mod disk;
 mod life;
 mod publish;
 mod resume;
 mod run;
 mod scan;
 mod silent;
+mod sockets;
 mod throttle;
 mod tick;
 
@@ -122,6 +124,8 @@ pub struct Engine {
     count_was_off: (Option<u64>, Option<u64>),
     /// Whether guest entries are told here.
     entries: silent::Entries,
+    /// Lists disks.
+    lister: Option<disk::Lister>,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -147,9 +151,10 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 8] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "throttle", "walk"];
+pub const SOURCES: [&str; 10] =
+    ["disk", "fold", "kvm_count", "proc", "refresh", "regression", "scan", "sockets", "throttle", "walk"];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 3] = ["heartbeat", "last_slice", "uevent"];
+pub const OWN_STAGES: [&str; 4] = ["final_io", "heartbeat", "last_slice", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -173,9 +178,9 @@ impl Engine {
         let empty = Snapshot { taken: now, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
+        let root = parts.root;
         let engine = Self {
-            procfs: ProcFs::new(&parts.root),
-            root: parts.root,
+            procfs: ProcFs::new(&root),
             facts: parts.facts,
             boot_id: parts.boot_id,
             settings: parts.settings,
@@ -194,6 +199,7 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
+            lister: disk::Lister::start(root.clone(), Arc::clone(&parts.waker)),
             waker: parts.waker,
             next_tick_ns: 0,
             next_scan_ns: 0,
@@ -205,6 +211,7 @@ impl Engine {
             count_was_off: (None, None),
             entries: silent::Entries::default(),
             attached_ns: now.boot_ns,
+            root,
         };
         (engine, remote, receiver)
     }

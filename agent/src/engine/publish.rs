@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    account::{Snapshot, VmView, host::LedgerState},
+    account::{DiskUsage, Snapshot, VmView, host::LedgerState},
     clock::Instant2,
     ledger::{Stats, Ticket},
     vm::{Vm, record::Throttle},
@@ -134,6 +134,9 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
             _ => None,
         },
         network: vm.network.last().cloned(),
+        disk: (*vm.disk.usage != DiskUsage::default()).then(|| Arc::clone(&vm.disk.usage)),
+        sockets: vm.sockets.bytes,
+        unsocketed: vm.sockets.why_not.clone(),
         offenders: Arc::clone(&vm.offenders),
         vcpu_order: Arc::clone(&vm.vcpu_order),
         first_run_ns: vm.first_run_ns,

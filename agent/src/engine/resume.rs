@@ -12,7 +12,7 @@ use crate::{
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Vm, identity, record::ToldWork},
+    vm::{Origin, Vm, disk::VmDisk, identity, record::ToldWork},
 };
 
 impl Engine {
@@ -74,12 +74,15 @@ impl Engine {
                 halt_poll_ns: usage.halt_poll_ns,
             });
             vm.network = interval.usage.as_ref().map(told_network).unwrap_or_default();
+            let disk = |of: fn(&Usage) -> Option<u64>| interval.usage.as_ref().and_then(of);
+            vm.disk = VmDisk::told(disk(|usage| usage.disk_read_bytes), disk(|usage| usage.disk_written_bytes));
             if let Some(reading) = reading {
                 vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
             self.registry.insert(vm);
+            self.ask_disks(tgid);
         }
     }
 

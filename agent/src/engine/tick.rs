@@ -131,6 +131,8 @@ impl Engine {
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;
         }
+        vm.disk.moved = true;
+        vm.sockets.moved = true;
         vm.exiting |= reading.exit.is_some();
         self.ran.insert(reading.tgid, at.boot_ns);
         self.count_error("regression", u64::from(fell));
@@ -144,11 +146,14 @@ impl Engine {
         self.sample_proc(at);
         self.search(at);
         self.sample_throttling();
+        self.sample_disks();
+        self.sample_sockets();
         self.judge_entries();
         let text = clock::rfc3339(at.unix_ns);
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
+            vm.ring.note_disk(vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)));
             if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes) {
                 vm.changed = true;
             }
@@ -181,6 +186,8 @@ impl Engine {
         let cpu = threads.sample(&root, procfs);
         let failed = threads.errors() - errors;
         let fell = cpu.is_some_and(|cpu| vm.take_cpu(cpu));
+        vm.disk.moved = true;
+        vm.sockets.moved = true;
         vm.alive_ns = at.boot_ns;
         self.count_error("proc", failed);
         self.count_error("regression", u64::from(fell));

@@ -4,7 +4,7 @@ use kvmeter_common::vm::RoleTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{network, vm::roles, work_detail};
+use super::{disk, network, vm::roles, work_detail};
 use crate::{
     account::{Snapshot, VmView},
     clock::rfc3339,
@@ -80,6 +80,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
     if let Some(network) = network::detail(vm) {
         more.insert("network".into(), network);
     }
+    more.extend(disk::of(vm));
     if let Some(end) = &vm.end {
         more.insert("stop_cause".into(), json!(end.cause));
         more.insert("stop_reason".into(), json!(end.reason));

@@ -57,16 +57,17 @@ macro_rules! metrics {
 }
 
 mod cpu;
+mod disk;
 mod host;
 mod memory;
 mod network;
 mod vm;
 
-pub use {cpu::*, host::*, memory::*, network::*, vm::*};
+pub use {cpu::*, disk::*, host::*, memory::*, network::*, vm::*};
 
 /// Every metric, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    [vm::ALL, cpu::ALL, memory::ALL, network::ALL, host::ALL].into_iter().flatten()
+    [vm::ALL, cpu::ALL, memory::ALL, network::ALL, disk::ALL, host::ALL].into_iter().flatten()
 }
 
 /// A label's meaning and its closed set of values, if it has one.

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod api;
 pub mod catalog;
 pub mod collector;
+pub mod disk;
 pub mod family;
 pub mod http;
 mod network;

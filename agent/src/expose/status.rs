@@ -79,6 +79,7 @@ impl Status {
             uevents.err().unwrap_or_default(),
             "allow netlink sockets (AF_NETLINK); without them the periodic scan of /proc finds such VMs later",
         ));
+        features.extend(storage_and_sockets(facts));
         features.push(kvm(facts));
         let useless = obstacle == Some(Obstacle::TypeInformation);
         let btf_why =
@@ -142,6 +143,30 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
         format!("hook {}", program.hook)
     };
     feature(program.name, available, program.gives, &why, &advice)
+}
+
+/// What a VMM does itself, beside its guest.
+fn storage_and_sockets(facts: &HostFacts) -> [Feature; 2] {
+    [
+        feature(
+            "disk",
+            facts.task_io && facts.has(Capability::SysPtrace),
+            "bytes that VMs read from and wrote to storage",
+            if facts.task_io { "without CAP_SYS_PTRACE" } else { "the kernel has no /proc/PID/io" },
+            "run as root or with CAP_SYS_PTRACE, on a kernel with CONFIG_TASK_IO_ACCOUNTING=y",
+        ),
+        feature(
+            "host_sockets",
+            facts.cgroup2 && facts.has(Capability::NetAdmin),
+            "bytes of the VMMs' own sockets, of each VM that has a cgroup v2 of its own (the API says of each why not)",
+            if facts.cgroup2 {
+                "without CAP_NET_ADMIN"
+            } else {
+                "no hierarchy of control groups of version 2 is mounted"
+            },
+            "mount cgroup2, run the agent with CAP_NET_ADMIN, and give each VM a scope or group of its own",
+        ),
+    ]
 }
 
 fn kvm(facts: &HostFacts) -> Feature {

@@ -6,6 +6,7 @@ use prometheus::proto::MetricFamily;
 
 use super::{
     catalog::{self, Metric},
+    disk,
     family::{Family, seconds},
     network, work,
 };
@@ -32,7 +33,8 @@ const ROWS: [(&Metric, Fill); 8] = [
 
 /// All families with a `vm_id`, each made when it is asked for.
 pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
-    ROWS.iter().chain(&work::ROWS).chain(&network::ROWS).map(|(metric, fill)| {
+    let rows = ROWS.iter().chain(&work::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
+    rows.map(|(metric, fill)| {
         let mut family = Family::new(metric);
         for vm in &snapshot.vms {
             fill(&mut family, vm, snapshot.host.detail);

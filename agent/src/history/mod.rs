@@ -21,6 +21,12 @@ pub struct Sample {
     /// Time runnable but not running, 100 = one thread waiting all the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_delay_percent: Option<f64>,
+    /// Bytes read from storage, a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_read_bytes_per_sec: Option<f64>,
+    /// Bytes written to storage, a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_write_bytes_per_sec: Option<f64>,
     /// Configured memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
@@ -31,6 +37,8 @@ pub struct Sample {
 struct Mark {
     boot_ns: u64,
     cpu: Option<CpuUsage>,
+    /// Bytes read and written.
+    disk: Option<(u64, u64)>,
 }
 
 /// One VM's ring.
@@ -38,13 +46,19 @@ struct Mark {
 pub struct Ring {
     samples: VecDeque<Arc<Sample>>,
     last: Option<Mark>,
+    disk: Option<(u64, u64)>,
 }
 
 impl Ring {
+    /// Takes the bytes read from and written to storage so far, for the next [`Self::offer`].
+    pub fn note_disk(&mut self, disk: Option<(u64, u64)>) {
+        self.disk = disk;
+    }
+
     /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `spacing_ns` have passed since the
     /// last one, and says whether it did. `at` is the same instant for people.
     pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) -> bool {
-        let mark = Mark { boot_ns, cpu };
+        let mark = Mark { boot_ns, cpu, disk: self.disk };
         let Some(last) = self.last else {
             self.last = Some(mark);
             return false;
@@ -57,10 +71,16 @@ impl Ring {
             let (now, before) = (cpu.as_ref().map(of)?, last.cpu.as_ref().map(of)?);
             percent(now.checked_sub(before)?, elapsed)
         };
+        let per_second = |of: fn(&(u64, u64)) -> u64| {
+            let (now, before) = (mark.disk.as_ref().map(of)?, last.disk.as_ref().map(of)?);
+            (elapsed > 0).then_some(now.checked_sub(before)? as f64 * 1e9 / elapsed as f64)
+        };
         self.samples.push_back(Arc::new(Sample {
             at: at.to_owned(),
             cpu_percent: rate(CpuUsage::runtime_ns),
             cpu_delay_percent: rate(CpuUsage::run_delay_ns),
+            disk_read_bytes_per_sec: per_second(|(read, _)| *read),
+            disk_write_bytes_per_sec: per_second(|(_, written)| *written),
             memory_limit_bytes: (mem_bytes > 0).then_some(mem_bytes),
         }));
         if self.samples.len() > RING {
@@ -108,6 +128,19 @@ mod tests {
         assert!(ring.is_empty());
         ring.offer(10, 10, "b", cpu(10), 0);
         assert_eq!(ring.latest().unwrap().cpu_percent, Some(50.0));
+    }
+
+    #[test]
+    fn bytes_are_told_by_the_second_and_only_between_two_readings() {
+        let mut ring = Ring::default();
+        let mut offer = |at, disk| {
+            ring.note_disk(disk);
+            ring.offer(at, 10, "x", None, 0);
+            ring.latest().map(|s| (s.disk_read_bytes_per_sec, s.disk_write_bytes_per_sec))
+        };
+        assert_eq!(offer(0, None), None);
+        assert_eq!(offer(1_000_000_000, Some((500, 9))), Some((None, None)));
+        assert_eq!(offer(3_000_000_000, Some((2_500, 9))), Some((Some(1_000.0), Some(0.0))));
     }
 
     #[test]

@@ -7,12 +7,43 @@ use procfs::process::Process;
 use super::{ProcError, ProcFs};
 use crate::units::{Tgid, Tid};
 
-/// The group that limits a thread's CPU time, as a path below its hierarchy's mount point.
+/// What a group is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Controller {
+    /// CPU time.
+    Cpu,
+    /// Block I/O: `blkio` in version 1, `io` in version 2.
+    Io,
+    /// Sockets, which belong to a group of version 2 whatever its controllers.
+    Sockets,
+}
+
+impl Controller {
+    /// Its name in version 1; `None` if only version 2 has it.
+    pub(super) const fn v1(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu => Some("cpu"),
+            Self::Io => Some("blkio"),
+            Self::Sockets => None,
+        }
+    }
+
+    /// Its name in version 2; `None` if each group has it.
+    pub(super) const fn v2(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu => Some("cpu"),
+            Self::Io => Some("io"),
+            Self::Sockets => None,
+        }
+    }
+}
+
+/// The group that a thread is in for a controller, as a path below its hierarchy's mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CpuGroup {
-    /// Of the version 1 hierarchy with the `cpu` controller.
+pub(super) enum Group {
+    /// Of the version 1 hierarchy with the controller.
     V1(PathBuf),
-    /// Of version 2, which has that controller if version 1 has none.
+    /// Of version 2, which has the controller if version 1 has not.
     V2(PathBuf),
 }
 
@@ -34,15 +65,16 @@ impl ProcFs {
         unified.into_iter().chain(by_controller).find(|path| Path::new(path) != Path::new("/")).unwrap_or_default()
     }
 
-    /// The group that limits a thread's CPU time; `None` where no hierarchy does.
-    pub(super) fn cpu_group(&self, tgid: Tgid, tid: Tid) -> Result<Option<CpuGroup>, ProcError> {
+    /// The group that a thread is in for a controller; `None` where no hierarchy has it.
+    pub(super) fn group(&self, tgid: Tgid, tid: Tid, which: Controller) -> Result<Option<Group>, ProcError> {
         let path = self.of(tgid).join("task").join(tid.to_string());
         let groups = Process::new_with_root(path.clone()).and_then(|thread| thread.cgroups());
         let groups = groups.map_err(|error| sorted(error, path))?.0;
-        let v1 = groups.iter().find(|group| group.controllers.iter().any(|controller| controller == "cpu"));
+        let has = |controllers: &[String]| controllers.iter().any(|name| Some(name.as_str()) == which.v1());
+        let v1 = groups.iter().find(|group| has(&group.controllers));
         let v2 = groups.iter().find(|group| group.hierarchy == 0);
-        let v1 = v1.map(|group| CpuGroup::V1(group.pathname.clone().into()));
-        Ok(v1.or_else(|| v2.map(|group| CpuGroup::V2(group.pathname.clone().into()))))
+        let v1 = v1.map(|group| Group::V1(group.pathname.clone().into()));
+        Ok(v1.or_else(|| v2.map(|group| Group::V2(group.pathname.clone().into()))))
     }
 }
 

@@ -54,6 +54,10 @@ pub struct HostFacts {
     /// Whether the kernel accounts run time and run delay a thread. Without CONFIG_SCHED_INFO the file says `0 0 0`; our
     /// own always has a third number, its time slices, while the first stays 0 up to the first scheduler tick.
     pub schedstat: bool,
+    /// Whether the kernel accounts storage I/O to processes (CONFIG_TASK_IO_ACCOUNTING).
+    pub task_io: bool,
+    /// Whether a hierarchy of control groups of version 2 is mounted.
+    pub cgroup2: bool,
     /// Effective capabilities, bit by bit (`CapEff`).
     pub capabilities: u64,
     /// The KVM device.
@@ -90,6 +94,11 @@ impl HostFacts {
             init_pid_namespace: read.init_pid_namespace(),
             euid: nix::unistd::geteuid().as_raw(),
             schedstat,
+            task_io: root.join("proc/self/io").exists(),
+            cgroup2: ["", "unified"].iter().any(|at| {
+                let mount = root.join("sys/fs/cgroup").join(at);
+                mount.join("cgroup.controllers").exists()
+            }),
             capabilities,
             kvm: presence(&root.join("dev/kvm")),
             kvm_backends: backends(&root.join("sys/module")),

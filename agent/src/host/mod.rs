@@ -5,6 +5,7 @@
 //! mean different things to a bill.
 
 mod cgroup;
+pub mod disk;
 pub mod facts;
 mod file;
 mod kvm_fds;
@@ -13,6 +14,7 @@ pub mod process;
 mod program_stats;
 pub mod scan;
 pub mod schedstat;
+pub mod sockets;
 pub mod throttle;
 pub mod tracefs;
 pub mod uevent;

@@ -33,6 +33,8 @@ pub struct About<'a> {
     pub halt_poll_ns: Option<u64>,
     /// What passed through its interfaces; absent where that is not known at all.
     pub network: Option<&'a NetworkUsage>,
+    /// Bytes its process read from and wrote to storage; absent if they could not be read.
+    pub disk: Option<(u64, u64)>,
 }
 
 impl About<'_> {
@@ -64,6 +66,8 @@ impl About<'_> {
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
             net: self.network.map(net).unwrap_or_default(),
+            disk_read_bytes: self.disk.map(|(read, _)| read),
+            disk_written_bytes: self.disk.map(|(_, written)| written),
             ..Usage::default()
         })
     }
@@ -147,6 +151,7 @@ mod tests {
                 guest_ns: None,
                 halt_poll_ns: None,
                 network: None,
+                disk: None,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -166,6 +171,7 @@ mod tests {
             guest_ns: None,
             halt_poll_ns: None,
             network: None,
+            disk: None,
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

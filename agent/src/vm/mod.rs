@@ -1,10 +1,12 @@
 //! What a VM is: who it is, where its numbers come from, whether it lives. Owns no clock and no file.
 
+pub mod disk;
 pub mod exit_class;
 pub mod exit_reason;
 pub mod identity;
 pub mod record;
 pub mod registry;
+pub mod sockets;
 pub mod tally;
 pub mod thread;
 

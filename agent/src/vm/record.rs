@@ -13,6 +13,7 @@ use crate::{
     host::ThrottleSource,
     ledger::Ticket,
     sample::ProcCpu,
+    vm::{disk::VmDisk, sockets::VmSockets},
 };
 
 /// Where a VM's numbers come from.
@@ -123,6 +124,10 @@ pub struct Vm {
     pub throttled_ns: Option<u64>,
     /// What passed through its interfaces.
     pub network: Continued,
+    /// Its storage.
+    pub disk: VmDisk,
+    /// The sockets of its VMM.
+    pub sockets: VmSockets,
     /// The vm_ids of those it waited for; once found, they stay.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
@@ -168,6 +173,8 @@ impl Vm {
             throttle: Throttle::default(),
             throttled_ns: None,
             network: Continued::default(),
+            disk: VmDisk::told(None, None),
+            sockets: VmSockets::default(),
             offenders: Arc::default(),
             vcpu_order: Arc::default(),
             view: None,

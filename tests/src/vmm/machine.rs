@@ -18,6 +18,7 @@ use super::guest::Guest;
 use super::load;
 use super::nic::port::Nic;
 use super::options::Options;
+use super::orders;
 use super::pingpong;
 use super::shared::Shared;
 use super::vcpu::{Vcpu, Work};
@@ -46,6 +47,7 @@ pub fn run(options: &Options) -> Result<()> {
     }
     // An open descriptor is what keeps its worker alive.
     let _vhost = vhost::start(options, &shared)?;
+    options.orders.as_deref().map(orders::start).transpose()?;
     options.pingpong.map(pingpong::start_endless).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {

@@ -15,6 +15,7 @@ pub mod load;
 pub mod machine;
 pub mod nic;
 pub mod options;
+pub mod orders;
 pub mod pace;
 pub mod pingpong;
 pub mod schedstat;

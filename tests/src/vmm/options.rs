@@ -112,6 +112,9 @@ pub struct Options {
     /// Join this control group (its directory) before anything else.
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Connect to this Unix socket and do what its lines say, such as `write PATH BYTES rw,direct`; see `vmm::orders`.
+    #[arg(long, value_name = "SOCKET")]
+    pub orders: Option<PathBuf>,
     /// Two threads `ping` and `pong` on this CPU that wake each other without end.
     #[arg(long, value_name = "CPU")]
     pub pingpong: Option<usize>,

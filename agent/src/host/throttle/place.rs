@@ -1,4 +1,4 @@
-//! Which control groups limit one VM's CPU time and nobody else's.
+//! Which control groups are one VM's and nobody else's, for a controller.
 //!
 //! Management puts a VMM's threads into groups of their own (libvirt: `…scope/libvirt/{emulator,vcpu0,iothread1}`), so a
 //! VM's groups are all below the one that its threads have in common, or below its systemd unit, as far as no stranger
@@ -11,24 +11,27 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::host::cgroup::CpuGroup;
+use crate::host::cgroup::{Controller, Group};
 use crate::host::{ProcError, ProcFs, file};
 use crate::units::{Tgid, Tid};
 
 /// Where version 1 mounts the `cpu` controller.
-const V1_MOUNTS: [&str; 3] = ["cpu", "cpu,cpuacct", "cpuacct,cpu"];
+const V1_CPU_MOUNTS: [&str; 3] = ["cpu", "cpu,cpuacct", "cpuacct,cpu"];
 /// Where version 2 is mounted, beside version 1 and alone.
 const V2_MOUNTS: [&str; 2] = ["", "unified"];
 /// Most groups of one VM; each is a descriptor and a read.
 const MAX_GROUPS: usize = 512;
 
-/// Why a VM's throttling is not measured.
+/// Why what a VM's control groups count is not measured.
 #[derive(Debug, thiserror::Error)]
 pub enum WhyNot {
     /// Neither version 1 nor version 2 has the controller.
-    #[error("no control group hierarchy with the cpu controller is mounted")]
-    NoController,
-    /// There is no quota in the root, and it is everybody's.
+    #[error("no control group hierarchy {} is mounted", of_controller(*.0))]
+    NoController(
+        /// Its name; `None` where any hierarchy of version 2 would do.
+        Option<&'static str>,
+    ),
+    /// The root is everybody's.
     #[error("its threads have only the root control group in common")]
     Root,
     /// Its path leads out of what we can see.
@@ -37,7 +40,7 @@ pub enum WhyNot {
         /// As `/proc` names it.
         group: PathBuf,
     },
-    /// Its throttling is not this VM's.
+    /// What it counts is not this VM's alone.
     #[error("control group {} also holds process {other}", group.display())]
     Shared {
         /// The directory.
@@ -45,11 +48,13 @@ pub enum WhyNot {
         /// One of the others; 0 for one of another pid namespace.
         other: u32,
     },
-    /// The controller is off for it, or the kernel has no quotas.
-    #[error("control group {} counts no throttled time", group.display())]
+    /// The controller is off for it, or the kernel counts no such thing.
+    #[error("control group {} counts no {what}", group.display())]
     Uncounted {
         /// The directory.
         group: PathBuf,
+        /// What was looked for.
+        what: &'static str,
     },
     /// More than a VM has.
     #[error("more than {MAX_GROUPS} control groups below {}", group.display())]
@@ -71,6 +76,10 @@ pub enum WhyNot {
     Process(#[from] ProcError),
 }
 
+fn of_controller(name: Option<&str>) -> String {
+    name.map_or_else(|| "of version 2".to_owned(), |name| format!("with the {name} controller"))
+}
+
 impl WhyNot {
     /// Whether the process ended, which is no failure.
     #[must_use]
@@ -81,7 +90,7 @@ impl WhyNot {
 
 /// A VM's own groups.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::host) struct Place {
     /// The one above all others.
     pub top: PathBuf,
     /// All of them, `top` first.
@@ -89,9 +98,9 @@ pub(super) struct Place {
 }
 
 /// Finds the groups of a process, as they are now.
-pub(super) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Place, WhyNot> {
+pub(in crate::host) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid, which: Controller) -> Result<Place, WhyNot> {
     let tids: BTreeSet<Tid> = procfs.thread_ids(tgid)?.into_iter().collect();
-    let (mount, common) = common(root, procfs, tgid, &tids)?;
+    let (mount, common) = common(root, procfs, tgid, &tids, which)?;
     let owner = Owner { procfs, tgid, tids };
     let unit = common.ancestors().find(|path| is_unit(path)).filter(|unit| *unit != common);
     // A unit that also holds, say, the daemon that started the VM leaves the VM its group below.
@@ -104,13 +113,20 @@ pub(super) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Place, WhyN
 }
 
 /// The mount point, and the group below it that all threads have in common.
-fn common(root: &Path, procfs: &ProcFs, tgid: Tgid, tids: &BTreeSet<Tid>) -> Result<(PathBuf, PathBuf), WhyNot> {
+fn common(
+    root: &Path,
+    procfs: &ProcFs,
+    tgid: Tgid,
+    tids: &BTreeSet<Tid>,
+    which: Controller,
+) -> Result<(PathBuf, PathBuf), WhyNot> {
+    let missing = || WhyNot::NoController(which.v2());
     let mut found: Option<(PathBuf, PathBuf)> = None;
     for tid in tids {
-        let (mount, group) = match procfs.cpu_group(tgid, *tid) {
-            Ok(Some(CpuGroup::V1(group))) => (v1(root).ok_or(WhyNot::NoController)?, group),
-            Ok(Some(CpuGroup::V2(group))) => (v2(root).ok_or(WhyNot::NoController)?, group),
-            Ok(None) => return Err(WhyNot::NoController),
+        let (mount, group) = match procfs.group(tgid, *tid, which) {
+            Ok(Some(Group::V1(group))) => (v1(root, which).ok_or_else(missing)?, group),
+            Ok(Some(Group::V2(group))) => (v2(root, which).ok_or_else(missing)?, group),
+            Ok(None) => return Err(missing()),
             // A thread that ended since they were listed.
             Err(ProcError::Gone { .. }) => continue,
             Err(error) => return Err(error.into()),
@@ -129,16 +145,18 @@ fn common(root: &Path, procfs: &ProcFs, tgid: Tgid, tids: &BTreeSet<Tid>) -> Res
     if common.as_os_str().is_empty() { Err(WhyNot::Root) } else { Ok((mount, common)) }
 }
 
-fn v1(root: &Path) -> Option<PathBuf> {
-    let mounts = V1_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
-    mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists())
+fn v1(root: &Path, which: Controller) -> Option<PathBuf> {
+    let names = if which == Controller::Cpu { V1_CPU_MOUNTS.to_vec() } else { which.v1().into_iter().collect() };
+    let mut mounts = names.into_iter().map(|name| root.join("sys/fs/cgroup").join(name));
+    mounts.find(|mount| mount.join("cgroup.procs").exists())
 }
 
-fn v2(root: &Path) -> Option<PathBuf> {
+fn v2(root: &Path, which: Controller) -> Option<PathBuf> {
     let mounts = V2_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
-    mounts.into_iter().find(|mount| {
-        let controllers = file::text(&mount.join("cgroup.controllers")).unwrap_or_default();
-        controllers.split_ascii_whitespace().any(|controller| controller == "cpu")
+    mounts.into_iter().find(|mount| match (file::text(&mount.join("cgroup.controllers")), which.v2()) {
+        (Ok(controllers), Some(name)) => controllers.split_ascii_whitespace().any(|controller| controller == name),
+        (Ok(_), None) => true,
+        (Err(_), _) => false,
     })
 }
 

@@ -1,0 +1,204 @@
+//! Storage of VMs: I/O is read at a sample where threads have run since, once more at the end; disks are listed by a
+//! thread of their own, because a file system that hangs must not stop the counting of anything else.
+
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use nix::sys::eventfd::EventFd;
+
+use super::Engine;
+use crate::{
+    bpf::VmReading,
+    clock::Instant2,
+    host::{
+        ProcFs,
+        disk::{
+            TaskIo, TaskIoFile,
+            group::GroupIoFiles,
+            image::{self, Disks},
+        },
+    },
+    units::Tgid,
+    vm::disk::Source,
+};
+
+/// Processes whose disks are waited for at once; the others come at the next reconcile.
+const QUEUE: usize = 8_192;
+/// How long the kernel may take to let a reaped process go: an RCU grace period, tens of milliseconds.
+const FINAL_NS: u64 = 3_000_000_000;
+
+/// The disks of one process, under its incarnation.
+struct Listed {
+    tgid: u32,
+    incarnation: String,
+    disks: Result<Disks, String>,
+}
+
+/// The thread that lists disks.
+pub(super) struct Lister {
+    ask: SyncSender<(u32, String)>,
+    answers: Receiver<Listed>,
+}
+
+impl Lister {
+    /// Starts it; `None` where no thread can be had.
+    pub(super) fn start(root: std::path::PathBuf, waker: Arc<EventFd>) -> Option<Self> {
+        let (ask, asked) = sync_channel::<(u32, String)>(QUEUE);
+        let (answer, answers) = std::sync::mpsc::channel();
+        let work = move || {
+            let procfs = ProcFs::new(&root);
+            while let Ok((tgid, incarnation)) = asked.recv() {
+                let disks = image::list(&root, &procfs, Tgid(tgid)).map_err(|error| error.to_string());
+                if answer.send(Listed { tgid, incarnation, disks }).is_err() {
+                    return;
+                }
+                // A full counter still wakes.
+                let _ = waker.write(1);
+            }
+        };
+        let thread = std::thread::Builder::new().name("disks".to_owned()).spawn(work);
+        thread.inspect_err(|error| tracing::warn!(%error, "no thread to list disks")).ok()?;
+        Some(Self { ask, answers })
+    }
+}
+
+impl Engine {
+    /// Once a sample: reads the VMs in which something has run, and takes in lists of disks.
+    pub(super) fn sample_disks(&mut self) {
+        self.take_disks();
+        let moved: Vec<u32> =
+            self.registry.live().filter(|vm| vm.disk.moved && !vm.exiting).map(|vm| vm.fixed.tgid).collect();
+        for tgid in moved {
+            self.sample_disk(tgid);
+        }
+    }
+
+    fn sample_disk(&mut self, tgid: u32) {
+        self.open_task_io(tgid);
+        let (root, procfs) = (&self.root, &self.procfs);
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        vm.disk.moved = false;
+        if matches!(vm.disk.groups, Source::NotLooked) {
+            vm.disk.take_groups(GroupIoFiles::find(root, procfs, Tgid(tgid)));
+            vm.changed = true;
+        }
+        let mut failed = u64::from(!vm.disk.read_groups());
+        let mut fell = false;
+        if let Source::Open(file) = &vm.disk.file {
+            match file.read() {
+                Ok(Some(io)) => {
+                    vm.changed |= vm.disk.usage.io != Some(io);
+                    fell = vm.disk.take_io(io);
+                }
+                // Reaped: its end is on its way.
+                Ok(None) => {}
+                Err(error) => {
+                    failed += 1;
+                    vm.disk.no_io(&error.to_string());
+                    vm.changed = true;
+                }
+            }
+        }
+        self.count_error("disk", failed);
+        self.count_error("regression", u64::from(fell));
+    }
+
+    /// Opens a process's counter, and makes sure that it is still that process's.
+    fn open_task_io(&mut self, tgid: u32) {
+        let Some(vm) = self.registry.of_tgid(tgid) else { return };
+        if !matches!(vm.disk.file, Source::NotLooked) {
+            return;
+        }
+        let opened = TaskIoFile::open(&self.root, Tgid(tgid));
+        // A zombie is the same process still.
+        let tick_ns = self.tick_ns();
+        let same = self.procfs.stat(Tgid(tgid)).is_ok_and(|stat| stat.start_ticks == vm.start_tick(tick_ns));
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        match opened {
+            Ok(file) if same => vm.disk.file = Source::Open(file),
+            Err(error) if same => vm.disk.no_io(&error.to_string()),
+            _ => {}
+        }
+    }
+
+    /// Takes the final numbers of a VM whose threads have all made their last switch: of a zombie from `/proc`, of one
+    /// that was reaped from the kernel programs, which have them once the kernel has let the process go. False if that
+    /// is still to come.
+    pub(super) fn settle_disk(&mut self, reading: &VmReading, at: Instant2) -> bool {
+        let (tgid, start_ns) = (reading.tgid, reading.start_ns);
+        self.open_task_io(tgid);
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return true };
+        let zombie = match &vm.disk.file {
+            Source::Open(file) => file.read_final(),
+            _ => Ok(None),
+        };
+        vm.disk.read_groups();
+        let io = match (zombie, self.kernel.as_mut().and_then(crate::bpf::Kernel::finals)) {
+            (Ok(Some(io)), _) => Some(io),
+            (_, Some(finals)) => finals.get(tgid, start_ns).map(|last| TaskIo {
+                read_bytes: last.read_bytes,
+                written_bytes: last.written_bytes,
+                cancelled_bytes: vm.disk.usage.io.map_or(0, |io| io.cancelled_bytes),
+            }),
+            // Nobody tells: what was read last stands.
+            _ => return true,
+        };
+        let Some(io) = io else {
+            let since = *vm.disk.waiting_ns.get_or_insert(at.boot_ns);
+            let given_up = at.boot_ns.saturating_sub(since) > FINAL_NS;
+            self.count_loss("final_io", u64::from(given_up));
+            return given_up;
+        };
+        let fell = vm.disk.take_io(io);
+        self.count_error("regression", u64::from(fell));
+        true
+    }
+
+    /// Takes the final numbers of a VM whose end nobody saw, if it is a zombie still.
+    pub(super) fn settle_zombie_disk(&mut self, tgid: u32) {
+        self.open_task_io(tgid);
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        if let Source::Open(file) = &vm.disk.file
+            && let Ok(Some(io)) = file.read_final()
+        {
+            vm.disk.take_io(io);
+        }
+    }
+
+    /// Has a VM's disks listed.
+    pub(super) fn ask_disks(&mut self, tgid: u32) {
+        let (Some(lister), Some(vm)) = (&self.lister, self.registry.of_tgid_mut(tgid)) else { return };
+        if !vm.disk.asked {
+            vm.disk.asked = lister.ask.try_send((tgid, vm.fixed.incarnation.clone())).is_ok();
+        }
+    }
+
+    /// At a reconcile: disks come and go, groups change.
+    pub(super) fn follow_disks(&mut self) {
+        let tgids: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
+        for tgid in tgids {
+            self.ask_disks(tgid);
+            let found = GroupIoFiles::find(&self.root, &self.procfs, Tgid(tgid));
+            let Some(vm) = self.registry.of_tgid_mut(tgid) else { continue };
+            vm.disk.take_groups(found);
+        }
+    }
+
+    /// Takes in what was listed. A process that is another by now, or none, is told nothing of.
+    fn take_disks(&mut self) {
+        let Some(lister) = &self.lister else { return };
+        let listed: Vec<Listed> = lister.answers.try_iter().collect();
+        for Listed { tgid, incarnation, disks } in listed {
+            let same = self.is_same_process(tgid);
+            let Some(vm) = self.registry.of_tgid_mut(tgid) else { continue };
+            if vm.fixed.incarnation == incarnation {
+                vm.disk.asked = false;
+                if same && !vm.exiting {
+                    vm.changed |= vm.disk.take_disks(disks);
+                }
+            }
+        }
+    }
+}

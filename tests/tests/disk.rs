@@ -1,0 +1,221 @@
+//! Law: the dead are still charged. What a VM reads and writes is told to the byte that the kernel accounts, up to its end.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use kvmeter_tests::{
+    agent::{Agent, Setup},
+    cgroup::Group,
+    metrics::Metrics,
+    orders::OrderedVm,
+    skip::{host, skipped},
+    vmm::spawn::{TestFleet, TestVm},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const READ: &str = "kvmeter_vm_disk_read_bytes_total";
+const WRITTEN: &str = "kvmeter_vm_disk_written_bytes_total";
+const PATIENCE: Duration = Duration::from_secs(20);
+const MIB: u64 = 1 << 20;
+
+/// A directory on a disk: not a tmpfs, which does no I/O.
+fn on_disk() -> Result<TempDir> {
+    Ok(TempDir::new_in("/var/tmp")?)
+}
+
+/// A file whose blocks are all written, so that writing it again changes its data alone.
+fn image(dir: &TempDir, name: &str, bytes: u64) -> Result<PathBuf> {
+    let path = dir.path().join(name);
+    fs::write(&path, vec![1; usize::try_from(bytes)?])?;
+    File::open(&path)?.sync_all()?;
+    Ok(path)
+}
+
+/// Bytes read and written, as the kernel accounts them to a process.
+fn truth(pid: i32) -> Result<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let of = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.parse().ok()).context("no such line");
+    Ok((of("read_bytes: ")?, of("write_bytes: ")?))
+}
+
+fn told(scrape: &Metrics, vm_id: &str) -> Result<(u64, u64)> {
+    let of = |name| scrape.bytes(name, &[("vm_id", vm_id)]).context("no series");
+    Ok((of(READ)?, of(WRITTEN)?))
+}
+
+/// The ledger's last word on a VM.
+fn in_ledger(line: &Value) -> Result<(u64, u64)> {
+    let of =
+        |key: &str| line["usage"][key].as_str().with_context(|| format!("no {key}: {line}"))?.parse().context("no");
+    Ok((of("disk_read_bytes")?, of("disk_written_bytes")?))
+}
+
+#[test]
+fn bytes_read_and_written_are_those_the_kernel_accounts() -> Result<()> {
+    let Some(_host) = host("bytes_read_and_written_are_those_the_kernel_accounts") else { return Ok(()) };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", 8 * MIB)?.display().to_string();
+    let agent = Agent::start()?;
+    let mut vm = OrderedVm::start(&["--id", "io"])?;
+    agent.wait_vms(&["io"])?;
+    let shown = |agent: &Agent, expected| {
+        agent.wait_until("the bytes", PATIENCE, |a| Ok(told(&a.metrics()?, "io").is_ok_and(|now| now == expected)))
+    };
+    let start = truth(vm.vm.pid())?;
+    shown(&agent, start)?;
+    for (order, read, written) in [
+        (format!("write {path} {} rw,direct", 5 * MIB), 0, 5 * MIB),
+        (format!("read {path} {} ro,direct", 3 * MIB + 4096), 3 * MIB + 4096, 0),
+        (format!("write {path} {} rw", 2 * MIB), 0, 2 * MIB),
+    ] {
+        let before = truth(vm.vm.pid())?;
+        vm.order(&order)?;
+        let after = truth(vm.vm.pid())?;
+        assert_eq!((after.0 - before.0, after.1 - before.1), (read, written), "{order}");
+        shown(&agent, after)?;
+    }
+    // While it runs, what is told lies between two readings.
+    for _ in 0..5 {
+        let before = truth(vm.vm.pid())?;
+        vm.order(&format!("write {path} {MIB} rw,direct"))?;
+        agent.wait_samples(1)?;
+        let now = told(&agent.metrics()?, "io")?;
+        let after = truth(vm.vm.pid())?;
+        ensure!(before.1 <= now.1 && now.1 <= after.1, "{before:?} {now:?} {after:?}");
+    }
+    let api = agent.json("/v1/vms/io")?;
+    assert_eq!(api["disk_written_bytes"], truth(vm.vm.pid())?.1.to_string(), "{api}");
+    Ok(())
+}
+
+#[test]
+fn a_vm_that_wrote_just_before_its_end_is_charged_for_all_of_it() -> Result<()> {
+    let Some(_host) = host("a_vm_that_wrote_just_before_its_end_is_charged_for_all_of_it") else { return Ok(()) };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", 4 * MIB)?.display().to_string();
+    // No sample comes in between: only the reading at the end can tell.
+    let agent = Agent::with(Setup::of("sample_interval = \"30s\"\n"))?;
+    for round in 0..10 {
+        let id = format!("last-{round}");
+        let mut vm = OrderedVm::start(&["--id", &id])?;
+        let before = truth(vm.vm.pid())?;
+        let bytes = 4096 * (u64::try_from(round)? + 1);
+        vm.send(&format!("write {path} {bytes} rw,direct\nread {path} 8192 ro,direct\nexit 0\n"))?;
+        // Half of them are reaped at once, half stay zombies until their end was told.
+        if round % 2 == 0 {
+            vm.vm.wait()?;
+        }
+        let life = agent.ended(&id)?;
+        let stop = life.stop.context("no stop")?;
+        assert_eq!(in_ledger(&stop)?, (before.0 + 8192, before.1 + bytes), "{stop}");
+        assert_eq!(told(&agent.metrics()?, &id)?, (before.0 + 8192, before.1 + bytes));
+    }
+    assert_eq!(agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", "final_io")]), Some(0.0));
+    agent.verify()
+}
+
+#[test]
+fn a_returning_agent_goes_on_from_what_was_told() -> Result<()> {
+    let Some(_host) = host("a_returning_agent_goes_on_from_what_was_told") else { return Ok(()) };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", MIB)?.display().to_string();
+    let agent = Agent::with(Setup::of("[ledger]\nheartbeat = \"1s\"\n"))?;
+    let mut vm = OrderedVm::start(&["--id", "stays"])?;
+    agent.wait_vms(&["stays"])?;
+    vm.order(&format!("write {path} {MIB} rw,direct"))?;
+    agent.wait_samples(1)?;
+    let dir = agent.kill()?;
+    vm.order(&format!("write {path} {MIB} rw,direct"))?;
+    let agent = Agent::with(Setup { dir: Some(dir), ..Setup::default() })?;
+    agent.wait_vms(&["stays"])?;
+    let expected = truth(vm.vm.pid())?;
+    agent.wait_until("all", PATIENCE, |a| Ok(told(&a.metrics()?, "stays").is_ok_and(|now| now == expected)))?;
+    agent.verify()
+}
+
+#[test]
+fn idle_vms_cost_no_read_of_a_file() -> Result<()> {
+    let Some(_host) = host("idle_vms_cost_no_read_of_a_file") else { return Ok(()) };
+    let agent = Agent::with(Setup::of("sample_interval = \"100ms\"\n[discovery]\nscan_interval = \"1h\"\n"))?;
+    let _fleet = TestFleet::start(100, &["--id", "idle"])?;
+    let ids: Vec<String> = (0..100).map(|number| format!("idle-{number}")).collect();
+    agent.wait_vms(&ids.iter().map(String::as_str).collect::<Vec<_>>())?;
+    agent.wait_until("their series", PATIENCE, |a| {
+        let scrape = a.metrics()?;
+        Ok(ids.iter().all(|id| scrape.one(READ, &[("vm_id", id)]).is_some()))
+    })?;
+    agent.wait_samples(5)?;
+    // The one thread that samples; views read sockets in others.
+    let threads = fs::read_dir(format!("/proc/{}/task", agent.pid()))?;
+    let threads = threads.map(|thread| Ok(thread?.path())).collect::<Result<Vec<_>>>()?;
+    let is_engine = |path: &&PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "engine\n");
+    let engine =
+        threads.iter().find(is_engine).and_then(|path| path.file_name()).context("no engine")?.to_string_lossy();
+    let reads = || -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/task/{engine}/io", agent.pid()))?;
+        text.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok()).context("no syscr")
+    };
+    let before = reads()?;
+    agent.wait_samples(20)?;
+    let idle = reads()? - before;
+    eprintln!("{idle} reads of the sampling thread in 20 ticks for 100 idle VMs");
+    assert!(idle < 20 * 20, "{idle} reads in 20 ticks for 100 idle VMs");
+    // The count is one that sees a VM that runs.
+    let _busy = TestVm::start(&["--id", "busy", "--duty", "50"])?;
+    agent.wait_vms(&["busy"])?;
+    let before = reads()?;
+    agent.wait_samples(20)?;
+    let busy = reads()? - before;
+    assert!(busy >= 20, "{busy} reads in 20 ticks with a busy VM");
+    Ok(())
+}
+
+#[test]
+fn own_groups_tell_their_block_io_beside_it() -> Result<()> {
+    const TEST: &str = "own_groups_tell_their_block_io_beside_it";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let Some(group) = Group::blkio("io") else {
+        skipped(TEST, "needs control groups of version 1 with blkio");
+        return Ok(());
+    };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", MIB)?.display().to_string();
+    let agent = Agent::start()?;
+    let mut vm = OrderedVm::start(&["--id", "grouped", "--cgroup", group.dir().to_str().context("no text")?])?;
+    let shared = TestVm::start(&["--id", "root"])?;
+    agent.wait_vms(&["grouped", "root"])?;
+    // Without a limit on the device the kernel may count nothing at all (since 6.10); that is no zero.
+    let told = |agent: &Agent| Ok::<_, anyhow::Error>(agent.json("/v1/vms/grouped")?["disk_cgroup"].clone());
+    let counted = || fs::read_to_string(group.dir().join("blkio.throttle.io_service_bytes"));
+    if !counted()?.contains(':') {
+        agent.wait_samples(2)?;
+        assert!(told(&agent)?.is_null() && agent.json("/v1/vms/grouped")?["disk_cgroup_why_not"].is_string());
+    }
+    let device = nix::sys::stat::stat(path.as_str())?.st_dev;
+    let limit = format!("{}:{} 1000000000", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    fs::write(group.dir().join("blkio.throttle.write_bps_device"), limit)?;
+    vm.order(&format!("write {path} {MIB} rw,direct"))?;
+    let counted = counted()?;
+    let of = |key: &str| -> u64 {
+        let lines = counted.lines().filter(|line| line.contains(':'));
+        lines.filter_map(|line| line.split_once(key)?.1.trim().parse::<u64>().ok()).sum()
+    };
+    let expected = (of(" Read "), of(" Write "));
+    assert!(expected.1 >= MIB, "{counted}");
+    agent.wait_until("the group's count", PATIENCE, |a| {
+        let told = told(a)?;
+        let of = |key: &str| told[key].as_str().and_then(|bytes| bytes.parse::<u64>().ok());
+        let told_now = (of("read_bytes"), of("written_bytes"));
+        let right = told_now == (Some(expected.0), Some(expected.1));
+        Ok(right && told["source"] == "blkio.throttle.io_service_bytes")
+    })?;
+    let root = agent.json("/v1/vms/root")?;
+    assert!(root["disk_cgroup"].is_null() && root["disk_cgroup_why_not"].is_string(), "{root}");
+    drop(shared);
+    Ok(())
+}
