@@ -1,4 +1,4 @@
-//! The table that rejects tasks of no VM after one load: thread id to thread slot.
+//! The thread-id table: thread id to thread slot.
 
 use crate::{assert_layout, limits};
 

@@ -7,8 +7,10 @@ pub const VMS: u32 = 4_096;
 /// Thread ids that share one element of the thread-id table (a mmap'd array pads each element to 8 bytes, so
 /// sixteen `u32` in one element cost half of sixteen elements).
 pub const TIDS_PER_WORD: u32 = 16;
-/// Words of the thread-id table before the agent sizes it by `kernel.pid_max`: the kernel's `PID_MAX_LIMIT`.
-pub const TID_WORDS: u32 = 4_194_304 / TIDS_PER_WORD;
+/// The kernel's `PID_MAX_LIMIT` on 64 bits: every thread id is below it.
+pub const TID_LIMIT: u32 = 4_194_304;
+/// Words of the thread-id table before the agent sizes it by `kernel.pid_max`.
+pub const TID_WORDS: u32 = TID_LIMIT / TIDS_PER_WORD;
 /// Bytes of a VMM's command line kept by the kernel for VMs that end before `/proc` can be read.
 pub const ARGS: usize = 1_024;
 /// Threads of a process that are looked at when its first vCPU is seen. More are counted as a loss, on which the agent
@@ -43,4 +45,5 @@ const fn bounds(first: u64) -> [u64; BUCKETS - 1] {
 
 const _: () = assert!(EXIT_REASONS.is_power_of_two(), "an index is masked, not compared");
 const _: () = assert!(TIDS_PER_WORD.is_power_of_two(), "a thread id is split by mask and shift");
+const _: () = assert!(TID_LIMIT.is_power_of_two(), "a thread id is masked, not compared");
 const _: () = assert!(ARGS.is_power_of_two(), "a length is masked, not compared");

@@ -142,22 +142,27 @@ pub unsafe fn woke(vcpu: *mut VcpuSlot, halted_ns: u64, waited: bool) {
     }
 }
 
-/// The thread with this slot, a vCPU whose clock runs, is switched out: its clock stands.
-#[inline(always)]
-pub fn off(number: u32, now: u64) {
+/// The thread with this slot, a vCPU whose clock runs, is switched out: its clock stands. Out of line, as `on`, so that
+/// the code of a switch stays together: most threads have no such clock.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn off(number: u32) -> u32 {
     if let Some(vcpu) = slot(number) {
         // SAFETY: a live map value; the switching CPU is its one writer.
-        unsafe { stop(vcpu, now) };
+        unsafe { stop(vcpu, clock()) };
     }
+    0
 }
 
 /// The thread is switched in: its clock goes on.
-#[inline(always)]
-pub fn on(number: u32, now: u64) {
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn on(number: u32) -> u32 {
     if let Some(vcpu) = slot(number) {
         // SAFETY: as in `off`.
-        unsafe { (&raw mut (*vcpu).since_ns).write_volatile(now) };
+        unsafe { (&raw mut (*vcpu).since_ns).write_volatile(clock()) };
     }
+    0
 }
 
 /// The thread is on its CPU and stays there: what has passed is counted.

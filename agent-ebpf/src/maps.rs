@@ -15,7 +15,12 @@ use kvmeter_common::{
     vm::{VmArgs, VmSlot},
 };
 
-/// Thread id to thread slot; one load rejects a task of no VM.
+/// One byte a thread id, by the id itself: 0 = it has no entry in [`TIDS`], whatever else = look there. One value, so
+/// that one lookup serves any number of ids; 4 MiB, the most a value may have (`KMALLOC_MAX_SIZE`), hold every id.
+#[map]
+pub static HELD: Array<[u8; limits::TID_LIMIT as usize]> = Array::with_max_entries(1, 0);
+
+/// Thread id to thread slot.
 #[map]
 pub static TIDS: Array<TidWord> = Array::with_max_entries(limits::TID_WORDS, BPF_F_MMAPABLE);
 

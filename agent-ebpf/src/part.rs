@@ -10,7 +10,7 @@ use kvmeter_common::{
 use crate::{
     counter::{add, add32},
     maps::{VCPUS, VMS},
-    tracked::{give_back, point},
+    tracked::{give_back, unpoint},
 };
 
 /// Part of a VM's time by role.
@@ -66,7 +66,7 @@ pub unsafe fn fold(number: u32, slot: *mut ThreadSlot) -> Option<u32> {
             fold_vcpu(number, vm_number);
         }
         (&raw mut (*slot).task).write_volatile(0);
-        point(tid, 0);
+        unpoint(tid, number);
         add(&raw mut (*vm).fold_end, 1);
     }
     give_back(number);

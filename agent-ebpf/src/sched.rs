@@ -1,12 +1,15 @@
 //! The scheduler's own numbers, kept per thread of a VM: at each switch-out, at birth, and on request.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use kvmeter_common::{
     event::kind,
-    thread::{cause, role},
+    thread::{ThreadSlot, cause, role},
     vm::state,
 };
 
@@ -17,7 +20,7 @@ use crate::{
     offsets,
     part::{fold, promote, take_wanted},
     task::{self, Address, TASK_DEAD, copy, direct},
-    tracked::{current_ids, owned, slot_of, track},
+    tracked::{byte, current_ids, entry, held, owned, reused, slot_of, track},
     vm::take_leader,
     waiting::{blame, charge},
 };
@@ -27,65 +30,115 @@ use crate::{
 /// the two waits for.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let (prev, next): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
-    // SAFETY: both are typed arguments.
-    let (prev_tid, next_tid): (u32, u32) =
-        unsafe { (direct(prev, &offsets::TASK_PID), direct(next, &offsets::TASK_PID)) };
-    let (from, to) = (slot_of(prev_tid), slot_of(next_tid));
-    if from | to == 0 {
+    let held = held();
+    if held.is_null() {
         return 0;
     }
-    // The one switched in first: afterwards the other's slot may be given back.
-    if to != 0 {
-        switched_in(to, next as Address, from, prev_tid);
+    let (prev, next): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
+    // SAFETY: both are typed arguments, and the bytes are there.
+    unsafe {
+        let pid = offsets::at(&offsets::TASK_PID);
+        let (prev, next) = (prev.add(pid).cast::<u32>().read_volatile(), next.add(pid).cast::<u32>().read_volatile());
+        if u64::from(byte(held, prev).read_volatile()) | u64::from(byte(held, next).read_volatile()) == 0 {
+            return 0;
+        }
+        switched(ctx.as_ptr(), prev, next)
     }
-    if from != 0 {
-        switched_out(from, prev, to, next_tid, ctx.arg::<u8>(0) != 0);
+}
+
+/// A switch from or to a thread that has a slot. Out of line: so what a stranger runs through saves hardly a register
+/// and has no stack.
+///
+/// # Safety
+/// `ctx` must be the hook's.
+#[inline(never)]
+unsafe fn switched(ctx: *mut c_void, prev_tid: u32, next_tid: u32) -> i32 {
+    let ctx = BtfTracePointContext::new(ctx);
+    let mut vm = 0;
+    if let Some((number, slot)) = entry(prev_tid) {
+        // SAFETY: a live map value. Its VM is read first: afterwards the slot may be given back.
+        unsafe {
+            vm = (*slot).vm;
+            switched_out(number, slot, &ctx, next_tid);
+        }
+    }
+    if let Some((number, slot)) = entry(next_tid) {
+        // SAFETY: a live map value.
+        unsafe { switched_in(number, slot, ctx.arg(2), prev_tid, vm) };
     }
     0
 }
 
+/// # Safety
+/// `slot` must be the live map value with this number.
 #[inline(always)]
-fn switched_in(number: u32, task: Address, from: u32, from_tid: u32) {
-    let Some(slot) = THREADS.get_ptr_mut(number) else { return };
-    // SAFETY: a live map value whose one writer is this CPU from here on, if it is the task's own.
+unsafe fn switched_in(number: u32, slot: *mut ThreadSlot, task: Address, from_tid: u32, from_vm: u32) {
+    // SAFETY: the caller's promise; its one writer is this CPU from here on, if it is the task's own.
     unsafe {
         if (*slot).task != task {
             return;
         }
         if (*slot).waits_for == cause::ASLEEP {
             // The CPU was idle where thread 0 had it: waking it took a while, and nobody is to blame.
-            (*slot).waits_for = if from_tid == 0 { cause::REST } else { blame((*slot).vm, from) };
+            (*slot).waits_for = if from_tid == 0 { cause::REST } else { blame((*slot).vm, from_vm) };
         }
         if (*slot).timed != 0 {
-            guest::on(number, guest::clock());
+            guest::on(number);
         }
     }
 }
 
+/// # Safety
+/// As `switched_in`; `ctx` must be the hook's.
 #[inline(always)]
-fn switched_out(number: u32, prev: *const u8, to: u32, to_tid: u32, preempted: bool) {
-    let Some(slot) = owned(number, prev as Address) else { return };
-    // SAFETY: `prev` is a typed argument; a live map value whose one writer is this CPU until the switch is done.
+unsafe fn switched_out(number: u32, slot: *mut ThreadSlot, ctx: &BtfTracePointContext, to_tid: u32) {
+    let prev: *const u8 = ctx.arg(1);
+    // SAFETY: the caller's promise, and `prev` is a typed argument; its one writer is this CPU until the switch is done.
     unsafe {
+        if (*slot).task != prev as Address {
+            reused();
+            return;
+        }
         (*slot).runtime_ns = direct(prev, &offsets::TASK_RUNTIME);
         charge(slot, direct(prev, &offsets::TASK_RUN_DELAY));
         if (*slot).timed != 0 {
-            guest::off(number, guest::clock());
+            guest::off(number);
         }
         if (*slot).wanted != 0 {
-            take_wanted(slot);
+            found(slot);
         }
         let state: u32 = direct(prev, &offsets::TASK_STATE);
         if state & TASK_DEAD != 0 {
             ended(number);
-        } else if preempted || state == 0 {
-            // Idle though it could run: its group has used up its quota, and nobody else has the CPU.
-            (*slot).waits_for = if to_tid == 0 { cause::REST } else { blame((*slot).vm, to) };
+        } else if state == 0 || ctx.arg::<u8>(0) != 0 {
+            (*slot).waits_for = taken((*slot).vm, to_tid);
         } else {
             (*slot).waits_for = cause::ASLEEP;
         }
     }
+}
+
+/// Another has found a role for the thread. Out of line, as it happens once in a thread's life.
+///
+/// # Safety
+/// As [`take_wanted`].
+#[inline(never)]
+unsafe fn found(slot: *mut ThreadSlot) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { take_wanted(slot) };
+    0
+}
+
+/// Whom a thread of `vm` waits for that could have gone on, when this thread takes its CPU.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn taken(vm: u32, tid: u32) -> u32 {
+    if tid == 0 {
+        // Idle though it could run: its group has used up its quota, and nobody else has the CPU.
+        return cause::REST;
+    }
+    // SAFETY: a live map value.
+    blame(vm, entry(tid).map_or(0, |(_, slot)| unsafe { (*slot).vm }))
 }
 
 /// The last switch of a thread: its time goes to its VM, its slot back. Out of line, off the hot path.

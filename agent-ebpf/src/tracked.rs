@@ -2,7 +2,7 @@
 //!
 //! The thread-id table is the truth. A slot that no table entry points to belongs to nobody; the agent returns it.
 
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_map_lookup_elem};
 use kvmeter_common::{
     index, limits, loss,
     thread::{ThreadSlot, cause, role},
@@ -10,7 +10,7 @@ use kvmeter_common::{
 
 use crate::{
     counter::{add32, lose},
-    maps::{FREE_THREADS, THREADS, TIDS, VMS},
+    maps::{FREE_THREADS, HELD, THREADS, TIDS, VMS},
     name::role_of,
     offsets,
     part::{fold, owner, start_vcpu},
@@ -27,24 +27,89 @@ pub fn current_ids() -> (u32, u32) {
 /// The slot number of a thread id; 0 = not a thread of a VM.
 #[inline(always)]
 pub fn slot_of(tid: u32) -> u32 {
-    match TIDS.get_ptr(index::word(tid)) {
-        // SAFETY: `place` is below the array's length; the word is a live map value.
-        Some(word) => unsafe { (&raw const (*word).slots).cast::<u32>().add(index::place(tid)).read_volatile() },
-        None => 0,
+    // SAFETY: a live map value.
+    place(tid).map_or(0, |place| unsafe { place.read_volatile() })
+}
+
+/// The bytes of [`HELD`], or null, which they never are.
+///
+/// The key lies beside the offsets, which are read anyway: a key on the stack would give the caller a stack, and a
+/// wait for its own store.
+#[inline(always)]
+pub fn held() -> *mut u8 {
+    // SAFETY: a map and a key that live as long as the program; the helper only reads the key.
+    unsafe { bpf_map_lookup_elem((&raw const HELD).cast_mut().cast(), (&raw const ONLY).cast_mut().cast()).cast() }
+}
+
+/// Key of the one value of [`HELD`].
+#[unsafe(no_mangle)]
+static ONLY: u32 = 0;
+
+/// The byte of a thread id.
+///
+/// # Safety
+/// `held` must be what [`held`] gave, and not null.
+#[inline(always)]
+pub unsafe fn byte(held: *mut u8, tid: u32) -> *mut u8 {
+    // SAFETY: the caller's promise; the mask keeps the place inside the value.
+    unsafe { held.add((tid & (limits::TID_LIMIT - 1)) as usize) }
+}
+
+/// Where the slot number of a thread id lies; `None` beyond the table.
+#[inline(always)]
+fn place(tid: u32) -> Option<*mut u32> {
+    let word = TIDS.get_ptr_mut(index::word(tid))?;
+    // SAFETY: `place` is below the array's length; the word is a live map value.
+    Some(unsafe { (&raw mut (*word).slots).cast::<u32>().add(index::place(tid)) })
+}
+
+/// Points a thread id at a slot; false when the id is beyond the table. The byte is set before the entry, so there is
+/// no entry that a switch does not see.
+#[inline(always)]
+fn point(tid: u32, slot: u32) -> bool {
+    let (held, Some(place)) = (held(), place(tid)) else { return false };
+    if held.is_null() {
+        return false;
+    }
+    // SAFETY: live map values.
+    unsafe {
+        byte(held, tid).write_volatile(1);
+        place.write_volatile(slot);
+    }
+    true
+}
+
+/// Takes a thread id's entry away, if it still is this slot's: the id may be another thread's by now. The byte goes
+/// last, for the same reason as in [`point`], and comes back where an entry did.
+#[inline(always)]
+pub fn unpoint(tid: u32, slot: u32) {
+    let (held, Some(place)) = (held(), place(tid)) else { return };
+    // SAFETY: live map values.
+    unsafe {
+        if held.is_null() || place.read_volatile() != slot {
+            return;
+        }
+        place.write_volatile(0);
+        byte(held, tid).write_volatile(0);
+        if place.read_volatile() != 0 {
+            byte(held, tid).write_volatile(1);
+        }
     }
 }
 
-/// Points a thread id at a slot; false when the id is beyond the table.
+/// The slot of a thread id, with its number.
 #[inline(always)]
-pub fn point(tid: u32, slot: u32) -> bool {
-    match TIDS.get_ptr_mut(index::word(tid)) {
-        Some(word) => {
-            // SAFETY: as in `slot_of`.
-            unsafe { (&raw mut (*word).slots).cast::<u32>().add(index::place(tid)).write_volatile(slot) };
-            true
-        }
-        None => false,
-    }
+pub fn entry(tid: u32) -> Option<(u32, *mut ThreadSlot)> {
+    let number = slot_of(tid);
+    if number == 0 { None } else { Some((number, THREADS.get_ptr_mut(number)?)) }
+}
+
+/// Counts a slot that belongs to another task than the one that runs under its thread id.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn reused() -> u32 {
+    lose(loss::SLOT_REUSED);
+    0
 }
 
 /// The slot itself, if it belongs to this very task.
@@ -55,7 +120,7 @@ pub fn owned(number: u32, task: Address) -> Option<*mut ThreadSlot> {
     if unsafe { (*slot).task } == task {
         Some(slot)
     } else {
-        lose(loss::SLOT_REUSED);
+        reused();
         None
     }
 }

@@ -10,7 +10,7 @@ use kvmeter_common::{
     vm::VmSlot,
 };
 
-use crate::maps::{CLAIMS, THREADS, VMS};
+use crate::maps::{CLAIMS, VMS};
 
 /// Takes over a thread's run-queue time and charges what it has grown by.
 ///
@@ -25,12 +25,27 @@ pub unsafe fn charge(slot: *mut ThreadSlot, run_delay_ns: u64) {
             return;
         }
         (*slot).run_delay_ns = run_delay_ns;
-        let length = bucket(waited, limits::RUN_DELAY_BOUNDS_NS[0]);
-        *(&raw mut (*slot).waits).cast::<u64>().add(length) += 1;
+        if waited <= limits::RUN_DELAY_BOUNDS_NS[0] {
+            (*slot).waits[0] += 1;
+        } else {
+            long(slot, waited);
+        }
         let cause = (*slot).waits_for;
         let cause = if cause < cause::REST { cause } else { cause::REST };
         *(&raw mut (*slot).waited_ns).cast::<u64>().add(cause as usize) += waited;
     }
+}
+
+/// A wait beyond the first bound: out of line, for the code of most switches to stay together.
+///
+/// # Safety
+/// As `charge`.
+#[inline(never)]
+unsafe fn long(slot: *mut ThreadSlot, waited: u64) -> u32 {
+    let length = bucket(waited, limits::RUN_DELAY_BOUNDS_NS[0]);
+    // SAFETY: the caller's promise; a bucket is below the table's length.
+    unsafe { *(&raw mut (*slot).waits).cast::<u64>().add(length) += 1 };
+    0
 }
 
 /// The bucket of a length: bounds are `first` × 4ⁿ. Most lie in the first; beyond it there is no branch, each of which
@@ -49,16 +64,14 @@ pub fn bucket(length: u64, first: u64) -> usize {
     at as usize
 }
 
-/// Whom a thread of `vm` waits for while a thread with this slot number has the CPU (0 = a task of no VM).
+/// Whom a thread of `vm` waits for while a thread of this VM has the CPU (0 = a task of no VM).
 #[inline(always)]
-pub fn blame(vm: u32, runner: u32) -> u32 {
-    if runner == 0 {
-        return cause::HOST;
+pub fn blame(vm: u32, other: u32) -> u32 {
+    match other {
+        0 => cause::HOST,
+        _ if other == vm => cause::REST,
+        _ => offender(vm, other),
     }
-    let Some(runner) = THREADS.get_ptr(runner) else { return cause::REST };
-    // SAFETY: a live map value.
-    let other = unsafe { (*runner).vm };
-    if other == vm { cause::REST } else { offender(vm, other) }
 }
 
 /// The place of another VM among the offenders, taken now if it has none and one is free.

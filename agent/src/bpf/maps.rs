@@ -127,26 +127,23 @@ impl<T: Shared> Mapped<T> {
         self.element(index).map(|at| unsafe { at.read_volatile() })
     }
 
+    /// An element whose fields are to be read one by one; `None` beyond the end.
+    #[must_use]
+    #[inline]
+    pub fn at(&self, index: u32) -> Option<Element<'_, T>> {
+        self.element(index).map(|at| Element { at, _map: PhantomData })
+    }
+
     /// A copy of one 64-bit field, `offset` bytes into the element; `None` outside it.
     #[must_use]
     pub fn u64_at(&self, index: u32, offset: usize) -> Option<u64> {
-        if offset + size_of::<u64>() > size_of::<T>() {
-            return None;
-        }
-        let at = self.element(index)?;
-        // SAFETY: inside the element by the check above; layout assertions keep 64-bit fields aligned.
-        Some(unsafe { at.byte_add(offset).cast::<u64>().read_volatile() })
+        self.at(index)?.u64(offset)
     }
 
     /// A copy of one 32-bit field, `offset` bytes into the element; `None` outside it.
     #[must_use]
     pub fn u32_at(&self, index: u32, offset: usize) -> Option<u32> {
-        if offset + size_of::<u32>() > size_of::<T>() {
-            return None;
-        }
-        let at = self.element(index)?;
-        // SAFETY: inside the element by the check above; layout assertions keep 32-bit fields aligned.
-        Some(unsafe { at.byte_add(offset).cast::<u32>().read_volatile() })
+        self.at(index)?.u32(offset)
     }
 
     /// Overwrites one 32-bit field and nothing beside it: neighbours may be the kernel's.
@@ -167,6 +164,36 @@ impl<T: Shared> Mapped<T> {
             unsafe { at.write_volatile(value) };
             fence(Ordering::SeqCst);
         }
+    }
+}
+
+/// An element of a mapped array, found once: its fields are read one by one, without a copy of the rest.
+pub struct Element<'a, T: Shared> {
+    at: NonNull<T>,
+    _map: PhantomData<&'a Mapped<T>>,
+}
+
+impl<T: Shared> Element<'_, T> {
+    /// A copy of one 64-bit field, `offset` bytes into the element; `None` outside it.
+    #[must_use]
+    #[inline]
+    pub fn u64(&self, offset: usize) -> Option<u64> {
+        if offset + size_of::<u64>() > size_of::<T>() {
+            return None;
+        }
+        // SAFETY: inside the element by the check above; layout assertions keep 64-bit fields aligned.
+        Some(unsafe { self.at.byte_add(offset).cast::<u64>().read_volatile() })
+    }
+
+    /// A copy of one 32-bit field, `offset` bytes into the element; `None` outside it.
+    #[must_use]
+    #[inline]
+    pub fn u32(&self, offset: usize) -> Option<u32> {
+        if offset + size_of::<u32>() > size_of::<T>() {
+            return None;
+        }
+        // SAFETY: inside the element by the check above; layout assertions keep 32-bit fields aligned.
+        Some(unsafe { self.at.byte_add(offset).cast::<u32>().read_volatile() })
     }
 }
 

@@ -13,13 +13,13 @@ use std::{
 };
 
 use kvmeter_common::{
-    index,
     thread::{ThreadSlot, role},
     vcpu::VcpuTimes,
     vm::{RoleTime, VmSlot, state},
 };
 
 use super::{
+    maps::Element,
     reading::{Exit, VcpuReading, VmReading, Work},
     slots::{MARGIN, Slots},
 };
@@ -85,35 +85,33 @@ impl Slots {
     }
 
     /// The wanted slots: those in which something has changed since the last look, and the others.
-    fn look(&mut self, wanted: impl Fn(u32, bool) -> Want) -> (Vec<u32>, Vec<u32>) {
-        let (mut slots, mut listed) = (Vec::new(), Vec::new());
+    pub fn look(&mut self, wanted: impl Fn(u32, bool) -> Want) -> (Vec<u32>, Vec<u32>) {
+        let (mut slots, mut looks) = (Vec::new(), Vec::new());
         let (mut end, mut slot) = (self.vms_used + MARGIN, 1);
         while slot < self.vms.count() && slot < end {
-            let state = self.vms.u32_at(slot, offset_of!(VmSlot, state)).unwrap_or(state::FREE);
-            if state != state::FREE {
+            let vm = self.vms.at(slot);
+            let state = vm.as_ref().and_then(|vm| vm.u32(offset_of!(VmSlot, state))).unwrap_or(state::FREE);
+            if let Some(vm) = vm.filter(|_| state != state::FREE) {
                 self.vms_used = self.vms_used.max(slot);
                 end = end.max(slot + MARGIN);
                 let want = wanted(slot, state == state::EXITED);
                 if want != Want::No {
                     slots.push((slot, want));
-                    listed.resize(slot as usize + 1, false);
-                    listed[slot as usize] = true;
+                    looks.resize(slot as usize + 1, Look::default());
+                    looks[slot as usize].folds = vm.u64(offset_of!(VmSlot, fold_end)).unwrap_or(0);
                 }
             }
             slot += 1;
         }
-        let mut looks = vec![Look::default(); listed.len()];
-        for (slot, _) in &slots {
-            looks[*slot as usize].folds = self.vms.u64_at(*slot, offset_of!(VmSlot, fold_end)).unwrap_or(0);
+        if !slots.is_empty() {
+            self.each_thread(|_, vm, thread| {
+                let Some(look) = looks.get_mut(vm as usize) else { return };
+                let field = |offset| thread.u64(offset).unwrap_or(0);
+                look.threads += 1;
+                look.runtime_ns = look.runtime_ns.wrapping_add(field(offset_of!(ThreadSlot, runtime_ns)));
+                look.run_delay_ns = look.run_delay_ns.wrapping_add(field(offset_of!(ThreadSlot, run_delay_ns)));
+            });
         }
-        let is_listed = |vm: u32| listed.get(vm as usize).copied().unwrap_or(false);
-        self.each_thread(is_listed, |number, vm| {
-            let field = |offset| self.threads.u64_at(number, offset).unwrap_or(0);
-            let look = &mut looks[vm as usize];
-            look.threads += 1;
-            look.runtime_ns = look.runtime_ns.wrapping_add(field(offset_of!(ThreadSlot, runtime_ns)));
-            look.run_delay_ns = look.run_delay_ns.wrapping_add(field(offset_of!(ThreadSlot, run_delay_ns)));
-        });
         self.looks.resize(self.looks.len().max(looks.len()), Look::default());
         let (mut changed, mut idle) = (Vec::new(), Vec::new());
         for (slot, want) in slots {
@@ -124,22 +122,20 @@ impl Slots {
         (changed, idle)
     }
 
-    /// Every slot that holds a living thread of a VM that is `wanted`, with the VM's slot.
-    fn each_thread(&self, wanted: impl Fn(u32) -> bool, mut take: impl FnMut(u32, u32)) {
+    /// Every slot that holds a living thread, with the VM's slot.
+    #[inline]
+    fn each_thread(&self, mut take: impl FnMut(u32, u32, &Element<'_, ThreadSlot>)) {
         let mut unused = 0;
         for number in 1..self.threads.count() {
-            let tid = self.threads.u32_at(number, offset_of!(ThreadSlot, tid)).unwrap_or(0);
+            let Some(thread) = self.threads.at(number) else { break };
+            let tid = thread.u32(offset_of!(ThreadSlot, tid)).unwrap_or(0);
             unused = if tid == 0 { unused + 1 } else { 0 };
             if unused >= MARGIN {
                 // Slots never used so far.
                 break;
             }
-            let vm = self.threads.u32_at(number, offset_of!(ThreadSlot, vm)).unwrap_or(0);
-            if wanted(vm)
-                && self.threads.u64_at(number, offset_of!(ThreadSlot, task)).is_some_and(|task| task != 0)
-                && self.tids.u32_at(index::word(tid), size_of::<u32>() * index::place(tid)) == Some(number)
-            {
-                take(number, vm);
+            if thread.u64(offset_of!(ThreadSlot, task)).is_some_and(|task| task != 0) && self.pointed(number, tid) {
+                take(number, thread.u32(offset_of!(ThreadSlot, vm)).unwrap_or(0), &thread);
             }
         }
     }
@@ -159,19 +155,16 @@ impl Slots {
             }
             places
         };
-        let place = |vm: u32| places.get(vm as usize).copied().unwrap_or(u32::MAX);
-        self.each_thread(
-            |vm| place(vm) != u32::MAX,
-            |number, vm| {
-                if let Some(open) = open.get_mut(place(vm) as usize)
-                    && let Some(thread) = self.threads.get(number)
-                    && thread.task != 0
-                    && thread.vm == vm
-                {
-                    self.add_thread(open, number, &thread);
-                }
-            },
-        );
+        self.each_thread(|number, vm, _| {
+            let place = places.get(vm as usize).copied().unwrap_or(u32::MAX);
+            if let Some(open) = open.get_mut(place as usize)
+                && let Some(thread) = self.threads.get(number)
+                && thread.task != 0
+                && thread.vm == vm
+            {
+                self.add_thread(open, number, &thread);
+            }
+        });
     }
 
     fn add_thread(&self, open: &mut Open, number: u32, thread: &ThreadSlot) {

@@ -105,7 +105,7 @@ impl Slots {
     /// Whether any thread of a VM holds a slot.
     #[must_use]
     pub fn has_threads(&self, slot: u32) -> bool {
-        self.used_threads().any(|(number, thread)| thread.vm == slot && self.pointed(number, &thread))
+        self.used_threads().any(|(number, thread)| thread.vm == slot && self.pointed(number, thread.tid))
     }
 
     /// Tells the kernel side by which family's names a VM's threads are read.
@@ -125,8 +125,9 @@ impl Slots {
             .filter(|(_, slot)| slot.task != 0)
     }
 
-    fn pointed(&self, number: u32, slot: &ThreadSlot) -> bool {
-        self.tids.get(index::word(slot.tid)).is_some_and(|word| word.slots[index::place(slot.tid)] == number)
+    /// Whether a thread id's entry is this slot.
+    pub(super) fn pointed(&self, number: u32, tid: u32) -> bool {
+        self.tids.u32_at(index::word(tid), size_of::<u32>() * index::place(tid)) == Some(number)
     }
 
     /// Gives a VM's slot back once its last numbers are kept elsewhere, with whatever threads still point to it.
@@ -151,7 +152,8 @@ impl Slots {
     }
 
     fn free_thread(&mut self, number: u32, slot: ThreadSlot) {
-        if self.pointed(number, &slot) {
+        if self.pointed(number, slot.tid) {
+            // The id's byte in `HELD` stays: it only says where to look, and goes with the id's next thread.
             self.tids.put_u32(index::word(slot.tid), size_of::<u32>() * index::place(slot.tid), 0);
         }
         self.threads.set(number, ThreadSlot { task: 0, ..slot });
@@ -163,12 +165,12 @@ impl Slots {
     /// Returns thread slots that nothing points to, seen so twice in a row (two CPUs can give one thread two slots).
     pub fn collect_orphans(&mut self) -> usize {
         let now: BTreeSet<(u32, u64)> =
-            self.used_threads().filter(|(n, s)| !self.pointed(*n, s)).map(|(n, s)| (n, s.task)).collect();
+            self.used_threads().filter(|(n, s)| !self.pointed(*n, s.tid)).map(|(n, s)| (n, s.task)).collect();
         let mut freed = 0;
         for (number, task) in now.intersection(&self.orphans).copied().collect::<Vec<_>>() {
             if let Some(slot) = self.threads.get(number)
                 && slot.task == task
-                && !self.pointed(number, &slot)
+                && !self.pointed(number, slot.tid)
             {
                 self.free_thread(number, slot);
                 freed += 1;

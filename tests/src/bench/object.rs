@@ -4,7 +4,7 @@
 //! run is the kernel's own count (`BPF_ENABLE_STATS`), which reads a clock before and after each run of each program.
 
 use std::io::Read as _;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,13 +16,10 @@ use aya::programs::trace_point::TracePointLinkId;
 use aya::programs::{Program, RawTracePointRunOptions, TestRun as _};
 use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfLoader, Endianness};
-use kvmeter::bpf::maps::{Mapped, Shared};
 use kvmeter::bpf::object::{KERNEL_BTF, Sizes};
 use kvmeter::bpf::slots::Slots;
 use kvmeter::bpf::{btf, offsets};
 use kvmeter_common::limits;
-use kvmeter_common::thread::ThreadSlot;
-use kvmeter_common::vm::VmSlot;
 
 /// The variable that names the object `cargo xtask bench` has built.
 pub const OBJECT: &str = "KVMETER_BENCH_OBJECT";
@@ -91,10 +88,6 @@ pub struct Object {
     btf: Btf,
     /// The agent's own view of its tables.
     pub slots: Slots,
-    /// The same threads' slots, mapped once more.
-    pub threads: Mapped<ThreadSlot>,
-    /// The same VMs' slots, mapped once more.
-    pub vms: Mapped<VmSlot>,
     adopt: HashMap<MapData, u32, u32>,
     loaded: Vec<&'static str>,
     _stats: Option<OwnedFd>,
@@ -122,11 +115,10 @@ impl Object {
         }
         loader.override_global(aya_log::LEVEL, &quiet, false);
         let mut ebpf = loader.load(&code).context("the kernel refused the maps")?;
-        let (threads, vms) = (mapped(&ebpf, "THREADS", sizes.threads)?, mapped(&ebpf, "VMS", sizes.vms)?);
         let slots = Slots::new(&mut ebpf, sizes)?;
         let adopt = HashMap::try_from(map(&mut ebpf, "ADOPT")?)?;
         let stats = if stats { Some(enable_stats(Stats::RunTime)?) } else { None };
-        Ok(Self { ebpf, btf, slots, threads, vms, adopt, loaded: Vec::new(), _stats: stats })
+        Ok(Self { ebpf, btf, slots, adopt, loaded: Vec::new(), _stats: stats })
     }
 
     fn program(&mut self, name: &str) -> Result<&mut Program> {
@@ -228,11 +220,4 @@ impl Object {
 
 fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))
-}
-
-/// Maps an array that stays in the object.
-fn mapped<T: Shared>(ebpf: &Ebpf, name: &'static str, count: u32) -> Result<Mapped<T>> {
-    let Some(Map::Array(array)) = ebpf.map(name) else { bail!("the object has no array {name}") };
-    let again = MapData::from_fd(array.fd().as_fd().try_clone_to_owned()?)?;
-    Ok(Mapped::new(Some(Map::Array(again)), name, count)?)
 }
