@@ -139,10 +139,12 @@ fn common(
             None => (mount, group),
             Some((mount, others)) => (mount, shared_part(&others, &group)),
         });
+        // One thread in the root decides it, whatever the others are in.
+        if found.as_ref().is_some_and(|(_, common)| common.as_os_str().is_empty()) {
+            return Err(WhyNot::Root);
+        }
     }
-    let gone = || ProcError::Gone { path: procfs.of(tgid) };
-    let (mount, common) = found.ok_or_else(gone)?;
-    if common.as_os_str().is_empty() { Err(WhyNot::Root) } else { Ok((mount, common)) }
+    found.ok_or_else(|| ProcError::Gone { path: procfs.of(tgid) }.into())
 }
 
 fn v1(root: &Path, which: Controller) -> Option<PathBuf> {
