@@ -18,6 +18,7 @@ mod guest;
 mod kvm;
 mod lifecycle;
 mod maps;
+mod memory;
 mod name;
 mod offsets;
 mod part;

@@ -38,6 +38,7 @@ offsets!(
     SIGNAL_RUNTIME,
     MM_ARG_START,
     MM_ARG_END,
+    MM_OWNER,
     KVM_EXIT_REASON,
     KVM_EXIT_ISA,
 );

@@ -17,6 +17,6 @@ pub mod slots;
 
 pub use kernel::Kernel;
 pub use object::{Obstacle, Setup};
-pub use plan::{State, Status};
+pub use plan::{Hooks, State, Status};
 pub use read::{Readings, Want};
-pub use reading::{Exit, VcpuReading, VmReading, Work};
+pub use reading::{Exit, MemoryMarks, VcpuReading, VmReading, Work};
