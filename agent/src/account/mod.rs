@@ -2,6 +2,7 @@
 
 pub mod histogram;
 pub mod host;
+pub mod memory;
 pub mod network;
 pub mod snapshot;
 pub mod usage;
@@ -9,6 +10,7 @@ pub mod work;
 
 pub use histogram::Histogram;
 pub use host::Host;
+pub use memory::{Integral, MemoryUsage};
 pub use network::NetworkUsage;
 pub use snapshot::{Snapshot, VmState, VmView};
 pub use usage::{Carry, CpuUsage, Role, Told};

@@ -7,10 +7,10 @@ use procfs::process::Process;
 use super::{ProcError, ProcFs};
 use crate::units::{Tgid, Tid};
 
-/// The group that limits a thread's CPU time, as a path below its hierarchy's mount point.
+/// A thread's group of some controller, as a path below its hierarchy's mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum CpuGroup {
-    /// Of the version 1 hierarchy with the `cpu` controller.
+pub(super) enum Group {
+    /// Of the version 1 hierarchy with the controller.
     V1(PathBuf),
     /// Of version 2, which has that controller if version 1 has none.
     V2(PathBuf),
@@ -34,15 +34,15 @@ impl ProcFs {
         unified.into_iter().chain(by_controller).find(|path| Path::new(path) != Path::new("/")).unwrap_or_default()
     }
 
-    /// The group that limits a thread's CPU time; `None` where no hierarchy does.
-    pub(super) fn cpu_group(&self, tgid: Tgid, tid: Tid) -> Result<Option<CpuGroup>, ProcError> {
+    /// The group in which this controller works on a thread; `None` where no hierarchy can have it.
+    pub(super) fn group_of(&self, tgid: Tgid, tid: Tid, controller: &str) -> Result<Option<Group>, ProcError> {
         let path = self.of(tgid).join("task").join(tid.to_string());
         let groups = Process::new_with_root(path.clone()).and_then(|thread| thread.cgroups());
         let groups = groups.map_err(|error| sorted(error, path))?.0;
-        let v1 = groups.iter().find(|group| group.controllers.iter().any(|controller| controller == "cpu"));
+        let v1 = groups.iter().find(|group| group.controllers.iter().any(|name| name == controller));
         let v2 = groups.iter().find(|group| group.hierarchy == 0);
-        let v1 = v1.map(|group| CpuGroup::V1(group.pathname.clone().into()));
-        Ok(v1.or_else(|| v2.map(|group| CpuGroup::V2(group.pathname.clone().into()))))
+        let v1 = v1.map(|group| Group::V1(group.pathname.clone().into()));
+        Ok(v1.or_else(|| v2.map(|group| Group::V2(group.pathname.clone().into()))))
     }
 }
 

@@ -8,6 +8,7 @@ mod cgroup;
 pub mod facts;
 mod file;
 mod kvm_fds;
+pub mod memory;
 pub mod netns;
 pub mod process;
 pub mod scan;
@@ -18,6 +19,7 @@ pub mod uevent;
 
 pub use facts::{Capability, HostFacts};
 pub use kvm_fds::KvmFds;
+pub use memory::{MemoryFiles, MemoryGroup, MemoryReading, PssReader};
 pub use netns::{NetNs, NetNsId};
 pub use process::{Cmdline, ProcError, ProcFs, ProcStat};
 pub use scan::{ScanResult, scan_kvm};

@@ -5,7 +5,7 @@
 //! still. So a VM's is the sum over its own groups; `place` says which are its own. Files are kept open and read anew
 //! with one call each.
 
-mod place;
+pub(super) mod place;
 
 use std::fs::{self, File};
 use std::io;
@@ -50,7 +50,7 @@ impl ThrottleSource {
     /// # Errors
     /// [`WhyNot`]: then throttling is not measured, which is not the same as none.
     pub fn find(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Self, WhyNot> {
-        let found = place::of(root, procfs, tgid)?;
+        let found = place::of(root, procfs, tgid, &place::CPU)?;
         let mut source = Self { top: None, groups: Vec::new(), carried_ns: 0 };
         source.open_more(&found.dirs, false)?;
         source.top = Some(found.top);
@@ -66,7 +66,7 @@ impl ThrottleSource {
     /// As [`Self::find`]; what was counted up to here then stays, and nothing is added until the process is found in
     /// groups of its own again. A process that is gone leaves all as it was, for a last reading.
     pub fn follow(&mut self, root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<bool, WhyNot> {
-        let found = match place::of(root, procfs, tgid) {
+        let found = match place::of(root, procfs, tgid, &place::CPU) {
             Ok(found) => found,
             Err(why) => {
                 if !why.is_gone() {

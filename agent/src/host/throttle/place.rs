@@ -1,4 +1,4 @@
-//! Which control groups limit one VM's CPU time and nobody else's.
+//! Which control groups of a controller are one VM's and nobody else's.
 //!
 //! Management puts a VMM's threads into groups of their own (libvirt: `…scope/libvirt/{emulator,vcpu0,iothread1}`), so a
 //! VM's groups are all below the one that its threads have in common, or below its systemd unit, as far as no stranger
@@ -11,23 +11,37 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
-use crate::host::cgroup::CpuGroup;
+use crate::host::cgroup::Group;
 use crate::host::{ProcError, ProcFs, file};
 use crate::units::{Tgid, Tid};
 
-/// Where version 1 mounts the `cpu` controller.
-const V1_MOUNTS: [&str; 3] = ["cpu", "cpu,cpuacct", "cpuacct,cpu"];
+/// A controller, and where version 1 mounts it.
+#[derive(Debug)]
+pub(in crate::host) struct Controller {
+    name: &'static str,
+    v1_mounts: &'static [&'static str],
+}
+
+/// What limits CPU time.
+pub(in crate::host) const CPU: Controller =
+    Controller { name: "cpu", v1_mounts: &["cpu", "cpu,cpuacct", "cpuacct,cpu"] };
+/// What counts memory.
+pub(in crate::host) const MEMORY: Controller = Controller { name: "memory", v1_mounts: &["memory"] };
+
 /// Where version 2 is mounted, beside version 1 and alone.
 const V2_MOUNTS: [&str; 2] = ["", "unified"];
 /// Most groups of one VM; each is a descriptor and a read.
 const MAX_GROUPS: usize = 512;
 
-/// Why a VM's throttling is not measured.
+/// Why what a controller counts is not known of a VM alone.
 #[derive(Debug, thiserror::Error)]
 pub enum WhyNot {
     /// Neither version 1 nor version 2 has the controller.
-    #[error("no control group hierarchy with the cpu controller is mounted")]
-    NoController,
+    #[error("no control group hierarchy with the {controller} controller is mounted")]
+    NoController {
+        /// Its name.
+        controller: &'static str,
+    },
     /// There is no quota in the root, and it is everybody's.
     #[error("its threads have only the root control group in common")]
     Root,
@@ -37,7 +51,7 @@ pub enum WhyNot {
         /// As `/proc` names it.
         group: PathBuf,
     },
-    /// Its throttling is not this VM's.
+    /// What it counts is not this VM's alone.
     #[error("control group {} also holds process {other}", group.display())]
     Shared {
         /// The directory.
@@ -46,7 +60,7 @@ pub enum WhyNot {
         other: u32,
     },
     /// The controller is off for it, or the kernel has no quotas.
-    #[error("control group {} counts no throttled time", group.display())]
+    #[error("control group {} does not count it", group.display())]
     Uncounted {
         /// The directory.
         group: PathBuf,
@@ -81,7 +95,7 @@ impl WhyNot {
 
 /// A VM's own groups.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::host) struct Place {
     /// The one above all others.
     pub top: PathBuf,
     /// All of them, `top` first.
@@ -89,9 +103,9 @@ pub(super) struct Place {
 }
 
 /// Finds the groups of a process, as they are now.
-pub(super) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Place, WhyNot> {
+pub(in crate::host) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid, controller: &Controller) -> Result<Place, WhyNot> {
     let tids: BTreeSet<Tid> = procfs.thread_ids(tgid)?.into_iter().collect();
-    let (mount, common) = common(root, procfs, tgid, &tids)?;
+    let (mount, common) = controller.common(root, procfs, tgid, &tids)?;
     let owner = Owner { procfs, tgid, tids };
     let unit = common.ancestors().find(|path| is_unit(path)).filter(|unit| *unit != common);
     // A unit that also holds, say, the daemon that started the VM leaves the VM its group below.
@@ -103,43 +117,57 @@ pub(super) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Place, WhyN
     owner.groups(mount.join(common))
 }
 
-/// The mount point, and the group below it that all threads have in common.
-fn common(root: &Path, procfs: &ProcFs, tgid: Tgid, tids: &BTreeSet<Tid>) -> Result<(PathBuf, PathBuf), WhyNot> {
-    let mut found: Option<(PathBuf, PathBuf)> = None;
-    for tid in tids {
-        let (mount, group) = match procfs.cpu_group(tgid, *tid) {
-            Ok(Some(CpuGroup::V1(group))) => (v1(root).ok_or(WhyNot::NoController)?, group),
-            Ok(Some(CpuGroup::V2(group))) => (v2(root).ok_or(WhyNot::NoController)?, group),
-            Ok(None) => return Err(WhyNot::NoController),
-            // A thread that ended since they were listed.
-            Err(ProcError::Gone { .. }) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        if group.components().any(|part| part == Component::ParentDir) {
-            return Err(WhyNot::Hidden { group });
+impl Controller {
+    /// The mount point, and the group below it that all threads have in common.
+    fn common(
+        &self,
+        root: &Path,
+        procfs: &ProcFs,
+        tgid: Tgid,
+        tids: &BTreeSet<Tid>,
+    ) -> Result<(PathBuf, PathBuf), WhyNot> {
+        let none = || WhyNot::NoController { controller: self.name };
+        let mut found: Option<(PathBuf, PathBuf)> = None;
+        for tid in tids {
+            let (mount, group) = match procfs.group_of(tgid, *tid, self.name) {
+                Ok(Some(Group::V1(group))) => (self.v1(root).ok_or_else(none)?, group),
+                Ok(Some(Group::V2(group))) => (self.v2(root).ok_or_else(none)?, group),
+                Ok(None) => return Err(none()),
+                // A thread that ended since they were listed.
+                Err(ProcError::Gone { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if group.components().any(|part| part == Component::ParentDir) {
+                return Err(WhyNot::Hidden { group });
+            }
+            let group = group.strip_prefix("/").map(Path::to_owned).unwrap_or(group);
+            found = Some(match found {
+                None => (mount, group),
+                Some((mount, others)) => (mount, shared_part(&others, &group)),
+            });
         }
-        let group = group.strip_prefix("/").map(Path::to_owned).unwrap_or(group);
-        found = Some(match found {
-            None => (mount, group),
-            Some((mount, others)) => (mount, shared_part(&others, &group)),
-        });
+        let gone = || ProcError::Gone { path: procfs.of(tgid) };
+        let (mount, common) = found.ok_or_else(gone)?;
+        if common.as_os_str().is_empty() { Err(WhyNot::Root) } else { Ok((mount, common)) }
     }
-    let gone = || ProcError::Gone { path: procfs.of(tgid) };
-    let (mount, common) = found.ok_or_else(gone)?;
-    if common.as_os_str().is_empty() { Err(WhyNot::Root) } else { Ok((mount, common)) }
-}
 
-fn v1(root: &Path) -> Option<PathBuf> {
-    let mounts = V1_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
-    mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists())
-}
+    fn v1(&self, root: &Path) -> Option<PathBuf> {
+        let mounts = self.v1_mounts.iter().map(|name| root.join("sys/fs/cgroup").join(name));
+        mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists())
+    }
 
-fn v2(root: &Path) -> Option<PathBuf> {
-    let mounts = V2_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
-    mounts.into_iter().find(|mount| {
-        let controllers = file::text(&mount.join("cgroup.controllers")).unwrap_or_default();
-        controllers.split_ascii_whitespace().any(|controller| controller == "cpu")
-    })
+    fn v2(&self, root: &Path) -> Option<PathBuf> {
+        let mounts = V2_MOUNTS.iter().map(|name| root.join("sys/fs/cgroup").join(name));
+        mounts.into_iter().find(|mount| {
+            let controllers = file::text(&mount.join("cgroup.controllers")).unwrap_or_default();
+            controllers.split_ascii_whitespace().any(|controller| controller == self.name)
+        })
+    }
+
+    /// Which version of control groups has it here.
+    pub(in crate::host) fn version(&self, root: &Path) -> Option<&'static str> {
+        self.v1(root).map(|_| "version 1").or_else(|| self.v2(root).map(|_| "version 2"))
+    }
 }
 
 fn shared_part(one: &Path, other: &Path) -> PathBuf {

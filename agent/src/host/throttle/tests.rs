@@ -150,7 +150,7 @@ fn what_cannot_be_measured_is_told_with_its_reason() {
     host.thread(100, 100, "/a");
     host.group("a", "100\n", 1);
     fs::write(host.mount.join("cgroup.controllers"), "memory cpuset\n").unwrap();
-    assert!(matches!(host.find(), Err(WhyNot::NoController)));
+    assert!(matches!(host.find(), Err(WhyNot::NoController { .. })));
 }
 
 #[test]
