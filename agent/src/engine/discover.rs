@@ -163,6 +163,7 @@ impl Engine {
         self.attach_missing(at);
         self.drop_vanished(at);
         self.follow_throttling();
+        self.follow_memory();
         let missed: Vec<u32> = found
             .into_iter()
             .map(|(tgid, _)| tgid)

@@ -48,6 +48,7 @@ impl Engine {
             fine: vm.source != Origin::PROC,
             guest_ns: vm.guest_ns(),
             halt_poll_ns: vm.halt_poll_ns(),
+            memory: vm.memory.usage(),
         }
     }
 
@@ -173,7 +174,9 @@ impl Engine {
         }
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid = vm.fixed.tgid, adopted = vm.fixed.adopted, "VM found");
         self.pending.retain(|_, p| p.tgid != found.tgid);
+        let tgid = vm.fixed.tgid;
         self.registry.insert(vm);
+        self.first_memory(tgid, at);
         true
     }
 
@@ -233,6 +236,7 @@ impl Engine {
 
     fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
         let tick_ns = self.tick_ns();
+        self.end_memory(tgid, stop_ns);
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         self.ended.insert(tgid, (vm.start_tick(tick_ns), stop_ns));
         if vm.cpu.is_none() && vm.told.is_some() {

@@ -5,6 +5,7 @@
 
 mod discover;
 mod life;
+mod memory;
 mod publish;
 mod resume;
 mod run;
@@ -26,7 +27,7 @@ use crate::{
     account::{Histogram, Host, Snapshot, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
-    host::{HostFacts, ProcFs, UeventSocket},
+    host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, WriterHandle},
     vm::{Registry, Tally},
 };
@@ -46,6 +47,8 @@ pub struct Settings {
     pub linger_ns: u64,
     /// Between two full scans of `/proc`.
     pub scan_ns: u64,
+    /// Between two readings of a VM's proportional memory; 0 = none.
+    pub pss_ns: u64,
     /// How much of each VM the metrics show.
     pub detail: Detail,
 }
@@ -122,6 +125,10 @@ pub struct Engine {
     count_was_off: (Option<u64>, Option<u64>),
     /// Whether guest entries are told here.
     entries: silent::Entries,
+    /// Whether guests' page faults are told here.
+    faults: silent::Entries,
+    /// Reads proportional sizes, once one was wanted.
+    pss: Option<PssReader>,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -147,7 +154,8 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 8] = ["fold", "kvm_count", "proc", "refresh", "regression", "scan", "throttle", "walk"];
+pub const SOURCES: [&str; 9] =
+    ["fold", "kvm_count", "memory", "proc", "refresh", "regression", "scan", "throttle", "walk"];
 /// Where the agent itself can lose something, beside the kernel programs.
 pub const OWN_STAGES: [&str; 3] = ["heartbeat", "last_slice", "uevent"];
 
@@ -204,6 +212,8 @@ impl Engine {
             unwalked: 0,
             count_was_off: (None, None),
             entries: silent::Entries::default(),
+            faults: silent::Entries::default(),
+            pss: None,
             attached_ns: now.boot_ns,
         };
         (engine, remote, receiver)

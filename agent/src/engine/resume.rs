@@ -68,12 +68,16 @@ impl Engine {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
             });
+            if let Some(usage) = &interval.usage {
+                vm.memory.resume(usage.mem_byte_ns, usage.mem_peak_bytes);
+            }
             if let Some(reading) = reading {
                 vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
             self.registry.insert(vm);
+            self.first_memory(tgid, now);
         }
     }
 

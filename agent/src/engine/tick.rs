@@ -145,11 +145,12 @@ impl Engine {
         self.search(at);
         self.sample_throttling();
         self.judge_entries();
+        self.sample_memory(at);
         let text = clock::rfc3339(at.unix_ns);
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
-            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes) {
+            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.memory.usage().used_bytes(), vm.fixed.mem_bytes) {
                 vm.changed = true;
             }
         }

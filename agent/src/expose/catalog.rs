@@ -109,6 +109,15 @@ pub fn reasons(metric: &Metric) -> String {
     }
 }
 
+/// Values of `type`, which differ by metric.
+#[must_use]
+pub fn types(metric: &Metric) -> &'static str {
+    match metric.name {
+        "kvmeter_vm_page_faults_total" => "minor, major",
+        _ => "anon, file, shmem",
+    }
+}
+
 /// Values of `source`, which differ by metric.
 #[must_use]
 pub fn sources(metric: &Metric) -> String {
@@ -142,6 +151,7 @@ pub fn markdown() -> String {
             let (on, values) = match *label {
                 "reason" => (format!("`{}`", metric.name), reasons(metric)),
                 "source" => (format!("`{}`", metric.name), sources(metric)),
+                "type" => (format!("`{}`", metric.name), types(metric).to_owned()),
                 _ => ("all".to_owned(), values(label)),
             };
             if !seen.contains(&((*label).to_owned(), on.clone())) {
@@ -186,7 +196,8 @@ mod tests {
         for metric in all() {
             for label in metric.labels {
                 assert!(!["pid", "tgid", "path", "time", "error"].contains(label));
-                let closed = free.contains(label) || ["reason", "source"].contains(label) || !values(label).is_empty();
+                let closed =
+                    free.contains(label) || ["reason", "source", "type"].contains(label) || !values(label).is_empty();
                 assert!(closed, "{}: {label} has no set of values", metric.name);
             }
         }

@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use super::{
     catalog::{self, Metric},
     family::{Family, seconds},
-    work,
+    memory, work,
 };
 use crate::{
     account::{Role, Snapshot, VmView, snapshot::Detail},
@@ -18,13 +18,12 @@ use kvmeter_common::vm::RoleTime;
 /// Adds a VM's series to a family; what was not measured of it is left out.
 pub type Fill = fn(&mut Family, &VmView, Detail);
 
-const ROWS: [(&Metric, Fill); 8] = [
+const ROWS: [(&Metric, Fill); 7] = [
     (&catalog::VM_INFO, info),
     (&catalog::VM_CPU, cpu),
     (&catalog::VM_CPU_DELAY, delay),
     (&catalog::VM_RUNNING, running),
     // Gauges, which only a running VM has.
-    (&catalog::VM_MEMORY_CONFIGURED, memory),
     (&catalog::VM_VCPUS, vcpus),
     (&catalog::VM_START, start),
     (&catalog::VM_THROTTLED, throttled),
@@ -32,7 +31,7 @@ const ROWS: [(&Metric, Fill); 8] = [
 
 /// All families with a `vm_id`, each made when it is asked for.
 pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
-    ROWS.iter().chain(&work::ROWS).map(|(metric, fill)| {
+    ROWS.iter().chain(&memory::ROWS).chain(&work::ROWS).map(|(metric, fill)| {
         let mut family = Family::new(metric);
         for vm in &snapshot.vms {
             fill(&mut family, vm, snapshot.host.detail);
@@ -74,12 +73,6 @@ fn delay(family: &mut Family, vm: &VmView, _: Detail) {
 
 fn running(family: &mut Family, vm: &VmView, _: Detail) {
     family.push(&labels(vm), if vm.end.is_none() { 1.0 } else { 0.0 });
-}
-
-fn memory(family: &mut Family, vm: &VmView, _: Detail) {
-    if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
-        family.push(&labels(vm), vm.fixed.mem_bytes as f64);
-    }
 }
 
 fn vcpus(family: &mut Family, vm: &VmView, _: Detail) {

@@ -1,7 +1,7 @@
 //! From a VM to the ledger lines that tell of it. Pure: everything comes in as values.
 
 use crate::{
-    account::{CpuUsage, Role, snapshot::VmFixed},
+    account::{CpuUsage, MemoryUsage, Role, snapshot::VmFixed},
     clock::Instant2,
     ledger::{Coverage, Draft, Kind, Reason, Shape, Subject, TimeQuality, Usage},
     lifecycle::Verdict,
@@ -25,6 +25,8 @@ pub struct About<'a> {
     pub guest_ns: Option<u64>,
     /// Time spent polling while halted, with success; absent if it was not told.
     pub halt_poll_ns: Option<u64>,
+    /// Its memory.
+    pub memory: &'a MemoryUsage,
 }
 
 impl About<'_> {
@@ -55,6 +57,8 @@ impl About<'_> {
             guest_ns: self.guest_ns,
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
+            mem_byte_ns: self.memory.byte_ns,
+            mem_peak_bytes: self.memory.peak_bytes,
             ..Usage::default()
         })
     }
@@ -123,6 +127,7 @@ mod tests {
                 fine: true,
                 guest_ns: None,
                 halt_poll_ns: None,
+                memory: &MemoryUsage::default(),
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -141,6 +146,7 @@ mod tests {
             fine: true,
             guest_ns: None,
             halt_poll_ns: None,
+            memory: &MemoryUsage::default(),
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

@@ -117,6 +117,8 @@ pub struct Vm {
     pub told_work: ToldWork,
     /// How its control groups' throttling is known.
     pub throttle: Throttle,
+    /// Its memory.
+    pub memory: super::Memory,
     /// Nanoseconds it was throttled.
     pub throttled_ns: Option<u64>,
     /// The vm_ids of those it waited for; once found, they stay.
@@ -162,6 +164,7 @@ impl Vm {
             work: None,
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
+            memory: super::Memory::default(),
             throttled_ns: None,
             offenders: Arc::default(),
             vcpu_order: Arc::default(),
