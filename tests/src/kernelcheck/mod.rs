@@ -10,6 +10,7 @@ pub mod exits;
 pub mod guest;
 pub mod init;
 pub mod lives;
+pub mod memory;
 pub mod parcel;
 pub mod programs;
 pub mod suites;

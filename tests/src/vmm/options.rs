@@ -88,6 +88,9 @@ pub struct Options {
     /// Join this control group (its directory) before anything else.
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
+    /// Listen on this Unix socket for orders to take and free memory of any kind; see `vmm::memory`.
+    #[arg(long, value_name = "PATH")]
+    pub memory_orders: Option<PathBuf>,
     /// Two threads `ping` and `pong` on this CPU that wake each other without end.
     #[arg(long, value_name = "CPU")]
     pub pingpong: Option<usize>,
