@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
     clock::boot_ns,
-    ledger::{ledger_in, only, wide},
+    ledger::{ledger_in, number, only, wide},
     memory::{INTEGRAL, MIB, MemoryVm, QUIET, RESIDENT},
     skip::{host, skipped},
     vmm::spawn::TestFleet,
@@ -91,6 +91,12 @@ fn the_integral_of_a_vm_that_grows_and_shrinks_is_within_its_bound() -> Result<(
     Ok(())
 }
 
+/// Whether the agent has a kernel program at work.
+fn is_at_work(agent: &Agent, program: &str) -> Result<bool> {
+    let features = agent.json("/v1/status")?["features"].clone();
+    Ok(features.as_array().into_iter().flatten().any(|f| f["name"] == program && f["available"] == true))
+}
+
 /// Read system calls of a process so far.
 fn reads(pid: i32) -> Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
@@ -119,8 +125,7 @@ fn idle_vms_cost_no_read_of_a_file_a_sample() -> Result<()> {
     const TEST: &str = "idle_vms_cost_no_read_of_a_file_a_sample";
     let Some(_host) = host(TEST) else { return Ok(()) };
     let agent = Agent::with(Setup::of(QUIET))?;
-    let features = agent.json("/v1/status")?["features"].clone();
-    if !features.as_array().into_iter().flatten().any(|f| f["name"] == "rss_stat" && f["available"] == true) {
+    if !is_at_work(&agent, "rss_stat")? {
         skipped(TEST, "rss_stat is not at work here");
         return Ok(());
     }
@@ -128,6 +133,39 @@ fn idle_vms_cost_no_read_of_a_file_a_sample() -> Result<()> {
     eprintln!("reads a second: 10 VMs {few:.1}, 60 VMs {many:.1}");
     // Five samples a second: one read a VM would add 250.
     ensure!(many - few < 10.0, "{few:.1} reads a second with 10 idle VMs, {many:.1} with 60");
+    Ok(())
+}
+
+#[test]
+fn a_vm_that_stands_still_is_charged_to_its_end_and_not_beyond() -> Result<()> {
+    const TEST: &str = "a_vm_that_stands_still_is_charged_to_its_end_and_not_beyond";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    // Samples so seldom that the end lies long after the last reading.
+    let agent = Agent::with(Setup::of(
+        &QUIET.replace("200ms", "6s").replace("[memory]", "[history]\ninterval = \"6s\"\n[memory]"),
+    ))?;
+    if !is_at_work(&agent, "rss_stat")? {
+        skipped(TEST, "rss_stat is not at work here");
+        return Ok(());
+    }
+    let mut vm = MemoryVm::start("still", &[])?;
+    vm.orders.give(&format!("hold anon {}", 64 * MIB))?;
+    agent.wait_vms(&["still"])?;
+    agent.wait_samples(1)?;
+    let shown = || -> Result<u128> { wide(&agent.json("/v1/vms/still")?["memory"]["byte_ns"]) };
+    // Shown for the time up to the last sample, which was taken before this instant.
+    let (integral, sampled, level) = (shown()?, boot_ns()?, u128::from(vm.used()?));
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(shown()? == integral, "a sample came meanwhile: nothing was tested");
+    let killed = boot_ns()?;
+    drop(vm);
+    let stop = agent.stop_line("still")?;
+    let ended = u128::from(number(&stop["mono_ns"])?);
+    let told = wide(&stop["usage"]["mem_byte_ns"])?;
+    let least = integral + level * u128::from(killed - sampled);
+    let most = integral + level * (ended - u128::from(sampled)) + level * 1_000_000_000;
+    eprintln!("{told} told, {least} at least, {most} at most");
+    ensure!(least <= told && told <= most, "{told} is told; {least} at least, {most} at most");
     Ok(())
 }
 
