@@ -93,15 +93,22 @@ pub struct VmSlot {
     pub reserved: u32,
     /// Returns of `KVM_RUN` to user space by `KVM_EXIT_*` number.
     pub userspace_exits: [u64; limits::EXIT_REASONS],
+    /// Events of `rss_stat` on its memory: another number than before means that what `/proc` shows of it may have
+    /// changed. Begins a cache line, because every CPU that faults adds to it.
+    pub moves: u64,
+    /// Faults of its guest that KVM handled (`kvm_page_fault`).
+    pub guest_faults: u64,
+    /// Nothing; fills the cache line.
+    pub spare: [u64; 6],
 }
 
-assert_layout!(VmSlot, size 1152, {
+assert_layout!(VmSlot, size 1216, {
     state: u32 => 0, tgid: u32 => 4, start_ns: u64 => 8, seen_ns: u64 => 16, first_run_ns: u64 => 24, exit_ns: u64 => 32,
     exit_code: u32 => 40, last_exit: u32 => 44, args_len: u32 => 48, vcpus: u32 => 52, comm: [u8; 16] => 56,
     fold_begin: u64 => 72, fold_end: u64 => 80, leader_task: u64 => 88, leader: RoleTime => 96,
     ended: [RoleTime; 4] => 112, waited_ns: [u64; 6] => 176, waits: [u64; 9] => 224,
     offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, reserved: u32 => 636,
-    userspace_exits: [u64; 64] => 640,
+    userspace_exits: [u64; 64] => 640, moves: u64 => 1152, guest_faults: u64 => 1160, spare: [u64; 6] => 1168,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

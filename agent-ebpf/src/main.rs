@@ -19,6 +19,7 @@ mod guest;
 mod kvm;
 mod lifecycle;
 mod maps;
+mod memory;
 mod name;
 mod offsets;
 mod part;

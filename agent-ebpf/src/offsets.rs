@@ -40,6 +40,7 @@ offsets!(
     SIGNAL_WRITE_BYTES,
     MM_ARG_START,
     MM_ARG_END,
+    MM_OWNER,
     KVM_EXIT_REASON,
     KVM_EXIT_ISA,
 );

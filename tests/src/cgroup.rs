@@ -34,6 +34,17 @@ impl Group {
         Self::new("blkio", "blkio.throttle.io_service_bytes", name)
     }
 
+    /// One that counts memory; `None` where that cannot be.
+    #[must_use]
+    pub fn memory(name: &str) -> Option<Self> {
+        Self::new("memory", "memory.usage_in_bytes", name)
+    }
+
+    /// Bytes charged here.
+    pub fn memory_bytes(&self) -> Result<u64> {
+        Ok(std::fs::read_to_string(self.0.join("memory.usage_in_bytes"))?.trim().parse()?)
+    }
+
     fn new(controller: &str, needs: &str, name: &str) -> Option<Self> {
         let path = Path::new("/sys/fs/cgroup").join(controller).join(format!("kvmeter-{name}-{}", std::process::id()));
         (std::fs::create_dir(&path).is_ok()).then_some(Self(path)).filter(|group| group.0.join(needs).exists())

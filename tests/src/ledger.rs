@@ -85,7 +85,7 @@ pub fn lives(lines: &[Value]) -> Result<BTreeMap<String, Life>> {
 fn goes_on(before: Option<&Value>, line: &Value, start: &Value) -> Result<()> {
     let told = before.and_then(|line| line["usage"].as_object()).into_iter().flatten();
     for (key, value) in told.filter(|(_, value)| value.is_string()) {
-        ensure!(number(&line["usage"][key])? >= number(value)?, "{key} falls after {value}: {line}");
+        ensure!(wide(&line["usage"][key])? >= wide(value)?, "{key} falls after {value}: {line}");
     }
     if let Some(coverage) = line.get("coverage") {
         let age = number(&line["mono_ns"])? - number(&start["mono_ns"])?;
@@ -116,6 +116,12 @@ pub fn of_process(lines: &[Value], pid: i32) -> Result<Life> {
     let (_, life) = found.next().with_context(|| format!("no life of process {pid}"))?;
     ensure!(found.next().is_none(), "several lives of process {pid}");
     Ok(life)
+}
+
+/// A decimal string of a ledger line that may be longer than 64 bits (`mem_byte_ns`).
+pub fn wide(value: &Value) -> Result<u128> {
+    let text = value.as_str().with_context(|| format!("not a decimal string: {value}"))?;
+    text.parse().with_context(|| format!("not a number: {text}"))
 }
 
 /// A decimal string of a ledger line.

@@ -12,6 +12,7 @@ pub mod http;
 pub mod kernelcheck;
 pub mod ledger;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod net;
 pub mod orders;

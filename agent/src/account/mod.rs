@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod histogram;
 pub mod host;
+pub mod memory;
 pub mod network;
 pub mod snapshot;
 pub mod usage;
@@ -11,6 +12,7 @@ pub mod work;
 pub use disk::DiskUsage;
 pub use histogram::Histogram;
 pub use host::Host;
+pub use memory::{Integral, MemoryUsage};
 pub use network::NetworkUsage;
 pub use snapshot::{Snapshot, VmState, VmView};
 pub use usage::{Carry, CpuUsage, Role, Told};

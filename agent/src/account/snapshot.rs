@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvmeter_common::thread::cause;
 
-use super::{CpuUsage, DiskUsage, Host, NetworkUsage};
+use super::{CpuUsage, DiskUsage, Host, MemoryUsage, NetworkUsage};
 use crate::{
     bpf::{SocketBytes, Work},
     clock::Instant2,
@@ -104,6 +104,8 @@ pub struct VmView {
     pub sockets: Option<SocketBytes>,
     /// Why they are not counted.
     pub unsocketed: Option<Arc<str>>,
+    /// Its memory; absent before anything of it was read.
+    pub memory: Option<Arc<MemoryUsage>>,
     /// The vm_ids of those it waited for, in the order of the kernel's table.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.

@@ -96,6 +96,7 @@ fn settings(config: &Config) -> Settings {
         heartbeat_ns: ns(config.ledger.heartbeat),
         linger_ns: ns(config.metrics.linger),
         scan_ns: ns(config.discovery.scan_interval),
+        pss_ns: ns(config.memory.pss_interval),
         detail: Detail { histograms: config.metrics.histograms, per_vcpu: config.metrics.per_vcpu },
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, settings};
 use crate::{
-    bpf::{Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
+    bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
     clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Engine, EngineError, Parts},
@@ -82,9 +82,10 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
     let started = Kernel::start(&setup, Path::new(object::KERNEL_BTF)).map(|mut kernel| {
         if !facts.kvm_backends.is_empty() && !plan::fires(&facts.kvm_backends) {
             let names = facts.kvm_backends.join(", ");
-            kernel.mark_silent(Some(&format!(
+            let why = format!(
                 "attached, but KVM's back end here ({names}) is not known to fire it, as kvm_amd and kvm_intel do"
-            )));
+            );
+            Hooks::ALL.into_iter().for_each(|hooks| kernel.mark_silent(hooks, Some(&why)));
         }
         kernel
     });

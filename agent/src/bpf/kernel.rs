@@ -17,7 +17,7 @@ use super::{
     finals::Finals,
     maps::{MapError, Mapped},
     object::{self, LoadError, Setup, Sizes},
-    plan::{self, State, Status},
+    plan::{self, Hooks, State, Status},
     slots::Slots,
     sockets::{CountedGroup, SocketBytes, Sockets},
 };
@@ -120,9 +120,15 @@ impl Kernel {
         self.slots.halts_told = self.statuses.iter().any(halts);
     }
 
-    /// Marks the programs on guest entry and exit as attached in vain, or takes that back.
-    pub fn mark_silent(&mut self, why: Option<&str>) {
-        plan::mark_silent(&mut self.statuses, why);
+    /// Marks the programs on these hooks as attached in vain, or takes that back.
+    pub fn mark_silent(&mut self, hooks: Hooks, why: Option<&str>) {
+        plan::mark_silent(&mut self.statuses, hooks, why);
+    }
+
+    /// Whether a program is at work.
+    #[must_use]
+    pub fn is_at_work(&self, program: &str) -> bool {
+        self.statuses.iter().any(|status| status.name == program && status.state == State::Attached)
     }
 
     /// Readable when a wake-up waits.

@@ -52,6 +52,8 @@ pub const FIELDS: &[Field] = &[
     field("SIGNAL_WRITE_BYTES", "signal_struct", &[("ioac.write_bytes", 8)]),
     field("MM_ARG_START", "mm_struct", &[("arg_start", 8)]),
     field("MM_ARG_END", "mm_struct", &[("arg_end", 8)]),
+    // With CONFIG_MEMCG only.
+    field("MM_OWNER", "mm_struct", &[("owner", 8)]),
 ];
 
 /// Each field's place in bytes, or why it has none.

@@ -81,20 +81,39 @@ fn possible(program: &Program, offsets: &Offsets) -> Result<(), String> {
     Ok(())
 }
 
-/// Programs whose hooks only some of KVM's back ends fire.
-const ENTRY_HOOKS: [&str; 3] = ["kvm_entry", "kvm_exit", "kvm_exit_reason"];
+/// Programs whose hooks only some of KVM's back ends fire, by what is known of them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// Guest entry and exit.
+    Entry,
+    /// The guest's page faults.
+    Fault,
+}
+
+impl Hooks {
+    /// Both kinds.
+    pub const ALL: [Self; 2] = [Self::Entry, Self::Fault];
+
+    const fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Entry => &["kvm_entry", "kvm_exit", "kvm_exit_reason"],
+            Self::Fault => &["kvm_page_fault"],
+        }
+    }
+}
+
 /// Back ends that do.
 const FIRING: [&str; 2] = ["kvm_amd", "kvm_intel"];
 
-/// Whether any of these back ends is known to fire the hooks of guest entry and exit.
+/// Whether any of these back ends is known to fire such hooks.
 #[must_use]
 pub fn fires(backends: &[String]) -> bool {
     backends.iter().any(|name| FIRING.contains(&name.as_str()))
 }
 
-/// Marks the programs on guest entry and exit as attached in vain, or takes that back.
-pub fn mark_silent(statuses: &mut [Status], why: Option<&str>) {
-    for status in statuses.iter_mut().filter(|status| ENTRY_HOOKS.contains(&status.name)) {
+/// Marks the programs on these hooks as attached in vain, or takes that back.
+pub fn mark_silent(statuses: &mut [Status], hooks: Hooks, why: Option<&str>) {
+    for status in statuses.iter_mut().filter(|status| hooks.programs().contains(&status.name)) {
         match (&status.state, why) {
             (State::Attached, Some(why)) => status.state = State::Silent(why.to_owned()),
             (State::Silent(_), None) => status.state = State::Attached,
@@ -127,10 +146,14 @@ mod tests {
     #[test]
     fn a_hook_that_never_fires_is_told_as_such_until_it_does() {
         let mut statuses: Vec<_> = PROGRAMS.iter().map(|program| Status::of(program, State::Attached)).collect();
-        mark_silent(&mut statuses, Some("why"));
-        let silent = statuses.iter().filter(|status| status.state == State::Silent("why".to_owned())).count();
-        assert_eq!(silent, ENTRY_HOOKS.len());
-        mark_silent(&mut statuses, None);
+        let silent = |statuses: &[Status]| {
+            statuses.iter().filter(|status| status.state == State::Silent("why".to_owned())).count()
+        };
+        mark_silent(&mut statuses, Hooks::Fault, Some("why"));
+        assert_eq!(silent(&statuses), 1);
+        mark_silent(&mut statuses, Hooks::Entry, Some("why"));
+        assert_eq!(silent(&statuses), 4);
+        Hooks::ALL.into_iter().for_each(|hooks| mark_silent(&mut statuses, hooks, None));
         assert!(statuses.iter().all(|status| status.state == State::Attached));
         assert!(fires(&["kvm_intel".to_owned()]) && !fires(&["kvm_pvm".to_owned()]) && !fires(&[]));
     }

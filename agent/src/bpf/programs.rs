@@ -179,6 +179,20 @@ pub const PROGRAMS: &[Program] = &[
         essential: false,
         gives: "VMs of any VMM at their first exit, exits to user space by reason, why a guest stopped",
     },
+    Program {
+        name: "rss_stat",
+        hook: Hook::BtfTracepoint("rss_stat"),
+        fields: &["MM_OWNER", "TASK_PID"],
+        essential: false,
+        gives: "which VMs' memory has moved, so that idle VMs are not read; without it each VM is read at every sample",
+    },
+    Program {
+        name: "kvm_page_fault",
+        hook: Hook::RawTracepoint("kvm_page_fault"),
+        fields: &[],
+        essential: false,
+        gives: "faults of the guests that KVM handled",
+    },
 ];
 
 #[cfg(test)]

@@ -62,6 +62,15 @@ pub struct VcpuReading {
     pub times: VcpuTimes,
 }
 
+/// What has happened to a VM's memory since the kernel programs first saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryMarks {
+    /// Events on its memory (`rss_stat`).
+    pub moves: u64,
+    /// Faults of its guest that KVM handled.
+    pub guest_faults: u64,
+}
+
 /// One VM's numbers.
 #[derive(Clone, Debug)]
 pub struct VmReading {

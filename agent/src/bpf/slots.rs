@@ -22,6 +22,7 @@ use super::{
     maps::Mapped,
     object::{LoadError, Sizes},
     read::Look,
+    reading::MemoryMarks,
 };
 
 /// Slots looked at beyond the last one in use: one may be filled out of order.
@@ -100,6 +101,16 @@ impl Slots {
     #[must_use]
     pub fn has_exited(&self, slot: u32) -> bool {
         self.vms.u32_at(slot, std::mem::offset_of!(VmSlot, state)) == Some(state::EXITED)
+    }
+
+    /// What has been seen of a VM's memory so far; costs no system call.
+    #[must_use]
+    pub fn memory_marks(&self, slot: u32) -> Option<MemoryMarks> {
+        let of = |offset| self.vms.u64_at(slot, offset);
+        Some(MemoryMarks {
+            moves: of(std::mem::offset_of!(VmSlot, moves))?,
+            guest_faults: of(std::mem::offset_of!(VmSlot, guest_faults))?,
+        })
     }
 
     /// Whether any thread of a VM holds a slot.
@@ -213,6 +224,9 @@ const EMPTY: VmSlot = VmSlot {
     family: 0,
     reserved: 0,
     userspace_exits: [0; limits::EXIT_REASONS],
+    moves: 0,
+    guest_faults: 0,
+    spare: [0; 6],
 };
 
 const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };

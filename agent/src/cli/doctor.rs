@@ -3,6 +3,7 @@
 //! found not to work stands against what worked for a moment.
 
 mod io_threads;
+mod memory;
 
 use std::path::Path;
 
@@ -59,6 +60,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
     status.features.push(io_threads::feature(&ProcFs::new(root), facts.sees_other_processes()));
+    status.features.push(memory::feature(root, config, &facts));
     let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
     let cpu = kernel.is_ok() || fallback.available;

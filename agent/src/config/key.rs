@@ -74,6 +74,7 @@ pub(super) const KEYS: &[Key] = &[
     later("ledger.max_file", Text, Ignored),
     later("ledger.retain", Text, Ignored),
     later("ledger.readers", List, Ignored),
+    live("memory.pss_interval", Text),
     live("metrics.linger", Text),
     live("metrics.histograms", Bool),
     live("metrics.per_vcpu", Bool),

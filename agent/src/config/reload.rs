@@ -31,6 +31,7 @@ impl Config {
         next.history.interval = new.history.interval;
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
+        next.memory = new.memory.clone();
         next.metrics = new.metrics.clone();
         next
     }
@@ -58,6 +59,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
         ("ledger.readers", old.ledger.readers != new.ledger.readers),
+        ("memory.pss_interval", old.memory.pss_interval != new.memory.pss_interval),
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),

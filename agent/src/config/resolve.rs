@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::key::{KEYS, Support};
 use super::problem::{Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
-use super::resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics};
+use super::resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Memory, Metrics};
 use super::take::Taker;
 use crate::units::Bytes;
 
@@ -43,6 +43,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         },
         history,
         ledger: ledger(&mut taker, &default.ledger),
+        memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),
     };
     between_keys(&mut taker, &config);
@@ -87,6 +88,15 @@ fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
         retain: taker.is_set("ledger.retain").then_some(retain),
         readers: taker.names("ledger.readers", MAX_READERS),
     }
+}
+
+/// A reading walks every page of a VM, so the least distance is a second; 0 is none at all.
+fn memory(taker: &mut Taker, default: &Memory) -> Memory {
+    let every = taker.duration("memory.pss_interval", default.pss_interval, Duration::ZERO, DAY);
+    if !every.is_zero() && every < SECOND {
+        taker.conflict("memory.pss_interval", "must be 0s, for none, or 1s at least".to_owned());
+    }
+    Memory { pss_interval: every }
 }
 
 fn metrics(taker: &mut Taker, default: &Metrics) -> Metrics {

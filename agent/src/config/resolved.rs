@@ -27,6 +27,8 @@ pub struct Config {
     pub history: History,
     /// The metering ledger.
     pub ledger: Ledger,
+    /// How memory is read.
+    pub memory: Memory,
     /// The Prometheus metrics.
     pub metrics: Metrics,
 }
@@ -135,6 +137,13 @@ pub struct Ledger {
     pub readers: Vec<String>,
 }
 
+/// `[memory]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Distance of two readings of a VM's proportional set size; zero takes none.
+    pub pss_interval: Duration,
+}
+
 /// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
@@ -170,6 +179,7 @@ impl Default for Config {
                 keep_stopped: seconds(3600),
             },
             ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
+            memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
         }
     }

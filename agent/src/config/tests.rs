@@ -31,6 +31,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("ledger.max_file", "1048576"),
     ("ledger.retain", "\"400d\""),
     ("ledger.readers", "[\"billing\"]"),
+    ("memory.pss_interval", "\"5m\""),
     ("metrics.linger", "\"5m\""),
     ("metrics.histograms", "true"),
     ("metrics.per_vcpu", "true"),

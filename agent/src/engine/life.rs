@@ -50,6 +50,7 @@ impl Engine {
             halt_poll_ns: vm.halt_poll_ns(),
             network: vm.network.last().map(AsRef::as_ref),
             disk: vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
+            memory: vm.memory.usage(),
         }
     }
 
@@ -178,6 +179,7 @@ impl Engine {
         let tgid = vm.fixed.tgid;
         self.registry.insert(vm);
         self.ask_disks(tgid);
+        self.first_memory(tgid, at);
         true
     }
 
@@ -245,6 +247,7 @@ impl Engine {
     fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
         let tick_ns = self.tick_ns();
         self.settle_sockets(tgid);
+        self.end_memory(tgid, stop_ns);
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         self.ended.insert(tgid, (vm.start_tick(tick_ns), stop_ns));
         if vm.cpu.is_none() && vm.told.is_some() {

@@ -6,6 +6,7 @@
 mod discover;
 mod disk;
 mod life;
+mod memory;
 mod publish;
 mod resume;
 mod run;
@@ -28,7 +29,7 @@ use crate::{
     account::{Histogram, Host, Snapshot, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
-    host::{HostFacts, ProcFs, UeventSocket},
+    host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, WriterHandle},
     vm::{Registry, Tally},
 };
@@ -48,6 +49,8 @@ pub struct Settings {
     pub linger_ns: u64,
     /// Between two full scans of `/proc`.
     pub scan_ns: u64,
+    /// Between two readings of a VM's proportional memory; 0 = none.
+    pub pss_ns: u64,
     /// How much of each VM the metrics show.
     pub detail: Detail,
 }
@@ -126,6 +129,10 @@ pub struct Engine {
     entries: silent::Entries,
     /// Lists disks.
     lister: Option<disk::Lister>,
+    /// Whether guests' page faults are told here.
+    faults: silent::Entries,
+    /// Reads proportional sizes, once one was wanted.
+    pss: Option<PssReader>,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -151,8 +158,8 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 10] =
-    ["disk", "fold", "kvm_count", "proc", "refresh", "regression", "scan", "sockets", "throttle", "walk"];
+pub const SOURCES: [&str; 11] =
+    ["disk", "fold", "kvm_count", "memory", "proc", "refresh", "regression", "scan", "sockets", "throttle", "walk"];
 /// Where the agent itself can lose something, beside the kernel programs.
 pub const OWN_STAGES: [&str; 4] = ["final_io", "heartbeat", "last_slice", "uevent"];
 
@@ -210,6 +217,8 @@ impl Engine {
             unwalked: 0,
             count_was_off: (None, None),
             entries: silent::Entries::default(),
+            faults: silent::Entries::default(),
+            pss: None,
             attached_ns: now.boot_ns,
             root,
         };

@@ -137,6 +137,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         disk: (*vm.disk.usage != DiskUsage::default()).then(|| Arc::clone(&vm.disk.usage)),
         sockets: vm.sockets.bytes,
         unsocketed: vm.sockets.why_not.clone(),
+        memory: vm.memory.view(),
         offenders: Arc::clone(&vm.offenders),
         vcpu_order: Arc::clone(&vm.vcpu_order),
         first_run_ns: vm.first_run_ns,

@@ -76,6 +76,9 @@ impl Engine {
             vm.network = interval.usage.as_ref().map(told_network).unwrap_or_default();
             let disk = |of: fn(&Usage) -> Option<u64>| interval.usage.as_ref().and_then(of);
             vm.disk = VmDisk::told(disk(|usage| usage.disk_read_bytes), disk(|usage| usage.disk_written_bytes));
+            if let Some(usage) = &interval.usage {
+                vm.memory.resume(usage.mem_byte_ns, usage.mem_peak_bytes);
+            }
             if let Some(reading) = reading {
                 vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
@@ -83,6 +86,7 @@ impl Engine {
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
             self.registry.insert(vm);
             self.ask_disks(tgid);
+            self.first_memory(tgid, now);
         }
     }
 

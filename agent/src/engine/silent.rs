@@ -4,7 +4,7 @@
 use super::Engine;
 use crate::{
     account::Role,
-    bpf::Work,
+    bpf::{Hooks, Work},
     vm::{Registry, Vm},
 };
 
@@ -37,13 +37,13 @@ impl Engine {
         self.entries = seen;
         let Some(kernel) = &mut self.kernel else { return };
         if seen == Entries::Seen {
-            kernel.mark_silent(None);
+            kernel.mark_silent(Hooks::Entry, None);
         } else {
             let names = self.facts.kvm_backends.join(", ");
             let why = format!("attached, but guests ran and KVM's back end here ({names}) never fired it");
             tracing::warn!("{why}: guest time, modes and exits by reason are absent");
-            kernel.mark_silent(None);
-            kernel.mark_silent(Some(&why));
+            kernel.mark_silent(Hooks::Entry, None);
+            kernel.mark_silent(Hooks::Entry, Some(&why));
         }
         self.host.programs = kernel.statuses().to_vec();
     }
@@ -55,11 +55,11 @@ fn look(registry: &Registry) -> Option<Entries> {
     if works().any(|(_, work)| work.vcpu.entries > 0) {
         return Some(Entries::Seen);
     }
-    works().any(|(vm, work)| ran_unseen(vm, work)).then_some(Entries::Silent)
+    works().any(|(vm, work)| has_run_in_sight(vm, work)).then_some(Entries::Silent)
 }
 
 /// Whether a VM has run under our eyes for so long that an entry must have been seen.
-fn ran_unseen(vm: &Vm, work: &Work) -> bool {
+pub(super) fn has_run_in_sight(vm: &Vm, work: &Work) -> bool {
     let exits: u64 = work.userspace_exits.iter().sum();
     // What an adopted VM ran before says nothing.
     let runtime = vm.cpu.map_or(0, |cpu| cpu.of(Role::Vcpu).runtime_ns);

@@ -149,12 +149,13 @@ impl Engine {
         self.sample_disks();
         self.sample_sockets();
         self.judge_entries();
+        self.sample_memory(at);
         let text = clock::rfc3339(at.unix_ns);
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
             vm.ring.note_disk(vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)));
-            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.fixed.mem_bytes) {
+            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.memory.usage().used_bytes(), vm.fixed.mem_bytes) {
                 vm.changed = true;
             }
         }

@@ -124,6 +124,15 @@ pub fn kinds(metric: &Metric) -> String {
     }
 }
 
+/// Values of `type`, which differ by metric.
+#[must_use]
+pub fn types(metric: &Metric) -> &'static str {
+    match metric.name {
+        "kvmeter_vm_page_faults_total" => "minor, major",
+        _ => "anon, file, shmem",
+    }
+}
+
 /// Values of `source`, which differ by metric.
 #[must_use]
 pub fn sources(metric: &Metric) -> String {
@@ -158,6 +167,7 @@ pub fn markdown() -> String {
                 "reason" => (format!("`{}`", metric.name), reasons(metric)),
                 "kind" => (format!("`{}`", metric.name), kinds(metric)),
                 "source" => (format!("`{}`", metric.name), sources(metric)),
+                "type" => (format!("`{}`", metric.name), types(metric).to_owned()),
                 _ => ("all".to_owned(), values(label)),
             };
             if !seen.contains(&((*label).to_owned(), on.clone())) {
@@ -202,8 +212,9 @@ mod tests {
         for metric in all() {
             for label in metric.labels {
                 assert!(!["pid", "tgid", "path", "time", "error"].contains(label));
-                let closed =
-                    free.contains(label) || ["reason", "source", "kind"].contains(label) || !values(label).is_empty();
+                let closed = free.contains(label)
+                    || ["reason", "source", "kind", "type"].contains(label)
+                    || !values(label).is_empty();
                 assert!(closed, "{}: {label} has no set of values", metric.name);
             }
         }

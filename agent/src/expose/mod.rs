@@ -8,6 +8,7 @@ pub mod collector;
 pub mod disk;
 pub mod family;
 pub mod http;
+pub mod memory;
 mod network;
 pub mod problem;
 pub mod serve;

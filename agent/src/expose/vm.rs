@@ -8,7 +8,7 @@ use super::{
     catalog::{self, Metric},
     disk,
     family::{Family, seconds},
-    network, work,
+    memory, network, work,
 };
 use crate::{
     account::{Role, Snapshot, VmView, snapshot::Detail},
@@ -19,13 +19,12 @@ use kvmeter_common::vm::RoleTime;
 /// Adds a VM's series to a family; what was not measured of it is left out.
 pub type Fill = fn(&mut Family, &VmView, Detail);
 
-const ROWS: [(&Metric, Fill); 8] = [
+const ROWS: [(&Metric, Fill); 7] = [
     (&catalog::VM_INFO, info),
     (&catalog::VM_CPU, cpu),
     (&catalog::VM_CPU_DELAY, delay),
     (&catalog::VM_RUNNING, running),
     // Gauges, which only a running VM has.
-    (&catalog::VM_MEMORY_CONFIGURED, memory),
     (&catalog::VM_VCPUS, vcpus),
     (&catalog::VM_START, start),
     (&catalog::VM_THROTTLED, throttled),
@@ -33,7 +32,7 @@ const ROWS: [(&Metric, Fill); 8] = [
 
 /// All families with a `vm_id`, each made when it is asked for.
 pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
-    let rows = ROWS.iter().chain(&work::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
+    let rows = ROWS.iter().chain(&work::ROWS).chain(&memory::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
     rows.map(|(metric, fill)| {
         let mut family = Family::new(metric);
         for vm in &snapshot.vms {
@@ -76,12 +75,6 @@ fn delay(family: &mut Family, vm: &VmView, _: Detail) {
 
 fn running(family: &mut Family, vm: &VmView, _: Detail) {
     family.push(&labels(vm), if vm.end.is_none() { 1.0 } else { 0.0 });
-}
-
-fn memory(family: &mut Family, vm: &VmView, _: Detail) {
-    if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
-        family.push(&labels(vm), vm.fixed.mem_bytes as f64);
-    }
 }
 
 fn vcpus(family: &mut Family, vm: &VmView, _: Detail) {

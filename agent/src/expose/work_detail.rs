@@ -29,6 +29,7 @@ pub fn of(vm: &VmView) -> Map<String, Value> {
     put("halt_poll_ns", vm.halt_poll_ns.map(|ns| json!(ns.to_string())));
     put("cpu_throttled_ns", vm.throttled_ns.map(|ns| json!(ns.to_string())));
     put("cpu_throttled_why_not", vm.unthrottled.as_deref().map(|why| json!(why)));
+    put("memory", vm.memory.as_deref().map(super::memory::json));
     let Some(work) = &vm.work else { return all };
     let cpu = vm.cpu.unwrap_or_default();
     put("vcpu_mode_ns", work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).map(strings));

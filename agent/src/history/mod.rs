@@ -27,6 +27,9 @@ pub struct Sample {
     /// Bytes written to storage, a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_write_bytes_per_sec: Option<f64>,
+    /// Resident memory, hugetlb included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_used_bytes: Option<u64>,
     /// Configured memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
@@ -57,7 +60,15 @@ impl Ring {
 
     /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `spacing_ns` have passed since the
     /// last one, and says whether it did. `at` is the same instant for people.
-    pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, cpu: Option<CpuUsage>, mem_bytes: u64) -> bool {
+    pub fn offer(
+        &mut self,
+        boot_ns: u64,
+        spacing_ns: u64,
+        at: &str,
+        cpu: Option<CpuUsage>,
+        used_bytes: Option<u64>,
+        mem_bytes: u64,
+    ) -> bool {
         let mark = Mark { boot_ns, cpu, disk: self.disk };
         let Some(last) = self.last else {
             self.last = Some(mark);
@@ -81,6 +92,7 @@ impl Ring {
             cpu_delay_percent: rate(CpuUsage::run_delay_ns),
             disk_read_bytes_per_sec: per_second(|(read, _)| *read),
             disk_write_bytes_per_sec: per_second(|(_, written)| *written),
+            memory_used_bytes: used_bytes,
             memory_limit_bytes: (mem_bytes > 0).then_some(mem_bytes),
         }));
         if self.samples.len() > RING {
@@ -124,9 +136,9 @@ mod tests {
     #[test]
     fn the_first_reading_gives_no_rate() {
         let mut ring = Ring::default();
-        ring.offer(0, 10, "a", cpu(5), 0);
+        ring.offer(0, 10, "a", cpu(5), None, 0);
         assert!(ring.is_empty());
-        ring.offer(10, 10, "b", cpu(10), 0);
+        ring.offer(10, 10, "b", cpu(10), None, 0);
         assert_eq!(ring.latest().unwrap().cpu_percent, Some(50.0));
     }
 
@@ -135,7 +147,7 @@ mod tests {
         let mut ring = Ring::default();
         let mut offer = |at, disk| {
             ring.note_disk(disk);
-            ring.offer(at, 10, "x", None, 0);
+            ring.offer(at, 10, "x", None, None, 0);
             ring.latest().map(|s| (s.disk_read_bytes_per_sec, s.disk_write_bytes_per_sec))
         };
         assert_eq!(offer(0, None), None);
@@ -146,8 +158,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_is_absent_and_never_zero() {
         let mut ring = Ring::default();
-        ring.offer(0, 10, "a", None, 0);
-        ring.offer(10, 10, "b", cpu(10), 0);
+        ring.offer(0, 10, "a", None, None, 0);
+        ring.offer(10, 10, "b", cpu(10), None, 0);
         let text = serde_json::to_string(ring.latest().unwrap().as_ref()).unwrap();
         assert_eq!(text, r#"{"at":"b"}"#);
     }
@@ -156,7 +168,7 @@ mod tests {
     fn the_ring_is_bounded() {
         let mut ring = Ring::default();
         for i in 0..10_000 {
-            ring.offer(i * 10, 10, "x", cpu(i), 0);
+            ring.offer(i * 10, 10, "x", cpu(i), None, 0);
         }
         assert_eq!(ring.len(), RING);
     }

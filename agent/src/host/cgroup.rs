@@ -14,6 +14,8 @@ pub(super) enum Controller {
     Cpu,
     /// Block I/O: `blkio` in version 1, `io` in version 2.
     Io,
+    /// Memory.
+    Memory,
     /// Sockets, which belong to a group of version 2 whatever its controllers.
     Sockets,
 }
@@ -24,6 +26,7 @@ impl Controller {
         match self {
             Self::Cpu => Some("cpu"),
             Self::Io => Some("blkio"),
+            Self::Memory => Some("memory"),
             Self::Sockets => None,
         }
     }
@@ -33,6 +36,7 @@ impl Controller {
         match self {
             Self::Cpu => Some("cpu"),
             Self::Io => Some("io"),
+            Self::Memory => Some("memory"),
             Self::Sockets => None,
         }
     }

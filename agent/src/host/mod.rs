@@ -9,6 +9,7 @@ pub mod disk;
 pub mod facts;
 mod file;
 mod kvm_fds;
+pub mod memory;
 pub mod netns;
 pub mod process;
 mod program_stats;
@@ -21,6 +22,7 @@ pub mod uevent;
 
 pub use facts::{Capability, HostFacts};
 pub use kvm_fds::KvmFds;
+pub use memory::{MemoryFiles, MemoryGroup, MemoryReading, PssReader};
 pub use netns::{NetNs, NetNsId};
 pub use process::{Cmdline, ProcError, ProcFs, ProcStat};
 pub use program_stats::ProgramStats;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     account::{
-        CpuUsage, NetworkUsage, Role,
+        CpuUsage, MemoryUsage, NetworkUsage, Role,
         network::{Interface, Traffic},
         snapshot::VmFixed,
     },
@@ -35,6 +35,8 @@ pub struct About<'a> {
     pub network: Option<&'a NetworkUsage>,
     /// Bytes its process read from and wrote to storage; absent if they could not be read.
     pub disk: Option<(u64, u64)>,
+    /// Its memory.
+    pub memory: &'a MemoryUsage,
 }
 
 impl About<'_> {
@@ -68,6 +70,8 @@ impl About<'_> {
             net: self.network.map(net).unwrap_or_default(),
             disk_read_bytes: self.disk.map(|(read, _)| read),
             disk_written_bytes: self.disk.map(|(_, written)| written),
+            mem_byte_ns: self.memory.byte_ns,
+            mem_peak_bytes: self.memory.peak_bytes,
             ..Usage::default()
         })
     }
@@ -152,6 +156,7 @@ mod tests {
                 halt_poll_ns: None,
                 network: None,
                 disk: None,
+                memory: &MemoryUsage::default(),
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -172,6 +177,7 @@ mod tests {
             halt_poll_ns: None,
             network: None,
             disk: None,
+            memory: &MemoryUsage::default(),
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

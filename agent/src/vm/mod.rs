@@ -4,12 +4,14 @@ pub mod disk;
 pub mod exit_class;
 pub mod exit_reason;
 pub mod identity;
+pub mod memory;
 pub mod record;
 pub mod registry;
 pub mod sockets;
 pub mod tally;
 pub mod thread;
 
+pub use memory::Memory;
 pub use record::{Line, Origin, Vm};
 pub use registry::Registry;
 pub use tally::Tally;

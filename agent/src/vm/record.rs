@@ -120,6 +120,8 @@ pub struct Vm {
     pub told_work: ToldWork,
     /// How its control groups' throttling is known.
     pub throttle: Throttle,
+    /// Its memory.
+    pub memory: super::Memory,
     /// Nanoseconds it was throttled.
     pub throttled_ns: Option<u64>,
     /// What passed through its interfaces.
@@ -171,6 +173,7 @@ impl Vm {
             work: None,
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
+            memory: super::Memory::default(),
             throttled_ns: None,
             network: Continued::default(),
             disk: VmDisk::told(None, None),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{cpu, exits, guest, handling, lives, programs::Programs, suites, trace::Trace, vhost};
+use super::{cpu, exits, guest, handling, lives, memory, programs::Programs, suites, trace::Trace, vhost};
 use crate::agent::{Agent, Setup};
 
 /// What a check found out; that it failed is an error.
@@ -38,7 +38,7 @@ pub struct Bench {
 type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 14] = [
     ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
     ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
     ("CPU time of vhost workers is their VM's, in role vhost, and no other's", vhost::attributed),
@@ -51,6 +51,8 @@ const CHECKS: [(&str, Check); 12] = [
     ("guest time equals the kernel's trace", guest::traced),
     ("the modes of a vCPU sum to its CPU time", guest::modes),
     ("halt polling equals the kernel's trace", guest::halt_poll),
+    ("memory that comes and goes lies between two readings of /proc", memory::moved),
+    ("faults of the guest equal the kernel's trace", memory::guest_faults),
 ];
 
 /// Runs every check, whichever fails; results go to the directory that is the only argument.

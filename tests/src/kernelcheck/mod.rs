@@ -11,6 +11,7 @@ pub mod guest;
 pub mod handling;
 pub mod init;
 pub mod lives;
+pub mod memory;
 pub mod parcel;
 pub mod programs;
 pub mod suites;

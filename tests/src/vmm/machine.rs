@@ -16,6 +16,7 @@ use super::end::{self, End};
 use super::exits::Exit;
 use super::guest::Guest;
 use super::load;
+use super::memory;
 use super::nic::port::Nic;
 use super::options::Options;
 use super::orders;
@@ -42,6 +43,9 @@ pub fn run(options: &Options) -> Result<()> {
     let (guests, mut vcpus) = create(options, &shared)?;
     load::start_workers(options.workers, &options.named_worker, options.worker_duty, &shared)?;
     load::start_churn(options.churn, &shared)?;
+    if let Some(path) = &options.memory_orders {
+        memory::serve(path)?;
+    }
     if options.io_uring {
         uring::start(&shared)?;
     }

@@ -13,6 +13,7 @@ pub mod guest;
 pub mod halt;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod nic;
 pub mod options;
 pub mod orders;

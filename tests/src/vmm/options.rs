@@ -115,6 +115,9 @@ pub struct Options {
     /// Connect to this Unix socket and do what its lines say, such as `write PATH BYTES rw,direct`; see `vmm::orders`.
     #[arg(long, value_name = "SOCKET")]
     pub orders: Option<PathBuf>,
+    /// Listen on this Unix socket for orders to take and free memory of any kind; see `vmm::memory`.
+    #[arg(long, value_name = "PATH")]
+    pub memory_orders: Option<PathBuf>,
     /// Two threads `ping` and `pong` on this CPU that wake each other without end.
     #[arg(long, value_name = "CPU")]
     pub pingpong: Option<usize>,

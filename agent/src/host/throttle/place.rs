@@ -162,6 +162,11 @@ fn v2(root: &Path, which: Controller) -> Option<PathBuf> {
     })
 }
 
+/// Which version of control groups has a controller here.
+pub(in crate::host) fn version(root: &Path, which: Controller) -> Option<&'static str> {
+    v1(root, which).map(|_| "version 1").or_else(|| v2(root, which).map(|_| "version 2"))
+}
+
 fn shared_part(one: &Path, other: &Path) -> PathBuf {
     one.components().zip(other.components()).take_while(|(a, b)| a == b).map(|(part, _)| part).collect()
 }

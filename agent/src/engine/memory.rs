@@ -1,0 +1,145 @@
+//! Sampling of memory: which VMs are read, the slow reading of proportional sizes, and whether guests' faults are told.
+
+use super::{Engine, silent::Entries, silent::has_run_in_sight};
+use crate::{
+    bpf::Hooks,
+    clock::{self, Instant2},
+    host::{MemoryFiles, MemoryGroup, PssReader},
+    units::Tgid,
+    vm::Vm,
+};
+
+/// The program that marks whose memory moved.
+const MOVES: &str = "rss_stat";
+
+impl Engine {
+    /// Opens a VM's files and reads them for the first time: soon after its birth, so that a short life has an integral.
+    pub(super) fn first_memory(&mut self, tgid: u32, at: Instant2) {
+        self.open_memory(tgid);
+        self.sample_memory_of(tgid, at);
+    }
+
+    fn open_memory(&mut self, tgid: u32) {
+        let tick_ns = self.tick_ns();
+        if let Some(vm) = self.registry.of_tgid_mut(tgid).filter(|vm| vm.memory.is_closed()) {
+            vm.memory.open(MemoryFiles::open(&self.procfs, Tgid(tgid), vm.start_tick(tick_ns)));
+        }
+    }
+
+    fn sample_memory_of(&mut self, tgid: u32, at: Instant2) {
+        let marked = self.kernel.as_ref().is_some_and(|kernel| kernel.is_at_work(MOVES));
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        let marks = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
+        let done = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
+        vm.changed = true;
+        self.count_error("memory", u64::from(!done));
+    }
+
+    /// Once a sample: every VM's memory, where it moved.
+    pub(super) fn sample_memory(&mut self, at: Instant2) {
+        let marked = self.kernel.as_ref().is_some_and(|kernel| kernel.is_at_work(MOVES));
+        let (mut failed, mut faulted) = (0, false);
+        let told = self.faults == Entries::Seen;
+        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
+            let marks =
+                vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
+            if !vm.memory.has_looked() {
+                vm.memory.follow(MemoryGroup::find(&self.root, &self.procfs, Tgid(vm.fixed.tgid)));
+            }
+            let done = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
+            failed += u64::from(!done);
+            let faults = marks.map(|marks| marks.guest_faults);
+            faulted |= faults > Some(0);
+            vm.memory.take_guest_faults(faults.filter(|count| told || *count > 0));
+            // Its integral grows also while nothing moves.
+            vm.changed = true;
+        }
+        self.count_error("memory", failed);
+        self.judge_faults(faulted);
+        self.sample_pss(at);
+    }
+
+    /// Looks again for each VM's files and control group: a right may have come, a VM may have been moved.
+    pub(super) fn follow_memory(&mut self) {
+        let (root, procfs) = (&self.root, &self.procfs);
+        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
+            vm.memory.follow(MemoryGroup::find(root, procfs, Tgid(vm.fixed.tgid)));
+        }
+        let closed = self.registry.live().filter(|vm| vm.memory.is_closed()).map(|vm| vm.fixed.tgid);
+        for tgid in closed.collect::<Vec<_>>() {
+            self.open_memory(tgid);
+        }
+    }
+
+    /// Takes proportional sizes that were read, and asks for those that are due.
+    fn sample_pss(&mut self, at: Instant2) {
+        let every_ns = self.settings.pss_ns;
+        let mut failed = 0;
+        while let Some(answer) = self.pss.as_ref().and_then(PssReader::answer) {
+            failed += u64::from(answer.bytes.is_err());
+            let (tgid, start_ns) = answer.vm;
+            if let Some(vm) = self.registry.of_tgid_mut(tgid).filter(|vm| vm.fixed.start_ns == start_ns) {
+                vm.memory.take_pss(answer.bytes.ok().flatten().filter(|_| every_ns > 0));
+            }
+        }
+        self.count_error("memory", failed);
+        if every_ns == 0 {
+            self.registry.live_mut().for_each(|vm| vm.memory.take_pss(None));
+            return;
+        }
+        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
+            let Some(file) = vm.memory.pss_due(at.boot_ns, every_ns) else { continue };
+            if self.pss.is_none() {
+                self.pss = PssReader::start().ok();
+            }
+            let asked = self.pss.as_ref().is_some_and(|pss| pss.ask((vm.fixed.tgid, vm.fixed.start_ns), file));
+            if !asked {
+                // Too many wait: the rest comes with the next sample.
+                vm.memory.pss_refused();
+                return;
+            }
+        }
+    }
+
+    /// Believes what it sees: a guest that ran in our sight without a fault cannot be.
+    fn judge_faults(&mut self, faulted: bool) {
+        if self.faults == Entries::Seen {
+            return;
+        }
+        let ran = |vm: &Vm| !vm.fixed.adopted && vm.work.as_deref().is_some_and(|work| has_run_in_sight(vm, work));
+        let seen = match (faulted, self.registry.live().any(ran)) {
+            (true, _) => Entries::Seen,
+            (false, true) => Entries::Silent,
+            (false, false) => return,
+        };
+        if seen == self.faults {
+            return;
+        }
+        self.faults = seen;
+        let names = self.facts.kvm_backends.join(", ");
+        let Some(kernel) = &mut self.kernel else { return };
+        kernel.mark_silent(Hooks::Fault, None);
+        if seen == Entries::Silent {
+            let why = format!("attached, but guests ran and KVM's back end here ({names}) never fired it");
+            kernel.mark_silent(Hooks::Fault, Some(&why));
+        }
+        self.host.programs = kernel.statuses().to_vec();
+    }
+
+    /// A VM's process ended at `stop_ns`: its last marks are taken before its slot goes.
+    pub(super) fn end_memory(&mut self, tgid: u32, stop_ns: u64) {
+        let marked = self.kernel.as_ref().is_some_and(|kernel| kernel.is_at_work(MOVES));
+        let told = self.faults == Entries::Seen;
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        let marks = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
+        vm.memory.end(stop_ns, marks.filter(|_| marked));
+        if let Some(marks) = marks {
+            vm.memory.take_guest_faults(Some(marks.guest_faults).filter(|count| told || *count > 0));
+        }
+    }
+}
+
+/// The instant of a reading; the turn's where the clock cannot be read.
+fn now_ns(at: Instant2) -> u64 {
+    clock::boot_ns().unwrap_or(at.boot_ns)
+}
