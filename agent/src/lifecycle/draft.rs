@@ -72,7 +72,6 @@ impl About<'_> {
             disk_written_bytes: self.disk.map(|(_, written)| written),
             mem_byte_ns: self.memory.byte_ns,
             mem_peak_bytes: self.memory.peak_bytes,
-            ..Usage::default()
         })
     }
 
