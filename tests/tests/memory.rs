@@ -12,6 +12,7 @@ use kvmeter_tests::{
     memory::{MIB, MemoryVm, QUIET, RESIDENT, kilobytes, told},
     process,
     skip::{host, skipped},
+    swap::Swap,
     vmm::spawn::TestVm,
 };
 
@@ -117,10 +118,13 @@ fn pages_of_hugetlb_count_as_used_and_are_no_resident_memory() -> Result<()> {
 fn memory_that_is_swapped_out_is_told_as_such() -> Result<()> {
     const TEST: &str = "memory_that_is_swapped_out_is_told_as_such";
     let Some(_host) = host(TEST) else { return Ok(()) };
-    if std::fs::read_to_string("/proc/swaps")?.lines().count() < 2 {
-        skipped(TEST, "this host has no swap");
-        return Ok(());
-    }
+    let _swap = match Swap::ensure() {
+        Ok(swap) => swap,
+        Err(why) => {
+            skipped(TEST, &format!("swap cannot be made here: {why:#}"));
+            return Ok(());
+        }
+    };
     let agent = Agent::with(Setup::of(QUIET))?;
     let mut vm = MemoryVm::start("swapped", &[])?;
     agent.wait_vms(&["swapped"])?;
