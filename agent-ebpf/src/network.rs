@@ -1,18 +1,21 @@
 //! Counting packets at a VM's interface, one program a direction. An instance belongs to one interface: what it needs to
 //! know of it are constants that the agent puts in before loading (`kvmeter_common::network::constant`).
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem,
+        bpf_skb_load_bytes,
+    },
     macros::classifier,
     programs::TcContext,
 };
 use kvmeter_common::network::{
-    ACCOUNT_BYTES, ACCOUNTS, CLASSES, Claim, EXTERNAL, Flow, NON_IP, OFFSET_MASK, Port, constant,
+    ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, EXTERNAL, Flow, Header, NON_IP, OFFSET_MASK, constant,
     direction::{RECEIVE, TRANSMIT},
-    state,
+    state, table,
 };
 
 use crate::counter::add;
@@ -55,8 +58,8 @@ pub fn macvtap_receive(ctx: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn port() -> *mut Port {
-    constant!(PORT) as *mut Port
+fn port() -> *mut Header {
+    constant!(PORT) as *mut Header
 }
 
 #[inline(always)]
@@ -85,7 +88,7 @@ fn switch(writer: u64, active: u64) -> u64 {
     let port = port();
     // SAFETY: the map value of this interface; heads are written by who claimed them.
     unsafe {
-        for number in 1..=ACCOUNTS {
+        for number in 0..ACCOUNTS {
             let head = &raw mut (*port).heads[number];
             if (&raw const (*head).writer).read_volatile() == writer as u32
                 && (&raw const (*head).state).read_volatile() == state::HELD
@@ -93,7 +96,7 @@ fn switch(writer: u64, active: u64) -> u64 {
                 return activate(port, number, writer);
             }
         }
-        for number in 1..=ACCOUNTS {
+        for number in 0..ACCOUNTS {
             let head = &raw mut (*port).heads[number];
             let phase = match (&raw const (*head).state).read_volatile() {
                 state::FREE => 0,
@@ -111,7 +114,7 @@ fn switch(writer: u64, active: u64) -> u64 {
                     return activate(port, number, writer);
                 }
                 // The same process on another CPU.
-                Taken::Ours => return (number * ACCOUNT_BYTES) as u64,
+                Taken::Ours => return (number * BLOCK_BYTES) as u64,
                 Taken::Other => {}
             }
         }
@@ -145,8 +148,8 @@ fn take(claim: Claim, writer: u32) -> Taken {
 /// # Safety
 /// `port` must be the map value of this interface.
 #[inline(always)]
-unsafe fn activate(port: *mut Port, number: usize, writer: u64) -> u64 {
-    let active = writer << 32 | (number * ACCOUNT_BYTES) as u64;
+unsafe fn activate(port: *mut Header, number: usize, writer: u64) -> u64 {
+    let active = writer << 32 | (number * BLOCK_BYTES) as u64;
     // SAFETY: the caller's promise; one aligned word.
     unsafe { (&raw mut (*port).active).write_volatile(active) };
     active
@@ -155,26 +158,128 @@ unsafe fn activate(port: *mut Port, number: usize, writer: u64) -> u64 {
 #[inline(always)]
 fn count(ctx: &TcContext, account: u64, direction: usize) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: the context of this program; the mask keeps the account inside the page of the interface.
+    // SAFETY: the context of this program.
+    let (class, bytes) = unsafe { (class(skb, direction), u64::from((*skb).len)) };
+    let place = direction * CLASSES + (class as usize & (CLASSES - 1));
+    // SAFETY: no precondition.
+    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
+    let lanes = constant!(LANES);
+    // SAFETY: both lanes are inside the interface's blocks.
     unsafe {
-        let class = class(skb);
-        let flow = port()
-            .byte_add((account & OFFSET_MASK) as usize)
-            .cast::<Flow>()
-            .add(direction * CLASSES + (class as usize & (CLASSES - 1)));
-        add(&raw mut (*flow).packets, 1);
-        add(&raw mut (*flow).bytes, u64::from((*skb).len));
+        if cpu < lanes {
+            // Network programs run with softirqs off: nothing else on this CPU comes in between.
+            let flow = flow(cpu, account, place);
+            (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + 1);
+            (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
+        } else {
+            let flow = flow(lanes, account, place);
+            add(&raw mut (*flow).packets, 1);
+            add(&raw mut (*flow).bytes, bytes);
+        }
     }
     NEXT
 }
 
 /// # Safety
+/// `lane` must not exceed what the interface has.
+#[inline(always)]
+unsafe fn flow(lane: u64, account: u64, place: usize) -> *mut Flow {
+    let offset = BLOCK_BYTES as u64 + lane * (ACCOUNTS * BLOCK_BYTES) as u64 + (account & OFFSET_MASK);
+    // SAFETY: the caller's promise; the mask keeps the account among a lane's, the place is below two times the classes.
+    unsafe { port().byte_add(offset as usize).cast::<Flow>().add(place) }
+}
+
+const IPV4: u32 = (0x0800_u16.to_be()) as u32;
+const IPV6: u32 = (0x86dd_u16.to_be()) as u32;
+
+/// # Safety
 /// `skb` must be the program's context.
 #[inline(always)]
-unsafe fn class(skb: *const __sk_buff) -> u32 {
-    const IPV4: u32 = (0x0800_u16.to_be()) as u32;
-    const IPV6: u32 = (0x86dd_u16.to_be()) as u32;
+unsafe fn class(skb: *const __sk_buff, direction: usize) -> u32 {
     // SAFETY: the caller's promise.
-    let protocol = unsafe { (*skb).protocol };
-    if protocol == IPV4 || protocol == IPV6 { EXTERNAL } else { NON_IP }
+    unsafe {
+        let mut protocol = (*skb).protocol;
+        // Destination and source address of an Ethernet frame, and its type.
+        let mut begin = 14;
+        if protocol != IPV4 && protocol != IPV6 {
+            (protocol, begin) = behind_tags(skb, protocol);
+        }
+        if protocol != IPV4 && protocol != IPV6 {
+            return NON_IP;
+        }
+        let mask = constant!(TABLE_MASK);
+        if mask == 0 {
+            return EXTERNAL;
+        }
+        if protocol == IPV4 {
+            let Some(address) = load::<u32>(skb, begin + if direction == TRANSMIT { 16 } else { 12 }) else {
+                return EXTERNAL;
+            };
+            walk(table::ROOT_V4, u64::from(u32::from_be(address)) << 32, mask, 4).unwrap_or(EXTERNAL)
+        } else {
+            let at = begin + if direction == TRANSMIT { 24 } else { 8 };
+            let Some(address) = load::<[u64; 2]>(skb, at) else { return EXTERNAL };
+            match walk(table::ROOT_V6, u64::from_be(address[0]), mask, 8) {
+                Ok(class) => class,
+                Err(node) => walk(node, u64::from_be(address[1]), mask, 8).unwrap_or(EXTERNAL),
+            }
+        }
+    }
+}
+
+/// What stands behind VLAN tags that are still part of the frame, and where.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn behind_tags(skb: *const __sk_buff, outer: u32) -> (u32, u32) {
+    /// Tags that are looked through.
+    const TAGS: u32 = 3;
+    let (mut protocol, mut begin) = (outer, 14);
+    for _ in 0..TAGS {
+        if protocol != (0x8100_u16.to_be()) as u32 && protocol != (0x88a8_u16.to_be()) as u32 {
+            break;
+        }
+        // SAFETY: the caller's promise.
+        let Some(inner) = (unsafe { load::<u16>(skb, begin + 2) }) else { break };
+        (protocol, begin) = (u32::from(inner), begin + 4);
+    }
+    (protocol, begin)
+}
+
+/// # Safety
+/// `skb` must be the program's context, `T` integers.
+#[inline(always)]
+unsafe fn load<T>(skb: *const __sk_buff, at: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the caller's promise; the value is as long as told, and filled where the answer is 0.
+    unsafe {
+        let answer = bpf_skb_load_bytes(skb.cast(), at, value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        (answer == 0).then(|| value.assume_init())
+    }
+}
+
+/// Follows the highest bytes of an address: the class, or the node where the rest begins.
+///
+/// # Safety
+/// The table must be there.
+#[inline(always)]
+unsafe fn walk(root: u16, address: u64, mask: u64, bytes: u32) -> Result<u32, u16> {
+    let table = constant!(TABLE) as *const u8;
+    let (mut node, mut rest) = (root, address);
+    for _ in 0..bytes {
+        let offset = (u64::from(node) * table::NODE_BYTES as u64 + ((rest >> 56) << 1)) & mask;
+        // SAFETY: the mask keeps the offset inside the table, whose entries are aligned.
+        let entry = unsafe { table.add(offset as usize).cast::<u16>().read_volatile() };
+        if entry & table::LEAF != 0 {
+            return Ok(u32::from(entry & !table::LEAF));
+        }
+        (node, rest) = (entry, rest << 8);
+    }
+    Err(node)
+}
+
+#[classifier]
+pub fn tap_empty(_ctx: TcContext) -> i32 {
+    NEXT
 }

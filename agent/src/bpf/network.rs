@@ -14,6 +14,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_map_type};
@@ -26,7 +27,10 @@ use syscall::MapShape;
 use template::{Constants, Templates};
 
 use super::{maps::MapError, object::OBJECT};
-use crate::host::netns::{NetNs, NetNsId};
+use crate::host::{
+    netns::{NetNs, NetNsId},
+    realtime,
+};
 
 /// Interfaces at a time.
 pub const PORTS: usize = 4_096;
@@ -124,6 +128,7 @@ pub struct NetworkPrograms {
     claims: OwnedFd,
     grace: Grace,
     own: Option<NetNsId>,
+    lanes: u32,
     hook: Hook,
     ports: BTreeMap<PortId, Port>,
     last: u32,
@@ -153,6 +158,7 @@ impl NetworkPrograms {
             claims,
             grace: Grace::new().map_err(Error::Refused)?,
             own: NetNs::own().ok().map(|own| own.id()),
+            lanes: lanes(),
             hook: probe()?,
             ports: BTreeMap::new(),
             last: 0,
@@ -176,9 +182,10 @@ impl NetworkPrograms {
         }
         self.last = self.last.checked_add(1).ok_or(Error::Full)?;
         let id = PortId(self.last);
-        let mut port = Port::new(id)?;
+        let mut port = Port::new(id, self.lanes)?;
         port.open(self.claims.as_fd());
-        let constants = Constants { port: port.map(), claims: self.claims.as_fd(), split: true, table: None };
+        let constants =
+            Constants { port: port.map(), claims: self.claims.as_fd(), lanes: self.lanes, split: true, table: None };
         let names = if reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
         let programs = [self.program(names[0], &constants)?, self.program(names[1], &constants)?];
         let link_both = || -> io::Result<[OwnedFd; 2]> {
@@ -267,4 +274,12 @@ fn probe() -> Result<Hook, Error> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Hook::Clsact),
         _answer => Ok(Hook::Tcx),
     }
+}
+
+/// CPUs that can count by themselves here, by their highest number.
+fn lanes() -> u32 {
+    let most = u32::try_from(network::LANES).unwrap_or(u32::MAX);
+    let online = aya::util::online_cpus().unwrap_or_default();
+    // Where softirqs can be preempted, no CPU can.
+    if realtime::is_realtime(Path::new("/")) { 0 } else { online.into_iter().max().map_or(0, |cpu| cpu + 1).min(most) }
 }

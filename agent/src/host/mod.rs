@@ -10,6 +10,7 @@ mod file;
 mod kvm_fds;
 pub mod netns;
 pub mod process;
+pub mod realtime;
 pub mod scan;
 pub mod schedstat;
 pub mod throttle;

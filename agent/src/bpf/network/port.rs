@@ -7,7 +7,7 @@ use std::{
 
 use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type;
-use kvmeter_common::network::{self as abi, ACCOUNT_BYTES, ACCOUNTS, Claim, Flow, Head, direction, state};
+use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, direction, state};
 
 use super::{Account, Error, PortId, grace::Grace, syscall};
 use crate::bpf::maps::{MapError, Mapped};
@@ -16,20 +16,22 @@ use crate::bpf::maps::{MapError, Mapped};
 pub(super) struct Port {
     id: u32,
     fd: OwnedFd,
-    page: Mapped<abi::Port>,
+    lanes: u32,
+    page: Mapped<abi::Block>,
     /// Ingress and egress.
     pub(super) links: Option<[OwnedFd; 2]>,
     last_serial: u64,
 }
 
 impl Port {
-    pub(super) fn new(id: PortId) -> Result<Self, Error> {
+    pub(super) fn new(id: PortId, lanes: u32) -> Result<Self, Error> {
         const NAME: &str = "NETWORK_PORT";
+        let blocks = size(abi::blocks(lanes as usize));
         let shape = syscall::MapShape {
             name: NAME,
             kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
             key_bytes: 4,
-            value_bytes: u32::try_from(size_of::<abi::Port>()).unwrap_or(u32::MAX),
+            value_bytes: blocks * size(BLOCK_BYTES),
             entries: 1,
             // `BPF_F_MMAPABLE`
             flags: 1 << 10,
@@ -38,9 +40,9 @@ impl Port {
         let fd = syscall::create_map(&shape).map_err(|source| Error::Map(NAME, source))?;
         let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
-        let mut page: Mapped<abi::Port> = Mapped::new(Some(Map::Array(data)), NAME, 1)?;
-        page.put_u32(0, offset_of!(abi::Port, id), id.0);
-        Ok(Self { id: id.0, fd, page, links: None, last_serial: 0 })
+        let mut page: Mapped<abi::Block> = Mapped::new(Some(Map::Array(data)), NAME, blocks)?;
+        page.put_u32(0, offset_of!(abi::Header, id), id.0);
+        Ok(Self { id: id.0, fd, lanes, page, links: None, last_serial: 0 })
     }
 
     pub(super) fn map(&self) -> BorrowedFd<'_> {
@@ -48,7 +50,7 @@ impl Port {
     }
 
     fn head(&self, number: usize) -> Head {
-        let at = offset_of!(abi::Port, heads) + number * size_of::<Head>();
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
         let word = |offset| self.page.u32_at(0, at + offset).unwrap_or(0);
         Head {
             state: word(offset_of!(Head, state)),
@@ -58,13 +60,13 @@ impl Port {
     }
 
     fn put_state(&mut self, number: usize, state: u32) {
-        let at = offset_of!(abi::Port, heads) + number * size_of::<Head>() + offset_of!(Head, state);
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>() + offset_of!(Head, state);
         self.page.put_u32(0, at, state);
     }
 
     fn active(&self) -> usize {
-        let word = self.page.u64_at(0, offset_of!(abi::Port, active)).unwrap_or(0);
-        usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / ACCOUNT_BYTES
+        let word = self.page.u64_at(0, offset_of!(abi::Header, active)).unwrap_or(0);
+        usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -73,19 +75,19 @@ impl Port {
     }
 
     pub(super) fn shared(&self) -> u64 {
-        self.page.u64_at(0, offset_of!(abi::Port, shared)).unwrap_or(0)
+        self.page.u64_at(0, offset_of!(abi::Header, shared)).unwrap_or(0)
     }
 
     /// Begins an account for whoever writes next. Without a free one the old goes on, and the kernel side counts that.
     pub(super) fn open(&mut self, claims: BorrowedFd<'_>) {
-        let free = (1..=ACCOUNTS).find(|number| self.head(*number).state == state::FREE && self.claim(claims, *number));
+        let free = (0..ACCOUNTS).find(|number| self.head(*number).state == state::FREE && self.claim(claims, *number));
         let Some(number) = free else { return };
-        let at = offset_of!(abi::Port, heads) + number * size_of::<Head>();
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
         self.last_serial = monotonic_ns().max(self.last_serial + 1);
         self.page.put_u64(0, at + offset_of!(Head, serial), self.last_serial);
         self.page.put_u32(0, at + offset_of!(Head, writer), 0);
         self.put_state(number, state::OPEN);
-        self.page.put_u64(0, offset_of!(abi::Port, active), abi::NO_WRITER | (number * ACCOUNT_BYTES) as u64);
+        self.page.put_u64(0, offset_of!(abi::Header, active), abi::NO_WRITER | (number * BLOCK_BYTES) as u64);
     }
 
     fn claim(&self, claims: BorrowedFd<'_>, number: usize) -> bool {
@@ -100,7 +102,7 @@ impl Port {
 
     /// Lets no writer go on with the account it had.
     pub(super) fn next(&mut self, claims: BorrowedFd<'_>, grace: &Grace) {
-        for number in 1..=ACCOUNTS {
+        for number in 0..ACCOUNTS {
             if matches!(self.head(number).state, state::HELD | state::OPEN) {
                 self.put_state(number, state::CLOSED);
             }
@@ -114,26 +116,29 @@ impl Port {
 
     pub(super) fn read(&self) -> Vec<Account> {
         let active = self.active();
-        let mut numbers: Vec<_> = (1..=ACCOUNTS).map(|number| (number, self.head(number))).collect();
+        let mut numbers: Vec<_> = (0..ACCOUNTS).map(|number| (number, self.head(number))).collect();
         numbers.retain(|(_, head)| head.state != state::FREE);
         numbers.sort_by_key(|(number, head)| (*number == active, head.serial));
         numbers.into_iter().map(|(number, head)| self.account(number, head)).collect()
     }
 
     fn account(&self, number: usize, head: Head) -> Account {
-        let flows = |direction| {
-            std::array::from_fn(|class| {
-                let at = flow_offset(number, direction, class);
-                let word = |offset| self.page.u64_at(0, at + offset).unwrap_or(0);
-                Flow { bytes: word(offset_of!(Flow, bytes)), packets: word(offset_of!(Flow, packets)) }
-            })
-        };
-        Account {
+        let mut account = Account {
             serial: head.serial,
             writer: head.writer,
-            transmit: flows(direction::TRANSMIT),
-            receive: flows(direction::RECEIVE),
+            transmit: [Flow::default(); CLASSES],
+            receive: [Flow::default(); CLASSES],
+        };
+        for block in (0..=self.lanes as usize).filter_map(|lane| self.page.get(size(abi::block(lane, number)))) {
+            let directions = [(&mut account.transmit, direction::TRANSMIT), (&mut account.receive, direction::RECEIVE)];
+            for (sums, direction) in directions {
+                for (sum, flow) in sums.iter_mut().zip(&block[direction]) {
+                    sum.bytes = sum.bytes.wrapping_add(flow.bytes);
+                    sum.packets = sum.packets.wrapping_add(flow.packets);
+                }
+            }
         }
+        account
     }
 
     pub(super) fn retire(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64) -> Vec<Account> {
@@ -141,7 +146,7 @@ impl Port {
             let head = port.head(*number);
             head.state != state::FREE && head.serial <= up_to && *number != port.active()
         };
-        let before: Vec<_> = (1..=ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
+        let before: Vec<_> = (0..ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
         if before.is_empty() {
             return Vec::new();
         }
@@ -166,9 +171,8 @@ impl Port {
     }
 
     fn free(&mut self, claims: BorrowedFd<'_>, number: usize) {
-        let begin = flow_offset(number, 0, 0);
-        for at in (begin..begin + ACCOUNT_BYTES).step_by(size_of::<u64>()) {
-            self.page.put_u64(0, at, 0);
+        for lane in 0..=self.lanes as usize {
+            self.page.set(size(abi::block(lane, number)), abi::Block::default());
         }
         self.put_state(number, state::FREE);
         self.unclaim(claims, number);
@@ -191,14 +195,15 @@ impl Port {
 
     /// Gives back what the page holds elsewhere.
     pub(super) fn release(&self, claims: BorrowedFd<'_>) {
-        for number in 1..=ACCOUNTS {
+        for number in 0..ACCOUNTS {
             self.unclaim(claims, number);
         }
     }
 }
 
-fn flow_offset(number: usize, direction: usize, class: usize) -> usize {
-    number * ACCOUNT_BYTES + (direction * abi::CLASSES + class) * size_of::<Flow>()
+/// A number of blocks or bytes; all that are met are far below the limit.
+fn size(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 fn monotonic_ns() -> u64 {

@@ -56,6 +56,15 @@ struct LinkCreate {
 
 #[repr(C)]
 #[derive(Default)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct LinkDetach {
     link_fd: u32,
 }
@@ -196,6 +205,12 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, hook: bpf_attach_type)
     owned(request(bpf_cmd::BPF_LINK_CREATE, &mut attributes)?)
 }
 
+/// Puts another program in place of a link's, between two packets.
+pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = LinkUpdate { link_fd: number(link), new_prog_fd: number(program), ..LinkUpdate::default() };
+    request(bpf_cmd::BPF_LINK_UPDATE, &mut attributes).map(drop)
+}
+
 /// Takes a link's program off its hook; afterwards it runs nowhere (kernel/bpf/tcx.c, `tcx_link_release`, waits).
 pub(super) fn unlink(link: BorrowedFd<'_>) -> io::Result<()> {
     request(bpf_cmd::BPF_LINK_DETACH, &mut LinkDetach { link_fd: number(link) }).map(drop)
@@ -240,4 +255,32 @@ pub(super) fn remove<K: Copy>(map: impl AsFd, key: &K) -> io::Result<()> {
         ..MapElement::default()
     };
     request(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    prog_fd: u32,
+    retval: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+}
+
+/// Runs a classifier on a frame again and again; nanoseconds a run.
+#[cfg(test)]
+pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
+    let mut attributes = TestRun {
+        prog_fd: number(program),
+        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_in: frame.as_ptr().expose_provenance() as u64,
+        repeat,
+        ..TestRun::default()
+    };
+    request(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
+    // SAFETY: the kernel wrote there, which the compiler did not see; an integer.
+    Ok(unsafe { (&raw const attributes.duration).read_volatile() })
 }

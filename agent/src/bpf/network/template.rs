@@ -21,6 +21,8 @@ pub(super) struct Constants<'a> {
     pub port: BorrowedFd<'a>,
     /// The map of claims.
     pub claims: BorrowedFd<'a>,
+    /// CPUs that count by themselves.
+    pub lanes: u32,
     /// Whether writers are told apart.
     pub split: bool,
     /// The classes' table, and the mask that keeps an offset inside.
@@ -67,6 +69,7 @@ fn fill(code: &mut [bpf_insn], constants: &Constants<'_>) {
             constant::PORT => (MAP_VALUE, constants.port.as_raw_fd()),
             constant::CLAIMS => (MAP, constants.claims.as_raw_fd()),
             constant::SPLIT => (0, i32::from(constants.split)),
+            constant::LANES => (0, constants.lanes.cast_signed()),
             constant::TABLE => match constants.table {
                 Some((table, _)) => (MAP_VALUE, table.as_raw_fd()),
                 None => (0, 0),

@@ -44,3 +44,41 @@ fn a_tap_is_counted_both_ways_as_the_link_counts() {
     assert_eq!(transmit.bytes, after.rx_bytes - before.rx_bytes);
     assert_eq!(receive.packets, 2);
 }
+
+#[test]
+#[ignore]
+fn cost() {
+    let mut programs = NetworkPrograms::load().expect("load");
+    let id = PortId(1);
+    let mut port = Port::new(id, programs.lanes).expect("port");
+    port.open(programs.claims.as_fd());
+    let constants = Constants {
+        port: port.map(),
+        claims: programs.claims.as_fd(),
+        lanes: programs.lanes,
+        split: true,
+        table: None,
+    };
+    let c2 = Constants { split: false, ..constants };
+    let fds = [
+        ("empty", programs.program("tap_empty", &constants).expect("p")),
+        ("transmit", programs.program("tap_transmit", &constants).expect("p")),
+        ("transmit nosplit", programs.program("tap_transmit", &c2).expect("p")),
+        ("receive", programs.program("tap_receive", &constants).expect("p")),
+        ("atomic", programs.program("tap_receive", &Constants { lanes: 0, ..constants }).expect("p")),
+    ];
+    let f = frame(0x0800, 100);
+    for _ in 0..5 {
+        let v: Vec<String> = fds
+            .iter()
+            .map(|(n, fd)| {
+                let mut best = u32::MAX;
+                for _ in 0..5 {
+                    best = best.min(syscall::test_run(fd.as_fd(), &f, 1_000_000).expect("run"));
+                }
+                format!("{n} {best}")
+            })
+            .collect();
+        eprintln!("{}", v.join(", "));
+    }
+}
