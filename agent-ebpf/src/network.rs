@@ -15,7 +15,7 @@ use aya_ebpf::{
 use kvmeter_common::network::{
     ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, EXTERNAL, Flow, Header, NON_IP, OFFSET_MASK, constant,
     direction::{RECEIVE, TRANSMIT},
-    state, table,
+    segment, state, table,
 };
 
 use crate::counter::add;
@@ -33,28 +33,37 @@ macro_rules! constant {
     }};
 }
 
+/// Which of a device's hooks.
+#[derive(Clone, Copy, PartialEq)]
+enum Hook {
+    /// What the device receives.
+    Ingress,
+    /// What it sends.
+    Egress,
+}
+
 /// From the guest, at the ingress hook of a tap.
 #[classifier]
 pub fn tap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(), TRANSMIT)
+    count(&ctx, transmit_account(), TRANSMIT, Hook::Ingress)
 }
 
 /// To the guest, at the egress hook of a tap.
 #[classifier]
 pub fn tap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(), RECEIVE)
+    count(&ctx, receive_account(), RECEIVE, Hook::Egress)
 }
 
 /// From the guest, at the egress hook of a macvtap.
 #[classifier]
 pub fn macvtap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(), TRANSMIT)
+    count(&ctx, transmit_account(), TRANSMIT, Hook::Egress)
 }
 
 /// To the guest, at the ingress hook of a macvtap.
 #[classifier]
 pub fn macvtap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(), RECEIVE)
+    count(&ctx, receive_account(), RECEIVE, Hook::Ingress)
 }
 
 #[inline(always)]
@@ -156,10 +165,10 @@ unsafe fn activate(port: *mut Header, number: usize, writer: u64) -> u64 {
 }
 
 #[inline(always)]
-fn count(ctx: &TcContext, account: u64, direction: usize) -> i32 {
+fn count(ctx: &TcContext, account: u64, direction: usize, hook: Hook) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context of this program.
-    let (class, bytes) = unsafe { (class(skb, direction), u64::from((*skb).len)) };
+    let (class, (bytes, packets)) = unsafe { (class(skb, direction), size(skb, direction, hook)) };
     let place = direction * CLASSES + (class as usize & (CLASSES - 1));
     // SAFETY: no precondition.
     let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
@@ -169,11 +178,11 @@ fn count(ctx: &TcContext, account: u64, direction: usize) -> i32 {
         if cpu < lanes {
             // Network programs run with softirqs off: nothing else on this CPU comes in between.
             let flow = flow(cpu, account, place);
-            (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + 1);
+            (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + packets);
             (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
         } else {
             let flow = flow(lanes, account, place);
-            add(&raw mut (*flow).packets, 1);
+            add(&raw mut (*flow).packets, packets);
             add(&raw mut (*flow).bytes, bytes);
         }
     }
@@ -187,6 +196,80 @@ unsafe fn flow(lane: u64, account: u64, place: usize) -> *mut Flow {
     let offset = BLOCK_BYTES as u64 + lane * (ACCOUNTS * BLOCK_BYTES) as u64 + (account & OFFSET_MASK);
     // SAFETY: the caller's promise; the mask keeps the account among a lane's, the place is below two times the classes.
     unsafe { port().byte_add(offset as usize).cast::<Flow>().add(place) }
+}
+
+/// Bytes and packets as the device's own statistics count them.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn size(skb: *const __sk_buff, direction: usize, hook: Hook) -> (u64, u64) {
+    // SAFETY: the caller's promise; the interface's header.
+    unsafe {
+        let (mut bytes, mut packets) = (u64::from((*skb).len), 1);
+        if hook == Hook::Egress && (*skb).gso_size != 0 && (&raw const (*port()).segmented).read_volatile() != 0 {
+            (bytes, packets) = segments(skb);
+        }
+        // A tag that stands beside the frame: taken out of it before the ingress hook (net/core/dev.c,
+        // `__netif_receive_skb_core`), to be put in by the device behind the egress hook (drivers/net/tun.c,
+        // `tun_put_user`). A macvtap gets its frames without (drivers/net/macvlan.c, `macvlan_handle_frame`).
+        if (*skb).vlan_present != 0 && (hook == Hook::Egress || direction == TRANSMIT) {
+            bytes += VLAN_BYTES * packets;
+        }
+        (bytes, packets)
+    }
+}
+
+/// Bytes of a VLAN tag.
+const VLAN_BYTES: u64 = 4;
+
+/// A packet that the kernel segments behind the hook, if the device does not do it: the sizes of its segments.
+///
+/// # Safety
+/// `skb` must be the program's context, that of a packet to be segmented.
+#[inline(always)]
+unsafe fn segments(skb: *const __sk_buff) -> (u64, u64) {
+    // SAFETY: the caller's promise; the interface's header.
+    unsafe {
+        let (len, size) = (u64::from((*skb).len), u64::from((*skb).gso_size));
+        let (protocol, begin) = behind_tags(skb, (*skb).protocol);
+        let (kind, header) = transport(skb, protocol, begin);
+        if header == 0 || kind & (&raw const (*port()).segmented).read_volatile() == 0 || header >= len || size == 0 {
+            return (len, 1);
+        }
+        let packets = (len - header).div_ceil(size);
+        (len + (packets - 1) * header, packets)
+    }
+}
+
+/// What kind of packet it is, and how long its headers are; 0 = another.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn transport(skb: *const __sk_buff, protocol: u32, begin: u32) -> (u32, u64) {
+    const TCP: u8 = 6;
+    const UDP: u8 = 17;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (next, at, tcp) = if protocol == IPV4 {
+            let (Some(first), Some(next)) = (load::<u8>(skb, begin), load::<u8>(skb, begin + 9)) else { return (0, 0) };
+            (next, begin + u32::from(first & 15) * 4, segment::TCP4)
+        } else if protocol == IPV6 {
+            let Some(next) = load::<u8>(skb, begin + 6) else { return (0, 0) };
+            (next, begin + 40, segment::TCP6)
+        } else {
+            return (0, 0);
+        };
+        match next {
+            TCP => match load::<u8>(skb, at + 12) {
+                Some(length) => (tcp, u64::from(at) + u64::from(length >> 4) * 4),
+                None => (0, 0),
+            },
+            UDP => (segment::UDP, u64::from(at) + 8),
+            _ => (0, 0),
+        }
+    }
 }
 
 const IPV4: u32 = (0x0800_u16.to_be()) as u32;
@@ -277,9 +360,4 @@ unsafe fn walk(root: u16, address: u64, mask: u64, bytes: u32) -> Result<u32, u1
         (node, rest) = (entry, rest << 8);
     }
     Err(node)
-}
-
-#[classifier]
-pub fn tap_empty(_ctx: TcContext) -> i32 {
-    NEXT
 }

@@ -1,5 +1,6 @@
 //! Pure arithmetic: readings in, usage out. The one place that compares two readings.
 
+pub mod class;
 pub mod histogram;
 pub mod host;
 pub mod network;

@@ -3,9 +3,15 @@
 //! Each interface gets two program instances and a page of counters of its own. It refuses to guess: an account says who
 //! wrote first, never whose VM that is.
 
+mod attachment;
+mod clsact;
+mod error;
 mod grace;
+mod netlink;
+mod offload;
 mod port;
 mod syscall;
+mod table;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -20,13 +26,17 @@ use std::{
 use aya_obj::generated::{bpf_attach_type, bpf_map_type};
 use kvmeter_common::network;
 
+use attachment::{Attachment, Pair};
+pub use error::Error;
 use grace::Grace;
 pub use kvmeter_common::network::{CLASSES, Flow};
 use port::Port;
 use syscall::MapShape;
+use table::Table;
 use template::{Constants, Templates};
 
-use super::{maps::MapError, object::OBJECT};
+use super::object::OBJECT;
+use crate::account::class::ClassTable;
 use crate::host::{
     netns::{NetNs, NetNsId},
     realtime,
@@ -34,60 +44,6 @@ use crate::host::{
 
 /// Interfaces at a time.
 pub const PORTS: usize = 4_096;
-
-/// Why an interface is not counted.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The agent's own build is broken.
-    #[error("the kernel programs are of no use: {0}")]
-    Object(String),
-    /// No right to attach, or a kernel without the hook.
-    #[error("network programs cannot be used (they need CAP_BPF and CAP_NET_ADMIN, or root)")]
-    Refused(#[source] io::Error),
-    /// The kernel takes neither tcx nor clsact.
-    #[error(
-        "this kernel has neither tcx (CONFIG_NET_XGRESS, 6.6) nor clsact (CONFIG_NET_CLS_ACT with CONFIG_NET_CLS_BPF)"
-    )]
-    NoHook,
-    /// A program did not load.
-    #[error("the kernel refused program {name}: {log}")]
-    Program {
-        /// Its name.
-        name: &'static str,
-        /// The end of the verifier's words.
-        log: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A map was not created.
-    #[error("the kernel refused map {0}")]
-    Map(&'static str, #[source] io::Error),
-    /// A map was not mapped.
-    #[error(transparent)]
-    Mapping(#[from] MapError),
-    /// Its namespace cannot be entered.
-    #[error("the network namespace of interface {ifindex} cannot be entered (needs CAP_SYS_ADMIN)")]
-    Namespace {
-        /// Index of the interface.
-        ifindex: u32,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// It is not there (any more).
-    #[error("interface {0} is gone")]
-    Gone(u32),
-    /// The hook did not take the program.
-    #[error("the program cannot be attached to interface {ifindex}")]
-    Attach {
-        /// Index of the interface.
-        ifindex: u32,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// No room.
-    #[error("{PORTS} interfaces are counted already; no more can be")]
-    Full,
-}
 
 /// How programs are attached here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +90,7 @@ pub struct NetworkPrograms {
     last: u32,
     /// Of ports that are gone.
     losses: Losses,
+    table: Option<Table>,
 }
 
 impl NetworkPrograms {
@@ -163,6 +120,7 @@ impl NetworkPrograms {
             ports: BTreeMap::new(),
             last: 0,
             losses: Losses::default(),
+            table: None,
         })
     }
 
@@ -182,25 +140,71 @@ impl NetworkPrograms {
         }
         self.last = self.last.checked_add(1).ok_or(Error::Full)?;
         let id = PortId(self.last);
-        let mut port = Port::new(id, self.lanes)?;
+        let mut port = Port::new(id, self.lanes, reversed)?;
         port.open(self.claims.as_fd());
-        let constants =
-            Constants { port: port.map(), claims: self.claims.as_fd(), lanes: self.lanes, split: true, table: None };
-        let names = if reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
-        let programs = [self.program(names[0], &constants)?, self.program(names[1], &constants)?];
-        let link_both = || -> io::Result<[OwnedFd; 2]> {
-            let ingress = syscall::link(programs[0].as_fd(), ifindex, bpf_attach_type::BPF_TCX_INGRESS)?;
-            let egress = syscall::link(programs[1].as_fd(), ifindex, bpf_attach_type::BPF_TCX_EGRESS)?;
-            Ok([ingress, egress])
-        };
-        let links = if self.own == Some(netns.id()) {
-            link_both()
-        } else {
-            netns.inside(link_both).map_err(|source| Error::Namespace { ifindex, source })?
-        };
-        port.links = Some(links.map_err(|source| attach_error(ifindex, source))?);
+        port.place = Some((netns.clone(), ifindex));
+        // One that does not tell is taken to segment all itself, as most do.
+        let _ = port.refresh_offload();
+        let pair = self.pair(&port, self.table.as_ref())?;
+        let here = self.own == Some(netns.id());
+        port.attachment = Some(Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)?);
         self.ports.insert(id, port);
         Ok(id)
+    }
+
+    /// An interface's two programs.
+    fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
+        let constants = Constants {
+            port: port.map(),
+            claims: self.claims.as_fd(),
+            lanes: self.lanes,
+            split: true,
+            table: table.map(|table| (table.fd.as_fd(), table.mask)),
+        };
+        let names =
+            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
+        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
+    }
+
+    /// Puts other classes in force for all interfaces, none missing a packet. When this returns, no program runs that
+    /// knows the old ones; after an error the old ones are in force. `None`: all is `external` or `non_ip`.
+    ///
+    /// # Errors
+    /// When the kernel refuses the table or a program.
+    pub fn set_classes(&mut self, table: Option<&ClassTable>) -> Result<(), Error> {
+        let table = table.map(Table::new).transpose()?;
+        let mut pairs = Vec::with_capacity(self.ports.len());
+        for (id, port) in &self.ports {
+            pairs.push((*id, self.pair(port, table.as_ref())?));
+        }
+        for (at, (id, pair)) in pairs.iter().enumerate() {
+            if let Err(source) = self.replace(*id, pair) {
+                // Classes of two configurations at once would mix their counts.
+                for (id, _) in &pairs[..=at] {
+                    if let Some(old) = self.ports.get(id).map(|port| self.pair(port, self.table.as_ref())) {
+                        self.replace(*id, &old?).map_err(Error::Replace)?;
+                    }
+                }
+                return Err(Error::Replace(source));
+            }
+        }
+        self.table = table;
+        self.grace.wait().map_err(Error::Replace)
+    }
+
+    /// A device that is gone needs no other programs.
+    fn replace(&mut self, id: PortId, pair: &Pair) -> io::Result<()> {
+        let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
+        let Some(attachment) = port.attachment.as_mut() else { return Ok(()) };
+        attachment.replace(pair).or_else(|error| if attachment.is_there() { Err(error) } else { Ok(()) })
+    }
+
+    /// Wipes a class that no table in force has, so that its number can be given to another name. What was counted must
+    /// have been read before.
+    pub fn wipe_class(&mut self, class: usize) {
+        if class < CLASSES {
+            self.ports.values_mut().for_each(|port| port.wipe(class));
+        }
     }
 
     fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
@@ -213,6 +217,15 @@ impl NetworkPrograms {
             let log = lines[lines.len().saturating_sub(4)..].join(" | ");
             Error::Program { name, log, source }
         })
+    }
+
+    /// Takes over what an interface's device segments itself, which changes when a guest's driver starts: to be called
+    /// at each message about its link.
+    ///
+    /// # Errors
+    /// When the device is gone or does not tell; what was known holds on then.
+    pub fn refresh_offload(&mut self, port: PortId) -> io::Result<()> {
+        self.ports.get_mut(&port).map_or(Ok(()), Port::refresh_offload)
     }
 
     /// Whether its programs are still on a device: false once that is gone.
@@ -244,7 +257,7 @@ impl NetworkPrograms {
     /// Ends counting; the final values.
     pub fn detach(&mut self, port: PortId) -> Vec<Account> {
         let Some(mut port) = self.ports.remove(&port) else { return Vec::new() };
-        port.unlink();
+        port.take_off(&self.grace);
         let accounts = port.read();
         self.losses.shared_packets += port.shared();
         port.release(self.claims.as_fd());
@@ -256,14 +269,6 @@ impl NetworkPrograms {
     pub fn losses(&self) -> Losses {
         let now: u64 = self.ports.values().map(Port::shared).sum();
         Losses { shared_packets: self.losses.shared_packets + now }
-    }
-}
-
-fn attach_error(ifindex: u32, source: io::Error) -> Error {
-    match source.raw_os_error() {
-        Some(libc::ENODEV) => Error::Gone(ifindex),
-        Some(libc::EPERM) => Error::Refused(source),
-        _ => Error::Attach { ifindex, source },
     }
 }
 

@@ -32,6 +32,7 @@ impl Config {
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
         next.metrics = new.metrics.clone();
+        next.network = new.network.clone();
         next
     }
 }
@@ -61,6 +62,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
+        ("network.classes", old.network.classes != new.network.classes),
     ]
     .into_iter()
     .filter_map(|(path, differs)| differs.then_some(path))

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::account::class::Classes;
 use crate::units::Bytes;
 
 /// Everything that can be configured.
@@ -29,6 +30,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// The Prometheus metrics.
     pub metrics: Metrics,
+    /// What is told of network traffic.
+    pub network: Network,
 }
 
 /// `[log]`
@@ -146,6 +149,13 @@ pub struct Metrics {
     pub per_vcpu: bool,
 }
 
+/// `[network]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Classes by the far end's address, next to those that are always there.
+    pub classes: Classes,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -171,6 +181,7 @@ impl Default for Config {
             },
             ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
+            network: Network::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One interface's page: opening, closing and reading its accounts.
 
 use std::{
+    io,
     mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
@@ -9,8 +10,11 @@ use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type;
 use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, direction, state};
 
-use super::{Account, Error, PortId, grace::Grace, syscall};
-use crate::bpf::maps::{MapError, Mapped};
+use super::{Account, Error, PortId, attachment::Attachment, grace::Grace, offload, syscall};
+use crate::{
+    bpf::maps::{MapError, Mapped},
+    host::netns::NetNs,
+};
 
 /// The page, and the programs that write to it.
 pub(super) struct Port {
@@ -18,13 +22,16 @@ pub(super) struct Port {
     fd: OwnedFd,
     lanes: u32,
     page: Mapped<abi::Block>,
-    /// Ingress and egress.
-    pub(super) links: Option<[OwnedFd; 2]>,
+    pub(super) attachment: Option<Attachment>,
+    /// Where its device is.
+    pub(super) place: Option<(NetNs, u32)>,
+    /// Its hooks run the other way round.
+    pub(super) reversed: bool,
     last_serial: u64,
 }
 
 impl Port {
-    pub(super) fn new(id: PortId, lanes: u32) -> Result<Self, Error> {
+    pub(super) fn new(id: PortId, lanes: u32, reversed: bool) -> Result<Self, Error> {
         const NAME: &str = "NETWORK_PORT";
         let blocks = size(abi::blocks(lanes as usize));
         let shape = syscall::MapShape {
@@ -42,7 +49,7 @@ impl Port {
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
         let mut page: Mapped<abi::Block> = Mapped::new(Some(Map::Array(data)), NAME, blocks)?;
         page.put_u32(0, offset_of!(abi::Header, id), id.0);
-        Ok(Self { id: id.0, fd, lanes, page, links: None, last_serial: 0 })
+        Ok(Self { id: id.0, fd, lanes, page, attachment: None, place: None, reversed, last_serial: 0 })
     }
 
     pub(super) fn map(&self) -> BorrowedFd<'_> {
@@ -69,9 +76,15 @@ impl Port {
         usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES
     }
 
+    pub(super) fn refresh_offload(&mut self) -> io::Result<()> {
+        let Some((netns, ifindex)) = &self.place else { return Ok(()) };
+        let kinds = netns.inside(|| offload::left_to_the_kernel(*ifindex))??;
+        self.page.put_u32(0, offset_of!(abi::Header, segmented), kinds);
+        Ok(())
+    }
+
     pub(super) fn is_attached(&self) -> bool {
-        let on = |link: &OwnedFd| syscall::linked_ifindex(link.as_fd()).is_ok_and(|ifindex| ifindex != 0);
-        self.links.as_ref().is_some_and(|links| links.iter().all(on))
+        self.attachment.as_ref().is_some_and(Attachment::is_there)
     }
 
     pub(super) fn shared(&self) -> u64 {
@@ -186,10 +199,25 @@ impl Port {
     }
 
     /// Takes the programs off; afterwards nothing is added.
-    pub(super) fn unlink(&mut self) {
-        for link in self.links.take().into_iter().flatten() {
-            // Closing it does the same, without telling; a device that is gone has let go already.
-            let _ = syscall::unlink(link.as_fd());
+    pub(super) fn take_off(&mut self, grace: &Grace) {
+        if let Some(attachment) = self.attachment.take() {
+            attachment.take_off();
+            // A link waits by itself, a filter does not. Without the wait, what a program adds that still runs is lost.
+            let _ = grace.wait();
+        }
+    }
+
+    /// Wipes a class under which nothing is counted any more.
+    pub(super) fn wipe(&mut self, class: usize) {
+        for lane in 0..=self.lanes as usize {
+            for account in 0..ACCOUNTS {
+                for direction in [direction::TRANSMIT, direction::RECEIVE] {
+                    let at = (direction * CLASSES + class) * size_of::<Flow>();
+                    let block = size(abi::block(lane, account));
+                    self.page.put_u64(block, at + offset_of!(Flow, bytes), 0);
+                    self.page.put_u64(block, at + offset_of!(Flow, packets), 0);
+                }
+            }
         }
     }
 

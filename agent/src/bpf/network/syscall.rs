@@ -236,11 +236,11 @@ pub(super) fn query(ifindex: u32, hook: bpf_attach_type) -> io::Result<()> {
 }
 
 /// Puts an element of integers into a map.
-pub(super) fn insert<K: Copy, V: Copy>(map: impl AsFd, key: &K, value: &V, flags: u64) -> io::Result<()> {
+pub(super) fn insert<K: Copy, V: ?Sized>(map: impl AsFd, key: &K, value: &V, flags: u64) -> io::Result<()> {
     let mut attributes = MapElement {
         map_fd: number(map.as_fd()),
         key: std::ptr::from_ref(key).expose_provenance() as u64,
-        value: std::ptr::from_ref(value).expose_provenance() as u64,
+        value: std::ptr::from_ref(value).cast::<u8>().expose_provenance() as u64,
         flags,
         ..MapElement::default()
     };

@@ -45,40 +45,70 @@ fn a_tap_is_counted_both_ways_as_the_link_counts() {
     assert_eq!(receive.packets, 2);
 }
 
+/// An Ethernet frame with tags (type, number) and a payload.
+fn tagged(tags: &[(u16, u16)], ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1]);
+    for (kind, number) in tags {
+        frame.extend(kind.to_be_bytes());
+        frame.extend(number.to_be_bytes());
+    }
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+fn totals(accounts: &[Account]) -> (Flow, Flow) {
+    let add = |a: Flow, b: Flow| Flow { bytes: a.bytes + b.bytes, packets: a.packets + b.packets };
+    accounts
+        .iter()
+        .fold((Flow::default(), Flow::default()), |(t, r), a| (add(t, sum(&a.transmit)), add(r, sum(&a.receive))))
+}
+
 #[test]
-#[ignore]
-fn cost() {
+fn explore() {
+    let lab = Lab::new();
+    let tap = lab.tap("tap0", 0);
     let mut programs = NetworkPrograms::load().expect("load");
-    let id = PortId(1);
-    let mut port = Port::new(id, programs.lanes).expect("port");
-    port.open(programs.claims.as_fd());
-    let constants = Constants {
-        port: port.map(),
-        claims: programs.claims.as_fd(),
-        lanes: programs.lanes,
-        split: true,
-        table: None,
-    };
-    let c2 = Constants { split: false, ..constants };
-    let fds = [
-        ("empty", programs.program("tap_empty", &constants).expect("p")),
-        ("transmit", programs.program("tap_transmit", &constants).expect("p")),
-        ("transmit nosplit", programs.program("tap_transmit", &c2).expect("p")),
-        ("receive", programs.program("tap_receive", &constants).expect("p")),
-        ("atomic", programs.program("tap_receive", &Constants { lanes: 0, ..constants }).expect("p")),
+    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let sender = lab.sender(tap.ifindex);
+    let kinds: Vec<(&str, Vec<u8>)> = vec![
+        ("ipv4", tagged(&[], 0x0800, &[0x45; 100])),
+        ("8021q", tagged(&[(0x8100, 5)], 0x0800, &[0x45; 100])),
+        ("8021ad", tagged(&[(0x88a8, 5)], 0x0800, &[0x45; 100])),
+        ("qinq", tagged(&[(0x88a8, 5), (0x8100, 6)], 0x0800, &[0x45; 100])),
+        ("qq", tagged(&[(0x8100, 5), (0x8100, 6)], 0x0800, &[0x45; 100])),
+        ("prio", tagged(&[(0x8100, 0)], 0x0800, &[0x45; 100])),
+        ("runt", tagged(&[], 0x0800, &[])),
+        ("runt8021q", tagged(&[(0x8100, 5)], 0x0800, &[])),
+        ("runt8021qcut", tagged(&[], 0x8100, &[0])),
+        ("llc", tagged(&[], 0x0010, &[0x42; 16])),
+        ("jumbo", tagged(&[], 0x0800, &[0x45; 9000])),
     ];
-    let f = frame(0x0800, 100);
-    for _ in 0..5 {
-        let v: Vec<String> = fds
-            .iter()
-            .map(|(n, fd)| {
-                let mut best = u32::MAX;
-                for _ in 0..5 {
-                    best = best.min(syscall::test_run(fd.as_fd(), &f, 1_000_000).expect("run"));
-                }
-                format!("{n} {best}")
-            })
-            .collect();
-        eprintln!("{}", v.join(", "));
+    for (name, frame) in kinds {
+        let (l0, (t0, r0)) = (lab.stats("tap0"), totals(&programs.read(port)));
+        tap.transmit(&frame);
+        let (l1, (t1, _)) = (lab.stats("tap0"), totals(&programs.read(port)));
+        eprintln!(
+            "{name} len {} tx: link {} ours {}  packets {} {}",
+            frame.len(),
+            l1.rx_bytes - l0.rx_bytes,
+            t1.bytes - t0.bytes,
+            l1.rx_packets - l0.rx_packets,
+            t1.packets - t0.packets
+        );
+        if name != "jumbo" && name != "runt8021qcut" {
+            sender.send(&frame);
+            let got = tap.drain();
+            let (l2, (_, r2)) = (lab.stats("tap0"), totals(&programs.read(port)));
+            eprintln!(
+                "     rx: link {} ours {} got {:?} packets {} {}",
+                l2.tx_bytes - l1.tx_bytes,
+                r2.bytes - r0.bytes,
+                got.iter().map(Vec::len).collect::<Vec<_>>(),
+                l2.tx_packets - l1.tx_packets,
+                r2.packets - r0.packets
+            );
+        }
     }
 }
