@@ -10,6 +10,7 @@ mod grace;
 mod netlink;
 mod offload;
 mod port;
+mod reading;
 mod syscall;
 mod table;
 mod template;
@@ -29,8 +30,8 @@ use kvmeter_common::network;
 use attachment::{Attachment, Pair};
 pub use error::Error;
 use grace::Grace;
-pub use kvmeter_common::network::{CLASSES, Flow};
 use port::Port;
+pub use reading::{Account, CLASSES, Flow, Hook, Losses, PortId};
 use syscall::MapShape;
 use table::Table;
 use template::{Constants, Templates};
@@ -44,39 +45,6 @@ use crate::host::{
 
 /// Interfaces at a time.
 pub const PORTS: usize = 4_096;
-
-/// How programs are attached here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// By a link that goes with the agent (Linux 6.6).
-    Tcx,
-    /// As a filter of the clsact queueing discipline.
-    Clsact,
-}
-
-/// An interface that is or was counted; never given to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortId(pub(super) u32);
-
-/// What passed while one process had the interface. Every number is cumulative.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// CLOCK_MONOTONIC nanoseconds of its beginning; grows from account to account of an interface.
-    pub serial: u64,
-    /// Thread group that wrote first; 0 = none has.
-    pub writer: u32,
-    /// Out of the guest, by class.
-    pub transmit: [Flow; CLASSES],
-    /// Into the guest, by class.
-    pub receive: [Flow; CLASSES],
-}
-
-/// What could not be told apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Losses {
-    /// Packets that went to another writer's account because none was free.
-    pub shared_packets: u64,
-}
 
 /// The programs and all that is attached.
 pub struct NetworkPrograms {
@@ -99,6 +67,10 @@ impl NetworkPrograms {
     /// # Errors
     /// Without the capabilities, or where the kernel has no hook.
     pub fn load() -> Result<Self, Error> {
+        Self::load_for(probe()?)
+    }
+
+    fn load_for(hook: Hook) -> Result<Self, Error> {
         let claims = syscall::create_map(&MapShape {
             name: "NETWORK_CLAIMS",
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
@@ -116,7 +88,7 @@ impl NetworkPrograms {
             grace: Grace::new().map_err(Error::Refused)?,
             own: NetNs::own().ok().map(|own| own.id()),
             lanes: lanes(),
-            hook: probe()?,
+            hook,
             ports: BTreeMap::new(),
             last: 0,
             losses: Losses::default(),
@@ -272,9 +244,18 @@ impl NetworkPrograms {
     }
 }
 
+impl Drop for NetworkPrograms {
+    fn drop(&mut self) {
+        // Links go with their descriptors, filters do not.
+        if self.hook == Hook::Clsact {
+            self.ports.values_mut().filter_map(|port| port.attachment.take()).for_each(Attachment::take_off);
+        }
+    }
+}
+
 /// Looks at the loopback device, whose index is 1 everywhere: kernels without tcx do not know the question.
 fn probe() -> Result<Hook, Error> {
-    match syscall::query(1, bpf_attach_type::BPF_TCX_INGRESS) {
+    match syscall::count_on(1, bpf_attach_type::BPF_TCX_INGRESS) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::Refused(error)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Hook::Clsact),
         _answer => Ok(Hook::Tcx),

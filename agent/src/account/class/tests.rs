@@ -138,6 +138,7 @@ fn prefix() -> impl Strategy<Value = Prefix> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn the_trie_says_what_looking_at_every_prefix_says(
         prefixes in proptest::collection::btree_map(prefix(), 0..CONFIGURED, 1..40),

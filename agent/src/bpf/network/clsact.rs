@@ -17,7 +17,7 @@ const CLSACT: u32 = 0xffff_fff1;
 /// Its own handle.
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 /// Its hooks: ingress, egress.
-const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
+pub(super) const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
 /// `ETH_P_ALL`, as it stands in `tcm_info`.
 const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 /// Priorities tried, the first first: one that another kind of filter has cannot be shared.
@@ -41,7 +41,7 @@ const BPF_FLAGS: u16 = 8;
 const DIRECT: u32 = 1;
 
 /// A filter that is there.
-struct Filter {
+pub(super) struct Filter {
     priority: u32,
     protocol: u32,
     handle: u32,
@@ -60,7 +60,7 @@ pub(super) struct Filters {
 }
 
 /// `struct tcmsg`
-fn message(kind: u16, flags: u16, ifindex: u32, parent: u32, handle: u32, info: u32) -> Message {
+pub(super) fn message(kind: u16, flags: u16, ifindex: u32, parent: u32, handle: u32, info: u32) -> Message {
     let mut message = Message::new(kind, flags);
     message.word(0);
     for word in [ifindex, handle, parent, info] {
@@ -104,15 +104,16 @@ impl Filters {
         replaced: Option<u32>,
     ) -> io::Result<()> {
         let there = list(route, self.ifindex, PARENTS[hook])?;
-        let left = there.iter().filter(|filter| filter.ours && filter.handle != self.handle);
+        let left = there.iter().filter(|filter| filter.ours && replaced.is_none());
         for filter in left {
             let info = filter.priority << 16 | filter.protocol;
             route.ask(&message(DELETE_FILTER, 0, self.ifindex, PARENTS[hook], filter.handle, info))?;
         }
         let open = |priority: &u32| {
-            there.iter().filter(|filter| filter.priority == *priority).all(|filter| {
-                filter.bpf && filter.protocol == ALL_PROTOCOLS && (filter.handle != self.handle || replaced.is_some())
-            })
+            there
+                .iter()
+                .filter(|filter| filter.priority == *priority && !filter.ours)
+                .all(|filter| filter.bpf && filter.protocol == ALL_PROTOCOLS && filter.handle != self.handle)
         };
         let priority = match replaced {
             Some(priority) => priority,
@@ -183,13 +184,30 @@ impl Filters {
     }
 }
 
-fn is_clsact(route: &mut Route, ifindex: u32) -> io::Result<bool> {
-    let replies = route.dump(&message(GET_QDISC, 0, ifindex, CLSACT, 0, 0))?;
+pub(super) fn is_clsact(route: &mut Route, ifindex: u32) -> io::Result<bool> {
+    let replies = route.dump(&message(GET_QDISC, Message::ECHO, ifindex, CLSACT, 0, 0))?;
     Ok(replies.iter().any(|reply| reply.attributes(20).get(KIND).is_some_and(|kind| kind.starts_with(b"clsact\0"))))
 }
 
+/// Puts a program on the ingress hook as somebody else would.
+#[cfg(test)]
+pub(super) fn put_foreign(ifindex: u32, program: impl AsFd) -> io::Result<()> {
+    let mut route = Route::open()?;
+    let mut qdisc = message(NEW_QDISC, Message::CREATE, ifindex, CLSACT, CLSACT_HANDLE, 0);
+    qdisc.text(KIND, b"clsact");
+    route.ask(&qdisc)?;
+    let mut filter = message(NEW_FILTER, Message::CREATE, ifindex, PARENTS[0], 1, 1 << 16 | ALL_PROTOCOLS);
+    filter.text(KIND, b"bpf");
+    filter.nest(OPTIONS, |options| {
+        options.number(BPF_FD, program.as_fd().as_raw_fd().cast_unsigned());
+        options.text(BPF_NAME, b"somebody-else");
+        options.number(BPF_FLAGS, DIRECT);
+    });
+    route.ask(&filter)
+}
+
 /// The filters of a hook. Chains other than the first are others'.
-fn list(route: &mut Route, ifindex: u32, parent: u32) -> io::Result<Vec<Filter>> {
+pub(super) fn list(route: &mut Route, ifindex: u32, parent: u32) -> io::Result<Vec<Filter>> {
     let replies = route.dump(&message(GET_FILTER, Message::DUMP, ifindex, parent, 0, 0))?;
     Ok(replies.iter().filter_map(parse).filter(|filter| filter.handle != 0).collect())
 }

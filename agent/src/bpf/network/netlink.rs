@@ -33,6 +33,8 @@ impl Message {
     pub(super) const CREATE: u16 = 0x400 | 0x200;
     /// It must exist.
     pub(super) const REPLACE: u16 = 0x100;
+    /// The asker gets the answer, too.
+    pub(super) const ECHO: u16 = 0x8;
     /// All there are.
     pub(super) const DUMP: u16 = 0x300;
 
@@ -63,7 +65,7 @@ impl Message {
         self.attribute(kind | NESTED, &inner.bytes);
     }
 
-    fn attribute(&mut self, kind: u16, value: &[u8]) {
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.bytes.extend(length.to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());

@@ -229,10 +229,15 @@ pub(super) fn linked_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { (&raw const info.ifindex).read_volatile() })
 }
 
-/// Asks for the programs on a tcx hook of a device, only to learn whether there is such a hook.
-pub(super) fn query(ifindex: u32, hook: bpf_attach_type) -> io::Result<()> {
+/// How many programs are on a tcx hook of a device.
+pub(super) fn count_on(ifindex: u32, hook: bpf_attach_type) -> io::Result<u32> {
     let mut attributes = ProgQuery { target_ifindex: ifindex, attach_type: hook as u32, ..ProgQuery::default() };
-    request(bpf_cmd::BPF_PROG_QUERY, &mut attributes).map(drop)
+    match request(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(0),
+        Err(error) => Err(error),
+        // SAFETY: the kernel wrote there, which the compiler did not see; an integer.
+        Ok(_) => Ok(unsafe { (&raw const attributes.prog_cnt).read_volatile() }),
+    }
 }
 
 /// Puts an element of integers into a map.
@@ -255,32 +260,4 @@ pub(super) fn remove<K: Copy>(map: impl AsFd, key: &K) -> io::Result<()> {
         ..MapElement::default()
     };
     request(bpf_cmd::BPF_MAP_DELETE_ELEM, &mut attributes).map(drop)
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct TestRun {
-    prog_fd: u32,
-    retval: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-}
-
-/// Runs a classifier on a frame again and again; nanoseconds a run.
-#[cfg(test)]
-pub(super) fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
-    let mut attributes = TestRun {
-        prog_fd: number(program),
-        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
-        data_in: frame.as_ptr().expose_provenance() as u64,
-        repeat,
-        ..TestRun::default()
-    };
-    request(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
-    // SAFETY: the kernel wrote there, which the compiler did not see; an integer.
-    Ok(unsafe { (&raw const attributes.duration).read_volatile() })
 }

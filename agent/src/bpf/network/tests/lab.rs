@@ -64,7 +64,10 @@ impl Lab {
     pub(super) fn new() -> Self {
         let make = || unshare(CloneFlags::CLONE_NEWNET).map(|()| NetNs::own().expect("own namespace"));
         let netns = thread::spawn(make).join().expect("thread").expect("unshare needs CAP_SYS_ADMIN");
-        Self { netns }
+        let lab = Self { netns };
+        // Nobody but the test says anything.
+        lab.inside(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")).expect("sysctl");
+        lab
     }
 
     pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
@@ -76,10 +79,7 @@ impl Lab {
         self.inside(|| {
             let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
             let file = file.expect("/dev/net/tun");
-            let mut request = Request::new(name);
-            let flags = i16::try_from(libc::IFF_TAP | libc::IFF_NO_PI | flags).expect("16 bits");
-            request.value[..2].copy_from_slice(&flags.to_ne_bytes());
-            ask(&file, libc::TUNSETIFF, &mut request);
+            ask_socket(&file, name, libc::IFF_TAP | libc::IFF_NO_PI | flags);
             up(name);
             Tap { file, ifindex: ifindex(name) }
         })
@@ -107,7 +107,15 @@ impl Lab {
     }
 }
 
-fn up(name: &str) {
+/// Makes a file a queue of a tap or macvtap.
+pub(super) fn ask_socket(file: &File, name: &str, flags: i32) {
+    let mut request = Request::new(name);
+    let flags = i16::try_from(flags).expect("16 bits");
+    request.value[..2].copy_from_slice(&flags.to_ne_bytes());
+    ask(file, libc::TUNSETIFF, &mut request);
+}
+
+pub(super) fn up(name: &str) {
     let socket = socket(libc::AF_PACKET, 0);
     let mut request = Request::new(name);
     let flags = i16::try_from(libc::IFF_UP).expect("16 bits");
@@ -115,7 +123,7 @@ fn up(name: &str) {
     ask(&socket, libc::SIOCSIFFLAGS, &mut request);
 }
 
-fn ifindex(name: &str) -> u32 {
+pub(super) fn ifindex(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).expect("an index")
 }
 
@@ -130,6 +138,13 @@ impl Tap {
     pub(super) fn transmit(&self, frame: &[u8]) {
         let written = (&self.file).write(frame).expect("write to the tap");
         assert_eq!(written, frame.len());
+    }
+
+    /// What the guest's driver can take (`TUN_F_…`).
+    pub(super) fn set_offload(&self, offload: u64) {
+        // SAFETY: the argument is a number.
+        let answer = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETOFFLOAD, offload) };
+        assert_eq!(answer, 0, "TUNSETOFFLOAD: {}", std::io::Error::last_os_error());
     }
 
     /// Takes all frames that wait for the guest.
@@ -151,6 +166,12 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn send(&self, frame: &[u8]) {
+        let sent = self.try_send(frame);
+        assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "send: {}", std::io::Error::last_os_error());
+    }
+
+    /// Sends a frame that the guest may not take.
+    pub(super) fn try_send(&self, frame: &[u8]) -> isize {
         // SAFETY: an all-zero address is a valid one of this type.
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = u16::try_from(libc::AF_PACKET).expect("16 bits");
@@ -158,9 +179,8 @@ impl Sender {
         to.sll_halen = 6;
         let length = u32::try_from(size_of::<libc::sockaddr_ll>()).expect("32 bits");
         // SAFETY: the frame and the address are valid for the call.
-        let sent = unsafe {
+        unsafe {
             libc::sendto(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length)
-        };
-        assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "send: {}", std::io::Error::last_os_error());
+        }
     }
 }
