@@ -126,7 +126,8 @@ pub unsafe fn to_user(vcpu: *mut VcpuSlot) {
 pub unsafe fn woke(vcpu: *mut VcpuSlot, halted_ns: u64, waited: bool) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*vcpu).halted = 1;
+        // A halt before the first entry is part of no exit, and must not be taken for one of the first exit's.
+        (*vcpu).halted = u32::from((*vcpu).exit_ns != 0);
         (*vcpu).times.halts += 1;
         (*vcpu).times.halted_ns += halted_ns;
         if waited {

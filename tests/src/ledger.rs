@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,9 +14,19 @@ use serde_json::Value;
 
 use crate::command::binary;
 
-/// All lines of the ledger in an agent's directory.
+/// How long a write may be under way; a line that is cut short after that is an error.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// All lines of the ledger in an agent's directory. A line that is being written is waited for: a reader may see a write
+/// page by page.
 pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(dir.join("data/metering/ledger.jsonl"))?;
+    let path = dir.join("data/metering/ledger.jsonl");
+    let mut text = std::fs::read_to_string(&path)?;
+    let end = Instant::now() + UNDER_WAY;
+    while !text.is_empty() && !text.ends_with('\n') && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+        text = std::fs::read_to_string(&path)?;
+    }
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, waits and trace and what lies between two readings of
-//! them, what is shown on other kernels, and saying what was skipped; and `bench`, which measures.
+//! commands, the host's own clocks, processes, control groups, network, waits and trace and what lies between two
+//! readings of them, what is shown on other kernels, and saying what was skipped; and `bench`, which measures.
 
 pub mod agent;
 pub mod bench;
@@ -13,6 +13,7 @@ pub mod kernelcheck;
 pub mod ledger;
 pub mod loss;
 pub mod metrics;
+pub mod net;
 pub mod pair;
 pub mod process;
 pub mod skip;

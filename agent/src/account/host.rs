@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::host::ProgramStats;
+
 use super::{Histogram, snapshot::Detail, work::AllWork};
 
 /// Counters of the agent and facts about the host.
@@ -37,6 +39,8 @@ pub struct Host {
     pub detail: Detail,
     /// What has become of each kernel program; empty where none is used.
     pub programs: Vec<crate::bpf::Status>,
+    /// What the kernel counts about each that is loaded.
+    pub program_stats: Vec<(&'static str, ProgramStats)>,
 }
 
 /// What KVM says of itself, and what we found.

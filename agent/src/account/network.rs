@@ -72,3 +72,186 @@ pub struct NetworkUsage {
     /// In order of their names.
     pub interfaces: Vec<Interface>,
 }
+
+/// Interfaces of one VM that are told by name; the rest are told together. The ledger's contract.
+pub const NAMED: usize = 16;
+/// The name of the rest.
+pub const OTHER: &str = "other";
+/// The class of what passed before our program was there.
+pub const UNCLASSIFIED: &str = "unclassified";
+
+impl Traffic {
+    const fn parts(&self) -> [u64; 4] {
+        [self.receive_bytes, self.receive_packets, self.transmit_bytes, self.transmit_packets]
+    }
+
+    const fn from_parts(parts: [u64; 4]) -> Self {
+        let [receive_bytes, receive_packets, transmit_bytes, transmit_packets] = parts;
+        Self { receive_bytes, receive_packets, transmit_bytes, transmit_packets }
+    }
+
+    fn with(&self, other: &Self, each: fn(u64, u64) -> u64) -> Self {
+        let (mine, theirs) = (self.parts(), other.parts());
+        Self::from_parts(std::array::from_fn(|at| each(mine[at], theirs[at])))
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_add)
+    }
+
+    /// What this has more than `other`, number by number, and never less than nothing.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        self.with(other, u64::saturating_sub)
+    }
+
+    /// The higher of both, number by number.
+    #[must_use]
+    pub fn at_least(&self, other: &Self) -> Self {
+        self.with(other, u64::max)
+    }
+}
+
+type Classes = BTreeMap<Arc<str>, Traffic>;
+
+/// What the views are told of one VM's interfaces over its whole life: goes on from what an earlier agent told, names at
+/// most [`NAMED`] interfaces (the first ones seen, for ever), and never falls.
+#[derive(Clone, Debug, Default)]
+pub struct Continued {
+    /// What earlier agents told, by interface.
+    told: BTreeMap<Arc<str>, Classes>,
+    /// Interfaces with a name of their own.
+    named: Vec<Arc<str>>,
+    last: Option<Arc<NetworkUsage>>,
+}
+
+impl Continued {
+    /// Goes on from an earlier agent's newest line: interface, class and traffic.
+    pub fn resume<'a>(told: impl IntoIterator<Item = (&'a str, &'a str, Traffic)>) -> Self {
+        let mut all = Self::default();
+        for (interface, class, traffic) in told {
+            let name = all.name(interface);
+            all.told.entry(name).or_default().insert(class.into(), traffic);
+        }
+        all.last = (!all.told.is_empty()).then(|| Arc::new(all.fold(&NetworkUsage::default())));
+        all
+    }
+
+    /// The newest state; `None` if nothing was ever measured.
+    #[must_use]
+    pub const fn last(&self) -> Option<&Arc<NetworkUsage>> {
+        self.last.as_ref()
+    }
+
+    /// Takes a reading over. True when a counter would have fallen (it is kept instead).
+    pub fn take(&mut self, now: &NetworkUsage) -> bool {
+        let mut next = self.fold(now);
+        let mut fell = false;
+        for before in self.last.iter().flat_map(|last| &last.interfaces) {
+            match next.interfaces.iter_mut().find(|interface| interface.name == before.name) {
+                Some(interface) => fell |= hold(interface, before),
+                // The reading forgot it: its totals stay.
+                None => next.interfaces.push(Interface { held: false, ..before.clone() }),
+            }
+        }
+        next.interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+        if self.last.as_deref() != Some(&next) {
+            self.last = Some(Arc::new(next));
+        }
+        fell
+    }
+
+    fn name(&mut self, interface: &str) -> Arc<str> {
+        if let Some(known) = self.named.iter().find(|known| ***known == *interface) {
+            return Arc::clone(known);
+        }
+        if interface == OTHER || self.named.len() >= NAMED {
+            return OTHER.into();
+        }
+        self.named.push(interface.into());
+        interface.into()
+    }
+
+    fn fold(&mut self, now: &NetworkUsage) -> NetworkUsage {
+        let mut all: BTreeMap<Arc<str>, Interface> = BTreeMap::new();
+        for interface in &now.interfaces {
+            let name = self.name(&interface.name);
+            match all.get_mut(&name) {
+                Some(first) => add(first, interface),
+                None => drop(all.insert(Arc::clone(&name), Interface { name, ..interface.clone() })),
+            }
+        }
+        for (name, told) in &self.told {
+            let gone = Interface {
+                name: Arc::clone(name),
+                kind: InterfaceKind::Tap,
+                unobserved: None,
+                held: false,
+                classes: BTreeMap::new(),
+                receive_dropped: None,
+                transmit_dropped: None,
+            };
+            let interface = all.entry(Arc::clone(name)).or_insert(gone);
+            interface.classes = go_on(told, &interface.classes);
+        }
+        NetworkUsage { interfaces: all.into_values().collect() }
+    }
+}
+
+/// Counts begin anew with each agent, and what the link had counted by then comes as `unclassified`. What an earlier
+/// agent told is in that, so it is taken out there and stays with the classes it was told under. An interface that was
+/// made anew meanwhile has a link that counts from zero: then the part up to what was told is lost, never told twice.
+fn go_on(told: &Classes, now: &Classes) -> Classes {
+    let before = told.values().fold(Traffic::default(), |sum, traffic| sum.plus(traffic));
+    let mut all = now.clone();
+    if let Some(unclassified) = all.get_mut(UNCLASSIFIED) {
+        *unclassified = unclassified.beyond(&before);
+    }
+    for (class, traffic) in told {
+        let sum = all.entry(Arc::clone(class)).or_default();
+        *sum = sum.plus(traffic);
+    }
+    all
+}
+
+/// Adds one interface's numbers to those of another told under the same name.
+fn add(to: &mut Interface, more: &Interface) {
+    for (class, traffic) in &more.classes {
+        let sum = to.classes.entry(Arc::clone(class)).or_default();
+        *sum = sum.plus(traffic);
+    }
+    let plus = |a: Option<u64>, b: Option<u64>| match (a, b) {
+        (None, None) => None,
+        (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
+    };
+    to.receive_dropped = plus(to.receive_dropped, more.receive_dropped);
+    to.transmit_dropped = plus(to.transmit_dropped, more.transmit_dropped);
+    to.held |= more.held;
+    if to.unobserved.is_none() {
+        to.unobserved.clone_from(&more.unobserved);
+    }
+}
+
+/// Keeps every number of `before` that is higher; says whether there was one.
+fn hold(now: &mut Interface, before: &Interface) -> bool {
+    let mut fell = false;
+    for (class, old) in &before.classes {
+        let new = now.classes.entry(Arc::clone(class)).or_default();
+        let kept = new.at_least(old);
+        fell |= kept != *new;
+        *new = kept;
+    }
+    for (new, old) in
+        [(&mut now.receive_dropped, before.receive_dropped), (&mut now.transmit_dropped, before.transmit_dropped)]
+    {
+        let kept = (*new).max(old);
+        fell |= kept != *new && new.is_some();
+        *new = kept;
+    }
+    fell
+}
+
+#[cfg(test)]
+mod tests;

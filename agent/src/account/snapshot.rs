@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvmeter_common::thread::cause;
 
-use super::{CpuUsage, Host};
+use super::{CpuUsage, Host, NetworkUsage};
 use crate::{bpf::Work, clock::Instant2, history::Sample};
 
 /// Whether a VM's process lives.
@@ -92,6 +92,8 @@ pub struct VmView {
     pub throttled_ns: Option<u64>,
     /// Why that is not known.
     pub unthrottled: Option<Arc<str>>,
+    /// What passed through its interfaces; absent where that is not known at all.
+    pub network: Option<Arc<NetworkUsage>>,
     /// The vm_ids of those it waited for, in the order of the kernel's table.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.

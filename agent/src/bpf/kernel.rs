@@ -92,6 +92,12 @@ impl Kernel {
         &self.statuses
     }
 
+    /// The loaded programs by name, to ask the kernel about them.
+    pub fn programs(&self) -> impl Iterator<Item = (&'static str, BorrowedFd<'_>)> {
+        let loaded = |status: &Status| Some((status.name, self.ebpf.program(status.name)?.fd().ok()?.as_fd()));
+        self.statuses.iter().filter_map(loaded)
+    }
+
     /// Tries again what could not be attached: the KVM module may have been loaded since. True when something changed.
     pub fn attach_missing(&mut self) -> bool {
         let missing = |statuses: &[Status]| statuses.iter().filter(|s| matches!(s.state, State::Failed(_))).count();

@@ -5,7 +5,7 @@ use super::{Engine, Pending};
 use crate::{
     clock::Instant2,
     host::{
-        UeventOutcome,
+        ProgramStats, UeventOutcome,
         uevent::{KvmChange, KvmUevent},
     },
     units::Tid,
@@ -102,9 +102,17 @@ impl Engine {
         self.adopt(&running, at);
         self.pending.retain(|_, p| at.boot_ns.saturating_sub(p.since_ns) < 10 * self.settings.scan_ns);
         if at.boot_ns >= self.next_scan_ns {
+            self.ask_about_programs();
             self.reconcile(at);
             self.next_scan_ns = at.boot_ns.saturating_add(self.settings.scan_ns);
         }
+    }
+
+    /// What the kernel counts about our programs, as of now.
+    pub(super) fn ask_about_programs(&mut self) {
+        let Some(kernel) = &self.kernel else { return };
+        let asked = kernel.programs().filter_map(|(name, fd)| Some((name, ProgramStats::read(&self.root, fd).ok()?)));
+        self.host.program_stats = asked.collect();
     }
 
     /// KVM's count of VM objects against the descriptors just found, if no event came while we looked. One difference

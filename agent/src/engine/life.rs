@@ -48,6 +48,7 @@ impl Engine {
             fine: vm.source != Origin::PROC,
             guest_ns: vm.guest_ns(),
             halt_poll_ns: vm.halt_poll_ns(),
+            network: vm.network.last().map(AsRef::as_ref),
         }
     }
 

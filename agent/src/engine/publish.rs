@@ -133,6 +133,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
             Throttle::Absent(why) => Some(Arc::clone(why)),
             _ => None,
         },
+        network: vm.network.last().cloned(),
         offenders: Arc::clone(&vm.offenders),
         vcpu_order: Arc::clone(&vm.vcpu_order),
         first_run_ns: vm.first_run_ns,

@@ -2,10 +2,14 @@
 
 use super::{Engine, scan::Process};
 use crate::{
-    account::{Told, snapshot::VmFixed},
+    account::{
+        Told,
+        network::{Continued, Traffic},
+        snapshot::VmFixed,
+    },
     bpf::Want,
     clock::Instant2,
-    ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality},
+    ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::ProcCpu,
     units::Tgid,
     vm::{Origin, Vm, identity, record::ToldWork},
@@ -33,6 +37,7 @@ impl Engine {
         }
         self.resume(alive, now);
         self.adopt(&running, now);
+        self.ask_about_programs();
         self.next_scan_ns = now.boot_ns.saturating_add(self.settings.scan_ns);
     }
 
@@ -68,6 +73,7 @@ impl Engine {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
             });
+            vm.network = interval.usage.as_ref().map(told_network).unwrap_or_default();
             if let Some(reading) = reading {
                 vm.take_reading(reading, &mut self.host.work);
                 self.slots.insert(reading.slot, tgid);
@@ -101,6 +107,20 @@ impl Engine {
         }
         draft
     }
+}
+
+/// What the newest line of a VM told of its interfaces.
+fn told_network(usage: &Usage) -> Continued {
+    let told = usage.net.iter().map(|net| {
+        let traffic = Traffic {
+            receive_bytes: net.receive_bytes,
+            receive_packets: net.receive_packets,
+            transmit_bytes: net.transmit_bytes,
+            transmit_packets: net.transmit_packets,
+        };
+        (net.interface.as_str(), net.class.as_str(), traffic)
+    });
+    Continued::resume(told)
 }
 
 /// The process id inside `<boot>-<tgid>-<start_ns>`.

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use prometheus::proto::MetricFamily;
 
-use super::{Status, catalog, family::Family};
+use super::{
+    Status, catalog,
+    family::{Family, seconds},
+};
 use crate::{
-    account::{Snapshot, VmState, host::LedgerState},
+    account::{Host, Snapshot, VmState, host::LedgerState},
     expose::catalog::Metric,
+    host::ProgramStats,
 };
 
 fn single(metric: &'static Metric, value: f64) -> MetricFamily {
@@ -63,7 +67,27 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
         single(&catalog::CLOCK_STEPS, host.clock_steps as f64),
     ];
     all.extend(histograms);
+    all.extend(programs(host));
     all
+}
+
+/// A number the kernel may have told about a program.
+type Told = fn(&ProgramStats) -> Option<f64>;
+
+/// What the kernel counts about our programs.
+fn programs(host: &Host) -> [MetricFamily; 3] {
+    let rows: [(_, Told); 3] = [
+        (&catalog::PROGRAM_RUNS, |stats| Some(stats.runs? as f64)),
+        (&catalog::PROGRAM_RUN_TIME, |stats| Some(seconds(stats.run_ns?))),
+        (&catalog::PROGRAM_MISSES, |stats| Some(stats.misses? as f64)),
+    ];
+    rows.map(|(metric, of)| {
+        let mut family = Family::new(metric);
+        for (name, value) in host.program_stats.iter().filter_map(|(name, stats)| Some((name, of(stats)?))) {
+            family.push(&[name], value);
+        }
+        family.done()
+    })
 }
 
 /// Families about this agent: what it was built from, what it can measure, its ledger.

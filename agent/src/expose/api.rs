@@ -4,7 +4,7 @@ use kvmeter_common::vm::RoleTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{vm::roles, work_detail};
+use super::{network, vm::roles, work_detail};
 use crate::{
     account::{Snapshot, VmView},
     clock::rfc3339,
@@ -77,6 +77,9 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
         more.insert("cpu_delay_ns".into(), by_role(|time| time.run_delay_ns));
     }
     more.extend(work_detail::of(vm));
+    if let Some(network) = network::detail(vm) {
+        more.insert("network".into(), network);
+    }
     if let Some(end) = &vm.end {
         more.insert("stop_cause".into(), json!(end.cause));
         more.insert("stop_reason".into(), json!(end.reason));

@@ -2,7 +2,7 @@
 //! `docs/metrics.md` is generated from them, so names cannot come apart.
 
 use crate::{
-    account::Role,
+    account::{Role, network::InterfaceKind},
     vm::{exit_class, exit_reason},
 };
 
@@ -59,13 +59,14 @@ macro_rules! metrics {
 mod cpu;
 mod host;
 mod memory;
+mod network;
 mod vm;
 
-pub use {cpu::*, host::*, memory::*, vm::*};
+pub use {cpu::*, host::*, memory::*, network::*, vm::*};
 
 /// Every metric, in the order of the documentation.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    [vm::ALL, cpu::ALL, memory::ALL, host::ALL].into_iter().flatten()
+    [vm::ALL, cpu::ALL, memory::ALL, network::ALL, host::ALL].into_iter().flatten()
 }
 
 /// A label's meaning and its closed set of values, if it has one.
@@ -75,10 +76,13 @@ pub fn values(label: &str) -> String {
         "role" => Role::ALL.map(Role::as_label).join(", "),
         "mode" => crate::account::work::MODES.join(", "),
         "by" => "vm_id of the first four others, host, other".to_owned(),
+        "interface" => "name on the host; the first 16 of a VM, other".to_owned(),
+        "direction" => super::network::DIRECTIONS.join(", "),
+        "class" => "the configured ones, external, non_ip, unclassified".to_owned(),
+        "observed" => "true, false".to_owned(),
         "vcpu" => "0, 1, 2 … in the order in which the vCPUs were seen".to_owned(),
         "state" => "running, stopped".to_owned(),
         "op" => crate::ledger::Op::ALL.iter().map(|op| op.as_str()).collect::<Vec<_>>().join(", "),
-        "kind" => crate::ledger::Kind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", "),
         "stage" => {
             let stages = kvmeter_common::loss::STAGES.iter().copied();
             stages.chain(crate::engine::OWN_STAGES).collect::<Vec<_>>().join(", ")
@@ -87,6 +91,7 @@ pub fn values(label: &str) -> String {
             let programs = crate::bpf::programs::PROGRAMS.iter().map(|p| p.name);
             programs.chain(["cpu", "uevents"]).collect::<Vec<_>>().join(", ")
         }
+        "program" => crate::bpf::programs::PROGRAMS.iter().map(|p| p.name).collect::<Vec<_>>().join(", "),
         "hypervisor" => "qemu, firecracker, cloud-hypervisor, crosvm, kvmtool, unknown".to_owned(),
         "vm_id" => "one a VM: its UUID, else name or VMM id, else <vmm>-<pid>-<hash>".to_owned(),
         "incarnation" => "one a life of a VM's process".to_owned(),
@@ -106,6 +111,15 @@ pub fn reasons(metric: &Metric) -> String {
             let all = crate::ledger::Reason::ALL.iter().map(|r| r.as_str());
             all.chain(["unknown"]).collect::<Vec<_>>().join(", ")
         }
+    }
+}
+
+/// Values of `kind`, which differ by metric.
+#[must_use]
+pub fn kinds(metric: &Metric) -> String {
+    match metric.name {
+        "kvmeter_vm_network_interfaces" => InterfaceKind::ALL.map(InterfaceKind::as_str).join(", "),
+        _ => crate::ledger::Kind::ALL.iter().map(|k| k.as_str()).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -141,6 +155,7 @@ pub fn markdown() -> String {
         for label in metric.labels {
             let (on, values) = match *label {
                 "reason" => (format!("`{}`", metric.name), reasons(metric)),
+                "kind" => (format!("`{}`", metric.name), kinds(metric)),
                 "source" => (format!("`{}`", metric.name), sources(metric)),
                 _ => ("all".to_owned(), values(label)),
             };
@@ -186,7 +201,8 @@ mod tests {
         for metric in all() {
             for label in metric.labels {
                 assert!(!["pid", "tgid", "path", "time", "error"].contains(label));
-                let closed = free.contains(label) || ["reason", "source"].contains(label) || !values(label).is_empty();
+                let closed =
+                    free.contains(label) || ["reason", "source", "kind"].contains(label) || !values(label).is_empty();
                 assert!(closed, "{}: {label} has no set of values", metric.name);
             }
         }

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod collector;
 pub mod family;
 pub mod http;
+mod network;
 pub mod problem;
 pub mod serve;
 pub mod status;

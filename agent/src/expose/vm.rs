@@ -7,7 +7,7 @@ use prometheus::proto::MetricFamily;
 use super::{
     catalog::{self, Metric},
     family::{Family, seconds},
-    work,
+    network, work,
 };
 use crate::{
     account::{Role, Snapshot, VmView, snapshot::Detail},
@@ -32,7 +32,7 @@ const ROWS: [(&Metric, Fill); 8] = [
 
 /// All families with a `vm_id`, each made when it is asked for.
 pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
-    ROWS.iter().chain(&work::ROWS).map(|(metric, fill)| {
+    ROWS.iter().chain(&work::ROWS).chain(&network::ROWS).map(|(metric, fill)| {
         let mut family = Family::new(metric);
         for vm in &snapshot.vms {
             fill(&mut family, vm, snapshot.host.detail);

@@ -1,9 +1,15 @@
 //! From a VM to the ledger lines that tell of it. Pure: everything comes in as values.
 
+use std::sync::Arc;
+
 use crate::{
-    account::{CpuUsage, Role, snapshot::VmFixed},
+    account::{
+        CpuUsage, NetworkUsage, Role,
+        network::{Interface, Traffic},
+        snapshot::VmFixed,
+    },
     clock::Instant2,
-    ledger::{Coverage, Draft, Kind, Reason, Shape, Subject, TimeQuality, Usage},
+    ledger::{Coverage, Draft, Kind, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
     lifecycle::Verdict,
 };
 
@@ -25,6 +31,8 @@ pub struct About<'a> {
     pub guest_ns: Option<u64>,
     /// Time spent polling while halted, with success; absent if it was not told.
     pub halt_poll_ns: Option<u64>,
+    /// What passed through its interfaces; absent where that is not known at all.
+    pub network: Option<&'a NetworkUsage>,
 }
 
 impl About<'_> {
@@ -55,6 +63,7 @@ impl About<'_> {
             guest_ns: self.guest_ns,
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
+            net: self.network.map(net).unwrap_or_default(),
             ..Usage::default()
         })
     }
@@ -102,6 +111,20 @@ impl About<'_> {
     }
 }
 
+/// One entry an interface and class. What is not observed has none, never a zero.
+fn net(usage: &NetworkUsage) -> Vec<NetUsage> {
+    let classes = usage.interfaces.iter().flat_map(|interface| interface.classes.iter().map(move |c| (interface, c)));
+    let entry = |(interface, (class, traffic)): (&Interface, (&Arc<str>, &Traffic))| NetUsage {
+        interface: interface.name.to_string(),
+        class: class.to_string(),
+        receive_bytes: traffic.receive_bytes,
+        receive_packets: traffic.receive_packets,
+        transmit_bytes: traffic.transmit_bytes,
+        transmit_packets: traffic.transmit_packets,
+    };
+    classes.map(entry).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +146,7 @@ mod tests {
                 fine: true,
                 guest_ns: None,
                 halt_poll_ns: None,
+                network: None,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -141,6 +165,7 @@ mod tests {
             fine: true,
             guest_ns: None,
             halt_poll_ns: None,
+            network: None,
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

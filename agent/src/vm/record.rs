@@ -5,7 +5,9 @@ use std::sync::Arc;
 use kvmeter_common::{thread::cause, vcpu::mode};
 
 use crate::{
-    account::{Carry, CpuUsage, Role, Told, VmView, snapshot::VmEnd, snapshot::VmFixed, work::AllWork},
+    account::{
+        Carry, CpuUsage, Role, Told, VmView, network::Continued, snapshot::VmEnd, snapshot::VmFixed, work::AllWork,
+    },
     bpf::{VmReading, Work},
     history::Ring,
     host::ThrottleSource,
@@ -119,6 +121,8 @@ pub struct Vm {
     pub throttle: Throttle,
     /// Nanoseconds it was throttled.
     pub throttled_ns: Option<u64>,
+    /// What passed through its interfaces.
+    pub network: Continued,
     /// The vm_ids of those it waited for; once found, they stay.
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
@@ -163,6 +167,7 @@ impl Vm {
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
             throttled_ns: None,
+            network: Continued::default(),
             offenders: Arc::default(),
             vcpu_order: Arc::default(),
             view: None,

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{cpu, exits, guest, lives, programs::Programs, suites};
-use crate::agent::Agent;
+use super::{cpu, exits, guest, handling, lives, programs::Programs, suites, trace::Trace, vhost};
+use crate::agent::{Agent, Setup};
 
 /// What a check found out; that it failed is an error.
 #[derive(Debug)]
@@ -29,20 +29,24 @@ pub enum Verdict {
 pub struct Bench {
     /// What became of the kernel programs.
     pub programs: Programs,
-    /// An agent that was there before any VM.
+    /// A trace that was there before the agent: its probes are called first. It records when it is told to.
+    pub ahead: Trace,
+    /// An agent that was there before any VM, with a histogram for each.
     pub agent: Agent,
 }
 
 type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 12] = [
     ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
     ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
+    ("CPU time of vhost workers is their VM's, in role vhost, and no other's", vhost::attributed),
     ("a short VM's whole life, with how it ended", lives::short),
     ("a running VM is adopted with its true start and all its CPU time", lives::adopted),
     ("exits to user space by reason equal the kernel's trace and the VMM's count", exits::to_user_space),
     ("exits by reason equal the kernel's trace", exits::by_reason),
+    ("how long exits were handled lies between bounds from the kernel's trace", handling::histogram),
     ("guest time lies between bounds from /proc", guest::bounds),
     ("guest time equals the kernel's trace", guest::traced),
     ("the modes of a vCPU sum to its CPU time", guest::modes),
@@ -57,7 +61,10 @@ pub fn run() -> Result<()> {
     for (name, outcome) in programs.each() {
         lines.tell(&format!("`{name}`"), outcome)?;
     }
-    let bench = Bench { programs, agent: Agent::start()? };
+    let ahead = Trace::start("ahead", &handling::EVENTS)?;
+    ahead.stand_by()?;
+    let agent = Agent::with(Setup::of("[metrics]\nhistograms = true\n"))?;
+    let bench = Bench { programs, ahead, agent };
     for (name, check) in CHECKS {
         lines.tell(name, check(&bench))?;
     }

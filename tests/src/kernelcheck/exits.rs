@@ -54,7 +54,7 @@ type Counts = BTreeMap<String, u64>;
 /// A run's trace and the agent's last word on it.
 pub(super) fn run(bench: &Bench, id: &str, args: &[&str], events: &[&str]) -> Result<(Vec<Record>, Metrics)> {
     let agent = &bench.agent;
-    let trace = Trace::start(events)?;
+    let trace = Trace::start("run", events)?;
     // Not waited for until it is ready: on a slow machine its short life may be over by then.
     let ended = Command::new(spawn::binary()?).args(["--id", id]).args(args).stdin(Stdio::null()).status()?;
     ensure!(ended.success(), "{id} ended with {ended}");
@@ -62,7 +62,7 @@ pub(super) fn run(bench: &Bench, id: &str, args: &[&str], events: &[&str]) -> Re
     agent.wait_until("its end", PATIENCE, |agent| {
         Ok(agent.metrics()?.one("kvmeter_vm_running", &[("vm_id", id)]) == Some(0.0))
     })?;
-    Ok((trace.finish()?, agent.metrics()?))
+    Ok((trace.so_far()?, agent.metrics()?))
 }
 
 /// `kvm_exit`, by kvmeter's words.

@@ -27,9 +27,9 @@ pub struct Record {
 pub struct Trace(PathBuf);
 
 impl Trace {
-    /// Begins to record these events of the group `kvm`.
-    pub fn start(events: &[&str]) -> Result<Self> {
-        let trace = Self(PathBuf::from(INSTANCES).join(format!("kvmeter-{}", std::process::id())));
+    /// Begins to record these events of the group `kvm`, in an instance of this name.
+    pub fn start(name: &str, events: &[&str]) -> Result<Self> {
+        let trace = Self(PathBuf::from(INSTANCES).join(format!("kvmeter-{name}-{}", std::process::id())));
         fs::create_dir(&trace.0).with_context(|| format!("no trace instance {}", trace.0.display()))?;
         trace.set("buffer_size_kb", BUFFER_KB)?;
         trace.set("trace_clock", "mono")?;
@@ -39,9 +39,20 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Ends it: every event there was.
-    pub fn finish(self) -> Result<Vec<Record>> {
-        self.set("tracing_on", "0")?;
+    /// Records nothing until told to; its probes stay where they are among those of a hook.
+    pub fn stand_by(&self) -> Result<()> {
+        self.set("tracing_on", "0")
+    }
+
+    /// Forgets what was recorded and records again.
+    pub fn go_on(&self) -> Result<()> {
+        self.set("trace", "")?;
+        self.set("tracing_on", "1")
+    }
+
+    /// Ends recording: every event there was.
+    pub fn so_far(&self) -> Result<Vec<Record>> {
+        self.stand_by()?;
         for entry in fs::read_dir(self.0.join("per_cpu"))? {
             let stats = fs::read_to_string(entry?.path().join("stats"))?;
             let lost = stats.lines().filter(|line| line.starts_with("overrun:") || line.starts_with("dropped events:"));

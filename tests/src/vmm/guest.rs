@@ -83,6 +83,12 @@ impl Guest {
         Ok(guest)
     }
 
+    /// Its memory, identity-mapped for the guest.
+    #[must_use]
+    pub const fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
     /// Creates the vCPU with this number inside the VM.
     pub fn create_vcpu(&self, index: u32) -> Result<VcpuFd> {
         self.vm.create_vcpu(index.into()).with_context(|| format!("KVM_CREATE_VCPU {index} failed; lower --vcpus"))

@@ -16,6 +16,7 @@ use super::end::{self, End};
 use super::exits::Exit;
 use super::guest::Guest;
 use super::load;
+use super::nic::port::Nic;
 use super::options::Options;
 use super::pingpong;
 use super::shared::Shared;
@@ -44,7 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
         uring::start(&shared)?;
     }
     // An open descriptor is what keeps its worker alive.
-    let _vhost = options.vhost_net.then(vhost::own).transpose()?;
+    let _vhost = vhost::start(options, &shared)?;
     options.pingpong.map(pingpong::start_endless).transpose()?;
     let mut control = Control { options: options.clone(), shared, guests, ready, started, running: Instant::now() };
     if options.unrun {
@@ -83,12 +84,18 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
                 duty_percent: options.duty,
                 exit_rate: options.exit_rate,
                 halt_rate: options.halts,
+                first_halts: options.first_halts,
                 cpu: options.pin.iter().cycle().nth(number as usize).copied(),
                 touch_bytes: if index == 0 { options.touch } else { 0 },
                 delay: options.late_vcpus.saturating_mul(index),
                 ends: vm == 0 && index == 0 && options.end.is_guests(),
             };
-            vcpus.push(Vcpu::new(&guest, index, number, &cpuid, work, shared)?);
+            let mut vcpu = Vcpu::new(&guest, index, number, &cpuid, work, shared)?;
+            if let Some(option) = options.nic.get(index as usize).filter(|_| vm == 0) {
+                let control = options.nic_control.as_deref();
+                vcpu.attach(Nic::new(&guest, options.memory, index.into(), option, control)?)?;
+            }
+            vcpus.push(vcpu);
         }
         guests.push(guest);
     }

@@ -13,6 +13,7 @@ pub mod guest;
 pub mod halt;
 pub mod load;
 pub mod machine;
+pub mod nic;
 pub mod options;
 pub mod pace;
 pub mod pingpong;
@@ -22,6 +23,7 @@ pub mod spawn;
 pub mod uring;
 pub mod vcpu;
 pub mod vhost;
+pub mod vhost_ring;
 
 /// Does what the options say, once they have been checked: one VMM, a fleet of them, or a burst.
 pub fn run(options: &options::Options) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use clap::Parser;
 
 use super::end::End;
 use super::guest::{MAX_MEMORY, MAX_VCPUS, MIN_MEMORY, TOUCH_START};
+use super::nic::area::AREA_BYTES;
+use super::nic::option::NicOption;
 
 /// A small VMM for tests: one process, one KVM VM whose guest runs natively.
 ///
@@ -75,13 +77,35 @@ pub struct Options {
     /// Read zeroes through io_uring all the time, so that a kernel thread `iou-wrk-…` of this process uses CPU.
     #[arg(long)]
     pub io_uring: bool,
-    /// Own a vhost-net device, for which the kernel starts a worker; the device is not used.
+    /// Own a vhost-net device, for which the kernel starts a worker.
     #[arg(long)]
     pub vhost_net: bool,
+    /// Frames that the worker sends through a tap of the VMM's own in a second; 0 leaves it idle.
+    #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=200_000), requires = "vhost_net")]
+    pub vhost_frames: u32,
+    /// Own the device only once this file is there, as if it were plugged in; a thread `plug` does.
+    #[arg(long, value_name = "FILE", requires = "vhost_net")]
+    pub vhost_when: Option<PathBuf>,
+    /// Let the worker be a kernel thread, as it always is up to Linux 6.3, where the kernel leaves the choice.
+    #[arg(long, requires = "vhost_net")]
+    pub vhost_kernel_thread: bool,
+    /// A NIC `NAME[,queues=N][,netns=FD|PATH][,persist][,vnet][,macvtap][,closed]`: vCPU 0 of the first VM runs a
+    /// program that sends, receives and counts frames on this tap (made if there is none) or macvtap; the second --nic is
+    /// vCPU 1's, and so on. It needs 4M of memory each.
+    #[arg(long, value_name = "NIC", conflicts_with_all = ["halts", "exit_rate"])]
+    pub nic: Vec<NicOption>,
+    /// Connect each NIC to this UNIX socket, in the order of the NICs, for commands (vmm/nic/command.rs); its end ends
+    /// the VMM. Without it a NIC receives whatever comes.
+    #[arg(long, value_name = "SOCKET", requires = "nic")]
+    pub nic_control: Option<PathBuf>,
     /// Let each vCPU halt in the kernel, instead of sleeping in the VMM, and be woken so often a second: an in-kernel
     /// local APIC, KVM_SET_MP_STATE and a signal do what `hlt` and an interrupt would.
     #[arg(long, value_name = "RATE", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), conflicts_with_all = ["exit_rate", "unrun"])]
     pub halts: u32,
+    /// Let each vCPU halt so often, for 10 ms, before it enters the guest for the first time, as the further vCPUs of a
+    /// real VM do until they are started.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100), requires = "halts")]
+    pub first_halts: u32,
     /// Run vCPU k on the k-th of these CPUs alone, such as 0,1; from the first again if there are more vCPUs.
     #[arg(long, value_name = "CPU", value_delimiter = ',')]
     pub pin: Vec<usize>,
@@ -148,6 +172,17 @@ impl Options {
             "--worker-duty: there is no worker; give --workers N"
         );
         ensure!(self.halts == 0 || self.duty < 100, "--halts: a vCPU of --duty 100 never halts; give 99 or less");
+        let nics = self.nic.len() as u64;
+        ensure!(nics <= self.vcpus.into(), "--nic: {nics} of them need as many vCPUs; give --vcpus {nics}");
+        ensure!(
+            nics == 0 || !self.end.is_guests(),
+            "--end: a vCPU with a NIC does not end; use exit0, exit=N or a crash"
+        );
+        ensure!(
+            self.touch + nics * AREA_BYTES <= memory - TOUCH_START,
+            "--nic: {nics} of them and --touch need more memory; give --memory {} or more",
+            (self.touch + TOUCH_START + nics * AREA_BYTES).next_multiple_of(4096)
+        );
         if self.fleet.is_some() && self.count.is_some() || self.burst.is_some() && self.count.is_some() {
             bail!("--count: the VMs of a fleet or burst would overwrite one file; leave it out");
         }
@@ -213,8 +248,13 @@ mod tests {
             (&["--duty", "100", "--halts", "5"], "--halts"),
             (&["--exit-rate", "5", "--halts", "5"], "--halts"),
             (&["--named-worker", "sixteen letters!"], "--named-worker"),
+            (&["--nic", "tap0,fast"], "--nic"),
+            (&["--nic", "a", "--nic", "b"], "--vcpus 2"),
+            (&["--nic", "tap0", "--memory", "1M"], "--memory"),
+            (&["--nic", "tap0", "--end", "halt"], "--end"),
             (&["--concurrency", "2"], "--burst"),
             (&["--fleet", "2", "--count", "f"], "--count"),
+            (&["--vhost-frames", "5"], "--vhost-net"),
         ] {
             let error = check(arguments).unwrap_err().to_string();
             assert!(error.contains(option), "{arguments:?}: {error}");

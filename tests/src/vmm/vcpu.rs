@@ -13,8 +13,12 @@ use super::code;
 use super::exits::Exit;
 use super::guest::{self, Guest};
 use super::halt::{self, Alarm};
+use super::nic::port::Nic;
 use super::pace::{DEFAULT_PERIOD_NS, Pace, Speed};
 use super::shared::{Shared, cpu_ns, sleep_sharply, wall_ns};
+
+/// How long each of `--first-halts` is.
+const FIRST_HALT: Duration = Duration::from_millis(10);
 
 /// What a vCPU does with its time.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +29,8 @@ pub struct Work {
     pub exit_rate: u32,
     /// Halts in the kernel per second; 0 sleeps in the VMM instead.
     pub halt_rate: u32,
+    /// Halts in the kernel before the first entry.
+    pub first_halts: u32,
     /// The only CPU to run on.
     pub cpu: Option<usize>,
     /// Memory to write to, one word a page, before anything else.
@@ -61,6 +67,7 @@ pub struct Vcpu {
     number: u32,
     work: Work,
     shared: Arc<Shared>,
+    nic: Option<Nic>,
     // The VM and its memory must outlive the vCPU.
     _guest: Arc<Guest>,
 }
@@ -83,7 +90,14 @@ impl Vcpu {
             // With a local APIC all but the first vCPU wait for a start-up interrupt that nobody sends.
             halt::set_state(&fd, kvm_bindings::KVM_MP_STATE_RUNNABLE)?;
         }
-        Ok(Self { fd, number, work, shared: Arc::clone(shared), _guest: Arc::clone(guest) })
+        Ok(Self { fd, number, work, shared: Arc::clone(shared), nic: None, _guest: Arc::clone(guest) })
+    }
+
+    /// Has this vCPU run the program of a NIC instead of its duty.
+    pub fn attach(&mut self, nic: Nic) -> Result<()> {
+        nic.take_over(&self.fd)?;
+        self.nic = Some(nic);
+        Ok(())
     }
 
     /// The name of the thread: `vcpu` and its number in the process.
@@ -102,6 +116,14 @@ impl Vcpu {
         let mut alarm = (self.work.halt_rate > 0).then(Alarm::new).transpose()?;
         if self.shared.sleep(Some(self.work.delay)) && !self.work.ends {
             return Ok(None);
+        }
+        if let Some(alarm) = &mut alarm {
+            for _ in 0..self.work.first_halts {
+                self.halt(alarm, FIRST_HALT, 1)?;
+            }
+        }
+        if let Some(mut nic) = self.nic.take() {
+            return self.run_nic(&mut nic);
         }
         let mut cycle = Cycle::new(self.work);
         loop {
@@ -123,6 +145,22 @@ impl Vcpu {
                 (Exit::Mmio, Some(code::MMIO_HALT)) => self.become_privileged()?,
                 (Exit::Shutdown | Exit::Halt, _) => return Ok(Some(exit)),
                 _ => bail!("vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}", self.number),
+            }
+        }
+    }
+
+    fn run_nic(&mut self, nic: &mut Nic) -> Result<Option<Exit>> {
+        let mut answer = 0;
+        loop {
+            let (exit, offset) = self.enter(answer)?;
+            self.shared.exits.add(exit);
+            match (exit, offset) {
+                (Exit::Interrupted, _) => {}
+                (Exit::Mmio, Some(offset)) => {
+                    let read = nic.read(offset)?;
+                    answer = read.with_context(|| format!("vcpu{}: a read at {offset:#x}", self.number))?;
+                }
+                _ => bail!("vcpu{}: an exit its NIC does not expect: {exit:?}", self.number),
             }
         }
     }

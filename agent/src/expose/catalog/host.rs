@@ -23,6 +23,12 @@ metrics! {
         "What this agent was built from; always 1.";
     FEATURE: Gauge "kvmeter_feature_available" ["feature"] "bool",
         "1 if a kernel program or source is at work, 0 if it cannot be; kvmeter doctor says why.";
+    PROGRAM_RUNS: Counter "kvmeter_program_runs_total" ["program"] "runs",
+        "How often a kernel program ran; absent unless kernel.bpf_stats_enabled is on.";
+    PROGRAM_RUN_TIME: Counter "kvmeter_program_run_seconds_total" ["program"] "seconds",
+        "How long a kernel program ran; absent unless kernel.bpf_stats_enabled is on.";
+    PROGRAM_MISSES: Counter "kvmeter_program_misses_total" ["program"] "runs",
+        "Runs the kernel skipped because the program was under way on that CPU; absent before kernel 5.12.";
     EVENTS_LOST: Counter "kvmeter_events_lost_total" ["stage"] "events",
         "What a bound or a full table cost, counted where it happened.";
     SAMPLE_ERRORS: Counter "kvmeter_sample_errors_total" ["source"] "errors",

@@ -65,7 +65,7 @@ impl Meter {
             mem_peak_bytes: new.mem_peak_bytes.or(old.mem_peak_bytes),
             disk_read_bytes: new.disk_read_bytes.or(old.disk_read_bytes),
             disk_written_bytes: new.disk_written_bytes.or(old.disk_written_bytes),
-            net: if new.net.is_empty() { old.net } else { new.net },
+            net: keep_net(old.net, new.net),
         };
     }
 }
@@ -84,6 +84,13 @@ fn check_growth(name: &str, before: Option<u128>, now: Option<u128>, faults: &mu
     {
         faults.push(format!("`{name}` fell from {before} to {now}"));
     }
+}
+
+/// The newest numbers of every interface and class there ever were.
+fn keep_net(mut old: Vec<NetUsage>, new: Vec<NetUsage>) -> Vec<NetUsage> {
+    old.retain(|o| !new.iter().any(|n| n.interface == o.interface && n.class == o.class));
+    old.extend(new);
+    old
 }
 
 fn check_net(before: &NetUsage, now: &NetUsage, faults: &mut Vec<String>) {
