@@ -6,9 +6,7 @@ mod size;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem},
     macros::classifier,
     programs::TcContext,
 };
@@ -23,6 +21,8 @@ use crate::counter::add;
 
 /// Goes on with the next program on the hook (`TCX_NEXT`, `TC_ACT_UNSPEC`).
 const NEXT: i32 = -1;
+/// `BPF_FUNC_get_smp_processor_id`
+const GET_SMP_PROCESSOR_ID: usize = 8;
 
 /// The value that the agent put in place of a constant.
 macro_rules! constant {
@@ -97,9 +97,9 @@ fn transmit_account() -> u64 {
     if active >> 32 == writer { active } else { switch(writer, active) }
 }
 
-/// Another process writes than before: goes on with its account, or with a new one. Off the hot path.
-#[inline(always)]
-fn switch(writer: u64, active: u64) -> u64 {
+/// Another process writes than before: goes on with its account, or with a new one. Out of line, off the hot path.
+#[inline(never)]
+extern "C" fn switch(writer: u64, active: u64) -> u64 {
     // Idle: somebody else's packet, put aside for later.
     if writer == 0 {
         return active;
@@ -179,31 +179,49 @@ fn count(ctx: &TcContext, account: u64, direction: usize, hook: Hook) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context of this program.
     let (class, (bytes, packets)) = unsafe { (class(skb, direction), size(skb, direction, hook)) };
-    let place = direction * CLASSES + (class as usize & (CLASSES - 1));
+    let place = (direction * CLASSES) as u64 + (class & (CLASSES - 1) as u64);
+    let at = (account & OFFSET_MASK) + place * size_of::<Flow>() as u64;
     // SAFETY: no precondition.
-    let cpu = u64::from(unsafe { bpf_get_smp_processor_id() });
-    let lanes = constant!(LANES);
-    // SAFETY: both lanes are inside the interface's blocks.
-    unsafe {
-        if cpu < lanes {
-            // Network programs run with softirqs off: nothing else on this CPU comes in between.
-            let flow = flow(cpu, account, place);
+    let cpu = unsafe { processor() };
+    if cpu < constant!(LANES) {
+        // SAFETY: the lane is this CPU's. Network programs run with softirqs off: nothing else on it comes in between.
+        unsafe {
+            let flow = flow(cpu, at);
             (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + packets);
             (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
-        } else {
-            let flow = flow(lanes, account, place);
-            add(&raw mut (*flow).packets, packets);
-            add(&raw mut (*flow).bytes, bytes);
         }
+    } else {
+        together(at, bytes, packets);
     }
     NEXT
 }
 
-/// # Safety
-/// `lane` must not exceed what the interface has.
+/// The CPU's number. As 64 bits, which is how the helper gives it: no code is spent on cutting it.
 #[inline(always)]
-unsafe fn flow(lane: u64, account: u64, place: usize) -> *mut Flow {
-    let offset = BLOCK_BYTES as u64 + lane * (ACCOUNTS * BLOCK_BYTES) as u64 + (account & OFFSET_MASK);
-    // SAFETY: the caller's promise; the mask keeps the account among a lane's, the place is below two times the classes.
-    unsafe { port().byte_add(offset as usize).cast::<Flow>().add(place) }
+unsafe fn processor() -> u64 {
+    // SAFETY: a helper is called by its number, whatever type it is said to have.
+    let helper: unsafe extern "C" fn() -> u64 = unsafe { core::mem::transmute(GET_SMP_PROCESSOR_ID) };
+    // SAFETY: no precondition.
+    unsafe { helper() }
+}
+
+/// Adds where CPUs add that have no place of their own. Out of line: few have none.
+#[inline(never)]
+extern "C" fn together(at: u64, bytes: u64, packets: u64) -> u64 {
+    // SAFETY: the last lane is for all; the mask keeps the place inside it.
+    unsafe {
+        let flow = flow(constant!(LANES), at & (ACCOUNTS * BLOCK_BYTES - size_of::<Flow>()) as u64);
+        add(&raw mut (*flow).packets, packets);
+        add(&raw mut (*flow).bytes, bytes);
+    }
+    0
+}
+
+/// # Safety
+/// `lane` must not exceed what the interface has, and `at` not leave it.
+#[inline(always)]
+unsafe fn flow(lane: u64, at: u64) -> *mut Flow {
+    let offset = BLOCK_BYTES as u64 + lane * (ACCOUNTS * BLOCK_BYTES) as u64 + at;
+    // SAFETY: the caller's promise.
+    unsafe { port().byte_add(offset as usize).cast::<Flow>() }
 }

@@ -17,7 +17,42 @@ pub const IPV6: u32 = (0x86dd_u16.to_be()) as u32;
 /// # Safety
 /// `skb` must be the program's context.
 #[inline(always)]
-pub unsafe fn class(skb: *const __sk_buff, direction: usize) -> u32 {
+pub unsafe fn class(skb: *const __sk_buff, direction: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let protocol = (*skb).protocol;
+        if (protocol == IPV4 || protocol == IPV6) && constant!(TABLE_MASK) == 0 {
+            u64::from(EXTERNAL)
+        } else if direction == TRANSMIT {
+            of_destination(skb)
+        } else {
+            of_source(skb)
+        }
+    }
+}
+
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(never)]
+unsafe extern "C" fn of_destination(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise.
+    u64::from(unsafe { look_up(skb, 16, 24) })
+}
+
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(never)]
+unsafe extern "C" fn of_source(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise.
+    u64::from(unsafe { look_up(skb, 12, 8) })
+}
+
+/// Looks up the address that stands so far behind the beginning of an IPv4 or IPv6 header.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn look_up(skb: *const __sk_buff, at_v4: u32, at_v6: u32) -> u32 {
     // SAFETY: the caller's promise.
     unsafe {
         let mut protocol = (*skb).protocol;
@@ -34,13 +69,10 @@ pub unsafe fn class(skb: *const __sk_buff, direction: usize) -> u32 {
             return EXTERNAL;
         }
         if protocol == IPV4 {
-            let Some(address) = load::<u32>(skb, begin + if direction == TRANSMIT { 16 } else { 12 }) else {
-                return EXTERNAL;
-            };
+            let Some(address) = load::<u32>(skb, begin + at_v4) else { return EXTERNAL };
             walk(table::ROOT_V4, u64::from(u32::from_be(address)) << 32, mask, 4).unwrap_or(EXTERNAL)
         } else {
-            let at = begin + if direction == TRANSMIT { 24 } else { 8 };
-            let Some(address) = load::<[u64; 2]>(skb, at) else { return EXTERNAL };
+            let Some(address) = load::<[u64; 2]>(skb, begin + at_v6) else { return EXTERNAL };
             match walk(table::ROOT_V6, u64::from_be(address[0]), mask, 8) {
                 Ok(class) => class,
                 Err(node) => walk(node, u64::from_be(address[1]), mask, 8).unwrap_or(EXTERNAL),

@@ -22,35 +22,37 @@ pub unsafe fn size(skb: *const __sk_buff, direction: usize, hook: Hook) -> (u64,
     // SAFETY: the caller's promise; the interface's header.
     unsafe {
         let (mut bytes, mut packets) = (u64::from((*skb).len), 1);
-        if hook == Hook::Egress && (*skb).gso_size != 0 && (&raw const (*port()).segmented).read_volatile() != 0 {
-            (bytes, packets) = segments(skb);
+        if hook == Hook::Egress && (&raw const (*port()).segmented).read_volatile() != 0 && (*skb).gso_size != 0 {
+            let both = segments(skb);
+            (bytes, packets) = (both & 0xffff_ffff, both >> 32);
         }
         // A tag that stands beside the frame: taken out of it before the ingress hook (net/core/dev.c,
         // `__netif_receive_skb_core`), to be put in by the device behind the egress hook (drivers/net/tun.c,
         // `tun_put_user`). A macvtap gets its frames without (drivers/net/macvlan.c, `macvlan_handle_frame`).
-        if (*skb).vlan_present != 0 && (hook == Hook::Egress || direction == TRANSMIT) {
+        if (hook == Hook::Egress || direction == TRANSMIT) && (*skb).vlan_present != 0 {
             bytes += VLAN_BYTES * packets;
         }
         (bytes, packets)
     }
 }
 
-/// A packet that the kernel segments behind the hook, if the device does not do it: the sizes of its segments.
+/// A packet that the kernel segments behind the hook, if the device does not do it: bytes of all segments in the lower
+/// half, their number in the upper. Out of line: most devices do it.
 ///
 /// # Safety
 /// `skb` must be the program's context, that of a packet to be segmented.
-#[inline(always)]
-unsafe fn segments(skb: *const __sk_buff) -> (u64, u64) {
+#[inline(never)]
+unsafe extern "C" fn segments(skb: *const __sk_buff) -> u64 {
     // SAFETY: the caller's promise; the interface's header.
     unsafe {
         let (len, size) = (u64::from((*skb).len), u64::from((*skb).gso_size));
         let (protocol, begin) = behind_tags(skb, (*skb).protocol);
         let (kind, header) = transport(skb, protocol, begin);
         if header == 0 || kind & (&raw const (*port()).segmented).read_volatile() == 0 || header >= len || size == 0 {
-            return (len, 1);
+            return 1 << 32 | len;
         }
         let packets = (len - header).div_ceil(size);
-        (len + (packets - 1) * header, packets)
+        packets << 32 | (len + (packets - 1) * header)
     }
 }
 

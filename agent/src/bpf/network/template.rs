@@ -1,6 +1,9 @@
 //! The programs as they stand in the object, and making instances of them: a copy whose constants are an interface's own.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::{
+    collections::HashSet,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
 
 use aya_obj::{Object, generated::bpf_insn};
 use kvmeter_common::network::constant;
@@ -38,6 +41,9 @@ impl Templates {
     /// Reads the object.
     pub(super) fn parse(object: &[u8]) -> Result<Self, Error> {
         let mut object = Object::parse(object).map_err(|source| Error::Object(source.to_string()))?;
+        // What is out of line is put behind each program that calls it.
+        let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        object.relocate_calls(&sections).map_err(|source| Error::Object(source.to_string()))?;
         object.programs.retain(|_, program| matches!(program.section, aya_obj::ProgramSection::SchedClassifier));
         let keep: Vec<_> = object.programs.values().map(aya_obj::Program::function_key).collect();
         object.functions.retain(|key, _| keep.contains(key));
