@@ -7,9 +7,9 @@
 use crate::{counter::add, exits, kvm, tracked::current_ids};
 use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, map, raw_tracepoint, tracepoint},
+    macros::{btf_tracepoint, classifier, map, raw_tracepoint, tracepoint},
     maps::Array,
-    programs::{BtfTracePointContext, RawTracePointContext, TracePointContext},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext, TracePointContext},
 };
 
 /// Numbers of system calls that are counted one by one; the last place counts those beyond.
@@ -113,4 +113,16 @@ pub fn count_syscalls(ctx: RawTracePointContext) -> i32 {
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn empty_walk(_ctx: *mut core::ffi::c_void) -> i32 {
     0
+}
+
+/// Does nothing, on a network hook.
+#[classifier]
+pub fn empty_tc(_ctx: TcContext) -> i32 {
+    -1
+}
+
+/// Does nothing there, once more.
+#[classifier]
+pub fn control_tc(_ctx: TcContext) -> i32 {
+    -1
 }

@@ -21,6 +21,7 @@ mod lifecycle;
 mod maps;
 mod memory;
 mod name;
+mod network;
 mod offsets;
 mod part;
 mod sched;

@@ -7,6 +7,7 @@ pub mod finals;
 pub mod format;
 pub mod kernel;
 pub mod maps;
+pub mod network;
 pub mod object;
 pub mod offsets;
 pub mod plan;

@@ -78,7 +78,7 @@ pub(super) const KEYS: &[Key] = &[
     live("metrics.linger", Text),
     live("metrics.histograms", Bool),
     live("metrics.per_vcpu", Bool),
-    later("network.classes", Table, Refused),
+    live("network.classes", Table),
     later("inventory.path", Text, Refused),
     later("hooks", Table, Refused),
     later("storage.pools", Table, Refused),

@@ -6,6 +6,7 @@
 //! but the one file.
 
 mod key;
+mod network;
 mod problem;
 mod raw;
 mod reload;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
-pub use resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics};
+pub use resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics, Network};
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/kvmeter/kvmeter.toml";

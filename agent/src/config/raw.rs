@@ -21,12 +21,14 @@ pub(super) enum Value {
     Integer(i64),
     Bool(bool),
     List(Vec<String>),
+    /// Named values, each with its place.
+    Table(BTreeMap<String, Entry>),
     /// Any other TOML value: the name of its type.
     Other(&'static str),
 }
 
 /// A value and where it stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub(super) value: Value,
     pub(super) origin: Origin,
@@ -69,6 +71,7 @@ impl Value {
             Self::Integer(number) => number.to_string(),
             Self::Bool(flag) => flag.to_string(),
             Self::List(items) => format!("{items:?}"),
+            Self::Table(_) => "<table>".to_owned(),
             Self::Other(kind) => format!("<{kind}>"),
         };
         if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }

@@ -33,6 +33,7 @@ impl Config {
         next.ledger.heartbeat = new.ledger.heartbeat;
         next.memory = new.memory.clone();
         next.metrics = new.metrics.clone();
+        next.network = new.network.clone();
         next
     }
 }
@@ -63,6 +64,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
+        ("network.classes", old.network.classes != new.network.classes),
     ]
     .into_iter()
     .filter_map(|(path, differs)| differs.then_some(path))

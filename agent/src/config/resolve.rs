@@ -45,6 +45,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         ledger: ledger(&mut taker, &default.ledger),
         memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),
+        network: super::network::network(&mut taker),
     };
     between_keys(&mut taker, &config);
     if taker.problems.is_empty() { Ok((config, warnings)) } else { Err(Problems::new(taker.problems, warnings)) }

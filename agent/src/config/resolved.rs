@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::account::class::Classes;
 use crate::units::Bytes;
 
 /// Everything that can be configured.
@@ -31,6 +32,8 @@ pub struct Config {
     pub memory: Memory,
     /// The Prometheus metrics.
     pub metrics: Metrics,
+    /// What is told of network traffic.
+    pub network: Network,
 }
 
 /// `[log]`
@@ -155,6 +158,13 @@ pub struct Metrics {
     pub per_vcpu: bool,
 }
 
+/// `[network]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// Classes by the far end's address, next to those that are always there.
+    pub classes: Classes,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -181,6 +191,7 @@ impl Default for Config {
             ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
+            network: Network::default(),
         }
     }
 }

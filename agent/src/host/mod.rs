@@ -13,6 +13,7 @@ pub mod memory;
 pub mod netns;
 pub mod process;
 mod program_stats;
+pub mod realtime;
 pub mod scan;
 pub mod schedstat;
 pub mod sockets;

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod libvirt;
 pub mod load;
 pub mod machine;
+pub mod network;
 pub mod object;
 pub mod options;
 pub mod pair;

@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use super::contest::Effort;
 use super::table::Section;
-use super::{clocked, fleet, libvirt, pair, programs, storm};
+use super::{clocked, fleet, libvirt, network, pair, programs, storm};
 
 /// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
 #[derive(Clone, Debug, Parser)]
@@ -32,6 +32,8 @@ pub enum Part {
     Programs,
     /// Entering and leaving a guest
     Pair,
+    /// The programs at a VM's interface
+    Network,
     /// `sched_switch` by CPU time
     Clocked,
     /// A storm of context switches, with the agent off and on
@@ -51,6 +53,7 @@ impl Part {
         match self {
             Self::Programs => "programs",
             Self::Pair => "pair",
+            Self::Network => "network",
             Self::Clocked => "clocked",
             Self::Switches => "switches",
             Self::Exits => "exits",
@@ -64,6 +67,7 @@ impl Part {
         match self {
             Self::Programs => programs::section(options),
             Self::Pair => pair::section(options),
+            Self::Network => network::section(options),
             Self::Clocked => clocked::section(options),
             Self::Switches => storm::switches(options),
             Self::Exits => storm::exits(options),

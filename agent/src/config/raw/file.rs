@@ -54,7 +54,8 @@ impl FileReader<'_> {
             let known = if name.get_ref().contains('.') { None } else { key::find(&path) };
             match (known, value.get_ref()) {
                 (Some(key), value) => {
-                    self.table.entries.insert(key.path, Entry { value: from_toml(value), origin });
+                    let value = self.with_places(value);
+                    self.table.entries.insert(key.path, Entry { value, origin });
                 }
                 (None, DeValue::Table(inner)) if key::is_section(&path) => self.walk(&path, inner),
                 (None, value) if key::is_section(&path) => {
@@ -66,6 +67,17 @@ impl FileReader<'_> {
                 }
             }
         }
+    }
+
+    /// A value; one that is a table keeps the place of each of its own.
+    fn with_places(&self, value: &DeValue<'_>) -> Value {
+        let DeValue::Table(inner) = value else { return from_toml(value) };
+        let entries = inner.iter().map(|(name, value)| {
+            let line = Some(line_of(self.text, name.span().start));
+            let origin = Origin::File { path: self.path.to_owned(), line };
+            (name.get_ref().to_string(), Entry { value: from_toml(value.get_ref()), origin })
+        });
+        Value::Table(entries.collect())
     }
 
     fn report(&mut self, path: String, value: &DeValue<'_>, origin: Origin, text: String) {

@@ -1,0 +1,175 @@
+//! What passed through a VM's network interface: a map of one element an interface, written by its two programs,
+//! mapped by the agent.
+//!
+//! The element is blocks of [`BLOCK_BYTES`]: first the [`Header`], then, for each CPU, a block an account; the last
+//! CPU's place is for all that have none of their own. Each interface has its map, so that its programs hold the
+//! address as a constant and all is gone with them. An account is what passed while one process wrote to the interface:
+//! the agent learns of a handover too late to split by time.
+
+use crate::assert_layout;
+
+/// Classes of the far end, in all.
+pub const CLASSES: usize = 16;
+/// IPv4 and IPv6 whose address matches no configured prefix.
+pub const EXTERNAL: u32 = 0;
+/// Neither IPv4 nor IPv6.
+pub const NON_IP: u32 = 1;
+/// Accounts of an interface at a time.
+pub const ACCOUNTS: usize = 4;
+/// Bytes of the header, and of an account on one CPU.
+pub const BLOCK_BYTES: usize = 512;
+/// CPUs that count by themselves at most, so that a host of hundreds does not pay for places that are hardly used. The
+/// others add atomically, which costs 10 ns more.
+pub const LANES: usize = 32;
+/// Keeps an account's offset inside a CPU's blocks.
+pub const OFFSET_MASK: u64 = ((ACCOUNTS - 1) * BLOCK_BYTES) as u64;
+/// Upper half of [`Header::active`] where any writer is another.
+pub const NO_WRITER: u64 = 0xffff_ffff_0000_0000;
+
+/// Bytes and packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// As the link counts them: with the Ethernet header and VLAN tags.
+    pub bytes: u64,
+    /// A packet to be segmented counts as often as the link counts it.
+    pub packets: u64,
+}
+
+assert_layout!(Flow, size 16, { bytes: u64 => 0, packets: u64 => 8 });
+
+/// Where an account stands.
+pub mod state {
+    /// Nobody's.
+    pub const FREE: u32 = 0;
+    /// Prepared by the agent; the next process that writes takes it.
+    pub const OPEN: u32 = 1;
+    /// Its writer's.
+    pub const HELD: u32 = 2;
+    /// Closed by the agent: its writer, should it write again, gets another.
+    pub const CLOSED: u32 = 3;
+}
+
+/// Whose an account is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// CLOCK_MONOTONIC nanoseconds of its beginning; grows from account to account.
+    pub serial: u64,
+    /// Thread group that wrote first; 0 = none has.
+    pub writer: u32,
+    /// One of [`state`].
+    pub state: u32,
+}
+
+assert_layout!(Head, size 16, { serial: u64 => 0, writer: u32 => 8, state: u32 => 12 });
+
+/// One interface.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// The account in use: its offset in the lower half, its writer in the upper. One word, so that it is read whole.
+    pub active: u64,
+    /// Which interface this is, among all that were ever attached.
+    pub id: u32,
+    /// Packets that the device does not segment itself, by [`segment`]; told by the agent.
+    pub segmented: u32,
+    /// Packets that went to another's account because none was free.
+    pub shared: u64,
+    /// Not used.
+    pub reserved: [u64; 5],
+    /// By number of the account.
+    pub heads: [Head; ACCOUNTS],
+    /// Not used.
+    pub unused: [u64; 48],
+}
+
+assert_layout!(Header, size 512, {
+    active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, reserved: [u64; 5] => 24,
+    heads: [Head; 4] => 64, unused: [u64; 48] => 128,
+});
+
+/// An account on one CPU: flows by direction and class.
+pub type Block = [[Flow; CLASSES]; 2];
+
+const _: () = assert!(size_of::<Block>() == BLOCK_BYTES && size_of::<Header>() == BLOCK_BYTES);
+
+/// Blocks of an interface where so many CPUs count by themselves.
+#[must_use]
+pub const fn blocks(lanes: usize) -> usize {
+    1 + (lanes + 1) * ACCOUNTS
+}
+
+/// The block of an account on a CPU; `lanes` stands for all CPUs that have none of their own.
+#[must_use]
+pub const fn block(lane: usize, account: usize) -> usize {
+    1 + lane * ACCOUNTS + account
+}
+
+/// Index of a direction, as the guest sees it.
+pub mod direction {
+    /// Out of the guest.
+    pub const TRANSMIT: usize = 0;
+    /// Into the guest.
+    pub const RECEIVE: usize = 1;
+}
+
+/// Kinds of packets that a device may leave to the kernel to segment.
+pub mod segment {
+    /// TCP over IPv4.
+    pub const TCP4: u32 = 1;
+    /// TCP over IPv6.
+    pub const TCP6: u32 = 2;
+    /// UDP.
+    pub const UDP: u32 = 4;
+}
+
+/// A place in [`ACCOUNTS`] that somebody takes: an insert is the one way for two CPUs to agree on every kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The interface.
+    pub port: u32,
+    /// The account.
+    pub account: u16,
+    /// 0 = taken while free, 1 = taken while open.
+    pub phase: u16,
+}
+
+assert_layout!(Claim, size 8, { port: u32 => 0, account: u16 => 4, phase: u16 => 6 });
+
+/// Constants that differ from instance to instance of a program. In the object each is a 64-bit load of
+/// [`constant::MARK`] plus its number; the agent puts the value there before it loads the instance.
+pub mod constant {
+    /// What no program loads by chance.
+    pub const MARK: u64 = 0x6b76_6d65_7465_7200;
+    /// Address of the interface's [`super::Header`].
+    pub const PORT: u64 = MARK + 1;
+    /// The map of claims.
+    pub const CLAIMS: u64 = MARK + 2;
+    /// 1 = each writer gets an account.
+    pub const SPLIT: u64 = MARK + 3;
+    /// Address of the classes' table.
+    pub const TABLE: u64 = MARK + 4;
+    /// Keeps an offset inside that table; 0 = there is none.
+    pub const TABLE_MASK: u64 = MARK + 5;
+    /// CPUs that count by themselves; 0 where the kernel lets another task in between (`PREEMPT_RT`).
+    pub const LANES: u64 = MARK + 6;
+}
+
+/// The classes' table: a trie of nodes of 256 entries, one a value of the next byte of the address. An entry with
+/// [`table::LEAF`] is a class, any other the number of the next node.
+pub mod table {
+    /// Entries of a node.
+    pub const ENTRIES: usize = 256;
+    /// Bytes of a node.
+    pub const NODE_BYTES: usize = 2 * ENTRIES;
+    /// This entry is a class.
+    pub const LEAF: u16 = 0x8000;
+    /// Where IPv4 begins.
+    pub const ROOT_V4: u16 = 0;
+    /// Where IPv6 begins.
+    pub const ROOT_V6: u16 = 1;
+    /// Nodes of a table at most: 2 MiB.
+    pub const NODES: usize = 4_096;
+}

@@ -1,0 +1,85 @@
+//! Two programs on an interface's hooks, by whichever way this kernel has.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya_obj::generated::bpf_attach_type::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
+
+use super::{Error, Hook, clsact::Filters, syscall};
+use crate::host::netns::NetNs;
+
+/// The programs for ingress and egress, and their names.
+pub(super) struct Pair {
+    pub programs: [OwnedFd; 2],
+    pub names: [&'static str; 2],
+}
+
+/// Where they are.
+pub(super) enum Attachment {
+    Tcx([OwnedFd; 2]),
+    Clsact { filters: Filters, netns: NetNs },
+}
+
+impl Attachment {
+    /// Puts them there. `here`: the namespace is the agent's own. `handle` is given to no other interface.
+    pub(super) fn new(
+        hook: Hook,
+        netns: &NetNs,
+        here: bool,
+        ifindex: u32,
+        handle: u32,
+        pair: &Pair,
+    ) -> Result<Self, Error> {
+        let [ingress, egress] = pair.programs.each_ref();
+        let tcx = || -> io::Result<Self> {
+            let ingress = syscall::link(ingress.as_fd(), ifindex, BPF_TCX_INGRESS)?;
+            Ok(Self::Tcx([ingress, syscall::link(egress.as_fd(), ifindex, BPF_TCX_EGRESS)?]))
+        };
+        let clsact = || -> io::Result<Self> {
+            let filters = Filters::attach([ingress, egress], pair.names, ifindex, handle)?;
+            Ok(Self::Clsact { filters, netns: netns.clone() })
+        };
+        let put = || match hook {
+            Hook::Tcx => tcx(),
+            Hook::Clsact => clsact(),
+        };
+        let attached =
+            if here { put() } else { netns.inside(put).map_err(|source| Error::Namespace { ifindex, source })? };
+        attached.map_err(|source| Error::of_attaching(ifindex, source))
+    }
+
+    /// Whether both are still on the device; where that cannot be asked, they are taken to be.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Self::Tcx(links) => {
+                links.iter().all(|link| syscall::linked_ifindex(link.as_fd()).is_ok_and(|ifindex| ifindex != 0))
+            }
+            Self::Clsact { filters, netns } => {
+                netns.inside(|| filters.are_attached()).and_then(|answer| answer).unwrap_or(true)
+            }
+        }
+    }
+
+    /// Puts other programs in their place, between two packets.
+    pub(super) fn replace(&mut self, pair: &Pair) -> io::Result<()> {
+        match self {
+            Self::Tcx(links) => {
+                links.iter().zip(&pair.programs).try_for_each(|(link, new)| syscall::replace(link.as_fd(), new.as_fd()))
+            }
+            Self::Clsact { filters, netns } => {
+                netns.inside(|| filters.replace(pair.programs.each_ref(), pair.names)).and_then(|answer| answer)
+            }
+        }
+    }
+
+    /// Takes them off. A device that is gone has let go already, which is as good.
+    pub(super) fn take_off(self) {
+        match self {
+            // Closing the link does the same, without telling.
+            Self::Tcx(links) => links.iter().for_each(|link| drop(syscall::unlink(link.as_fd()))),
+            Self::Clsact { filters, netns } => drop(netns.inside(|| filters.detach())),
+        }
+    }
+}

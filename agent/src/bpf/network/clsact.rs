@@ -1,0 +1,226 @@
+//! The hooks of kernels before 6.6: filters of the clsact queueing discipline, by rtnetlink.
+//!
+//! Others' filters are never touched, and a clsact that others use stays. Our own are known by their name, so that what
+//! an agent left that was killed is found and taken away by the next.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
+
+use super::netlink::{Message, Reply, Route};
+
+/// Every name of a filter of ours begins with it.
+const OURS: &[u8] = b"kvmeter:";
+/// Where the clsact discipline hangs.
+const CLSACT: u32 = 0xffff_fff1;
+/// Its own handle.
+const CLSACT_HANDLE: u32 = 0xffff_0000;
+/// Its hooks: ingress, egress.
+pub(super) const PARENTS: [u32; 2] = [0xffff_fff2, 0xffff_fff3];
+/// `ETH_P_ALL`, as it stands in `tcm_info`.
+const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
+/// Priorities tried, the first first: one that another kind of filter has cannot be shared.
+const PRIORITIES: std::ops::RangeInclusive<u32> = 1..=32;
+
+const NEW_QDISC: u16 = 36;
+const DELETE_QDISC: u16 = 37;
+const GET_QDISC: u16 = 38;
+const NEW_FILTER: u16 = 44;
+const DELETE_FILTER: u16 = 45;
+const GET_FILTER: u16 = 46;
+
+/// `TCA_KIND`, `TCA_OPTIONS`
+const KIND: u16 = 1;
+const OPTIONS: u16 = 2;
+/// `TCA_BPF_FD`, `TCA_BPF_NAME`, `TCA_BPF_FLAGS`
+const BPF_FD: u16 = 6;
+const BPF_NAME: u16 = 7;
+const BPF_FLAGS: u16 = 8;
+/// `TCA_BPF_FLAG_ACT_DIRECT`: what the program returns is what is done.
+const DIRECT: u32 = 1;
+
+/// A filter that is there.
+pub(super) struct Filter {
+    priority: u32,
+    protocol: u32,
+    handle: u32,
+    bpf: bool,
+    ours: bool,
+}
+
+/// Both filters of an interface.
+#[derive(Clone, Debug)]
+pub(super) struct Filters {
+    ifindex: u32,
+    handle: u32,
+    priorities: [u32; 2],
+    /// We brought the discipline.
+    brought: bool,
+}
+
+/// `struct tcmsg`
+pub(super) fn message(kind: u16, flags: u16, ifindex: u32, parent: u32, handle: u32, info: u32) -> Message {
+    let mut message = Message::new(kind, flags);
+    message.word(0);
+    for word in [ifindex, handle, parent, info] {
+        message.word(word);
+    }
+    message
+}
+
+impl Filters {
+    /// Puts both programs on a device in the calling thread's network namespace. `handle` is given to no other.
+    pub(super) fn attach(programs: [impl AsFd; 2], names: [&str; 2], ifindex: u32, handle: u32) -> io::Result<Self> {
+        let mut route = Route::open()?;
+        let mut qdisc = message(NEW_QDISC, Message::CREATE, ifindex, CLSACT, CLSACT_HANDLE, 0);
+        qdisc.text(KIND, b"clsact");
+        let brought = match route.ask(&qdisc) {
+            Ok(()) => true,
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => false,
+            Err(error) => return Err(error),
+        };
+        // The older kind has one hook and takes a filter for the other for it, too.
+        if !brought && !is_clsact(&mut route, ifindex)? {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        let mut filters = Self { ifindex, handle, priorities: [0; 2], brought };
+        for hook in 0..PARENTS.len() {
+            if let Err(error) = filters.put(&mut route, hook, &programs[hook], names[hook], None) {
+                // What is on already goes with the rest.
+                let _ = filters.detach_with(&mut route);
+                return Err(error);
+            }
+        }
+        Ok(filters)
+    }
+
+    fn put(
+        &mut self,
+        route: &mut Route,
+        hook: usize,
+        program: &impl AsFd,
+        name: &str,
+        replaced: Option<u32>,
+    ) -> io::Result<()> {
+        let there = list(route, self.ifindex, PARENTS[hook])?;
+        let left = there.iter().filter(|filter| filter.ours && replaced.is_none());
+        for filter in left {
+            let info = filter.priority << 16 | filter.protocol;
+            route.ask(&message(DELETE_FILTER, 0, self.ifindex, PARENTS[hook], filter.handle, info))?;
+        }
+        let open = |priority: &u32| {
+            there
+                .iter()
+                .filter(|filter| filter.priority == *priority && !filter.ours)
+                .all(|filter| filter.bpf && filter.protocol == ALL_PROTOCOLS && filter.handle != self.handle)
+        };
+        let priority = match replaced {
+            Some(priority) => priority,
+            None => PRIORITIES.into_iter().find(open).ok_or_else(|| io::Error::from(io::ErrorKind::StorageFull))?,
+        };
+        let flags = if replaced.is_some() { Message::REPLACE } else { Message::CREATE };
+        let info = priority << 16 | ALL_PROTOCOLS;
+        let mut filter = message(NEW_FILTER, flags, self.ifindex, PARENTS[hook], self.handle, info);
+        filter.text(KIND, b"bpf");
+        filter.nest(OPTIONS, |options| {
+            options.number(BPF_FD, program.as_fd().as_raw_fd().cast_unsigned());
+            options.text(BPF_NAME, &[OURS, name.as_bytes()].concat());
+            options.number(BPF_FLAGS, DIRECT);
+        });
+        route.ask(&filter)?;
+        self.priorities[hook] = priority;
+        Ok(())
+    }
+
+    /// Puts other programs in their place, between two packets.
+    pub(super) fn replace(&mut self, programs: [impl AsFd; 2], names: [&str; 2]) -> io::Result<()> {
+        let mut route = Route::open()?;
+        for hook in 0..PARENTS.len() {
+            let priority = self.priorities[hook];
+            self.put(&mut route, hook, &programs[hook], names[hook], Some(priority))?;
+        }
+        Ok(())
+    }
+
+    /// Whether both are still on the device.
+    pub(super) fn are_attached(&self) -> io::Result<bool> {
+        let mut route = Route::open()?;
+        for parent in PARENTS {
+            let there = match list(&mut route, self.ifindex, parent) {
+                Ok(there) => there,
+                // The device or its discipline is gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            if !there.iter().any(|filter| filter.ours && filter.handle == self.handle) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes both off, and the discipline if we brought it and nobody uses it.
+    pub(super) fn detach(&self) -> io::Result<()> {
+        self.detach_with(&mut Route::open()?)
+    }
+
+    fn detach_with(&self, route: &mut Route) -> io::Result<()> {
+        let mut used = false;
+        for parent in PARENTS {
+            for filter in list(route, self.ifindex, parent)? {
+                if filter.ours && filter.handle == self.handle {
+                    let info = filter.priority << 16 | filter.protocol;
+                    route.ask(&message(DELETE_FILTER, 0, self.ifindex, parent, filter.handle, info))?;
+                } else {
+                    used = true;
+                }
+            }
+        }
+        if self.brought && !used {
+            route.ask(&message(DELETE_QDISC, 0, self.ifindex, CLSACT, CLSACT_HANDLE, 0))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn is_clsact(route: &mut Route, ifindex: u32) -> io::Result<bool> {
+    let replies = route.dump(&message(GET_QDISC, Message::ECHO, ifindex, CLSACT, 0, 0))?;
+    Ok(replies.iter().any(|reply| reply.attributes(20).get(KIND).is_some_and(|kind| kind.starts_with(b"clsact\0"))))
+}
+
+/// Puts a program on the ingress hook as somebody else would.
+#[cfg(test)]
+pub(super) fn put_foreign(ifindex: u32, program: impl AsFd) -> io::Result<()> {
+    let mut route = Route::open()?;
+    let mut qdisc = message(NEW_QDISC, Message::CREATE, ifindex, CLSACT, CLSACT_HANDLE, 0);
+    qdisc.text(KIND, b"clsact");
+    route.ask(&qdisc)?;
+    let mut filter = message(NEW_FILTER, Message::CREATE, ifindex, PARENTS[0], 1, 1 << 16 | ALL_PROTOCOLS);
+    filter.text(KIND, b"bpf");
+    filter.nest(OPTIONS, |options| {
+        options.number(BPF_FD, program.as_fd().as_raw_fd().cast_unsigned());
+        options.text(BPF_NAME, b"somebody-else");
+        options.number(BPF_FLAGS, DIRECT);
+    });
+    route.ask(&filter)
+}
+
+/// The filters of a hook. Chains other than the first are others'.
+pub(super) fn list(route: &mut Route, ifindex: u32, parent: u32) -> io::Result<Vec<Filter>> {
+    let replies = route.dump(&message(GET_FILTER, Message::DUMP, ifindex, parent, 0, 0))?;
+    Ok(replies.iter().filter_map(parse).filter(|filter| filter.handle != 0).collect())
+}
+
+fn parse(reply: &Reply) -> Option<Filter> {
+    if reply.kind != NEW_FILTER {
+        return None;
+    }
+    let handle = reply.word(8)?;
+    let info = reply.word(16)?;
+    let attributes = reply.attributes(20);
+    let bpf = attributes.get(KIND).is_some_and(|kind| kind.starts_with(b"bpf\0"));
+    let name = attributes.nested(OPTIONS).and_then(|options| options.get(BPF_NAME).map(<[u8]>::to_vec));
+    let ours = bpf && name.is_some_and(|name| name.starts_with(OURS));
+    Some(Filter { priority: info >> 16, protocol: info & 0xffff, handle, bpf, ours })
+}

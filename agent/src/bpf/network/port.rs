@@ -1,0 +1,240 @@
+//! One interface's page: opening, closing and reading its accounts.
+
+use std::{
+    io,
+    mem::offset_of,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya::maps::{Map, MapData};
+use aya_obj::generated::bpf_map_type;
+use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, direction, state};
+
+use super::{Account, Error, PortId, attachment::Attachment, grace::Grace, offload, syscall};
+use crate::{
+    bpf::maps::{MapError, Mapped},
+    host::netns::NetNs,
+};
+
+/// The page, and the programs that write to it.
+pub(super) struct Port {
+    id: u32,
+    fd: OwnedFd,
+    lanes: u32,
+    page: Mapped<abi::Block>,
+    pub(super) attachment: Option<Attachment>,
+    /// Where its device is.
+    pub(super) place: Option<(NetNs, u32)>,
+    /// Its hooks run the other way round.
+    pub(super) reversed: bool,
+    last_serial: u64,
+}
+
+impl Port {
+    pub(super) fn new(id: PortId, lanes: u32, reversed: bool) -> Result<Self, Error> {
+        const NAME: &str = "NETWORK_PORT";
+        let blocks = size(abi::blocks(lanes as usize));
+        let shape = syscall::MapShape {
+            name: NAME,
+            kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
+            key_bytes: 4,
+            value_bytes: blocks * size(BLOCK_BYTES),
+            entries: 1,
+            // `BPF_F_MMAPABLE`
+            flags: 1 << 10,
+            inner: None,
+        };
+        let fd = syscall::create_map(&shape).map_err(|source| Error::Map(NAME, source))?;
+        let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
+        let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
+        let mut page: Mapped<abi::Block> = Mapped::new(Some(Map::Array(data)), NAME, blocks)?;
+        page.put_u32(0, offset_of!(abi::Header, id), id.0);
+        Ok(Self { id: id.0, fd, lanes, page, attachment: None, place: None, reversed, last_serial: 0 })
+    }
+
+    pub(super) fn map(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn head(&self, number: usize) -> Head {
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
+        let word = |offset| self.page.u32_at(0, at + offset).unwrap_or(0);
+        Head {
+            state: word(offset_of!(Head, state)),
+            writer: word(offset_of!(Head, writer)),
+            serial: self.page.u64_at(0, at + offset_of!(Head, serial)).unwrap_or(0),
+        }
+    }
+
+    fn put_state(&mut self, number: usize, state: u32) {
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>() + offset_of!(Head, state);
+        self.page.put_u32(0, at, state);
+    }
+
+    fn active(&self) -> usize {
+        let word = self.page.u64_at(0, offset_of!(abi::Header, active)).unwrap_or(0);
+        usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES
+    }
+
+    pub(super) fn refresh_offload(&mut self) -> io::Result<()> {
+        let Some((netns, ifindex)) = &self.place else { return Ok(()) };
+        let kinds = netns.inside(|| offload::left_to_the_kernel(*ifindex))??;
+        self.page.put_u32(0, offset_of!(abi::Header, segmented), kinds);
+        Ok(())
+    }
+
+    pub(super) fn is_attached(&self) -> bool {
+        self.attachment.as_ref().is_some_and(Attachment::is_there)
+    }
+
+    pub(super) fn shared(&self) -> u64 {
+        self.page.u64_at(0, offset_of!(abi::Header, shared)).unwrap_or(0)
+    }
+
+    /// Begins an account for whoever writes next. Without a free one the old goes on, and the kernel side counts that.
+    pub(super) fn open(&mut self, claims: BorrowedFd<'_>) {
+        let free = (0..ACCOUNTS).find(|number| self.head(*number).state == state::FREE && self.claim(claims, *number));
+        let Some(number) = free else { return };
+        let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
+        self.last_serial = monotonic_ns().max(self.last_serial + 1);
+        self.page.put_u64(0, at + offset_of!(Head, serial), self.last_serial);
+        self.page.put_u32(0, at + offset_of!(Head, writer), 0);
+        self.put_state(number, state::OPEN);
+        self.page.put_u64(0, offset_of!(abi::Header, active), abi::NO_WRITER | (number * BLOCK_BYTES) as u64);
+    }
+
+    fn claim(&self, claims: BorrowedFd<'_>, number: usize) -> bool {
+        /// `BPF_NOEXIST`
+        const NEW: u64 = 1;
+        syscall::insert(claims, &self.claim_key(number, 0), &0_u32, NEW).is_ok()
+    }
+
+    fn claim_key(&self, number: usize, phase: u16) -> Claim {
+        Claim { port: self.id, account: u16::try_from(number).unwrap_or(u16::MAX), phase }
+    }
+
+    /// Lets no writer go on with the account it had.
+    pub(super) fn next(&mut self, claims: BorrowedFd<'_>, grace: &Grace) {
+        for number in 0..ACCOUNTS {
+            if matches!(self.head(number).state, state::HELD | state::OPEN) {
+                self.put_state(number, state::CLOSED);
+            }
+        }
+        // Who found an account held before that may put it to use until here.
+        let waited = grace.wait();
+        if waited.is_ok() && self.head(self.active()).state == state::CLOSED {
+            self.open(claims);
+        }
+    }
+
+    pub(super) fn read(&self) -> Vec<Account> {
+        let active = self.active();
+        let mut numbers: Vec<_> = (0..ACCOUNTS).map(|number| (number, self.head(number))).collect();
+        numbers.retain(|(_, head)| head.state != state::FREE);
+        numbers.sort_by_key(|(number, head)| (*number == active, head.serial));
+        numbers.into_iter().map(|(number, head)| self.account(number, head)).collect()
+    }
+
+    fn account(&self, number: usize, head: Head) -> Account {
+        let mut account = Account {
+            serial: head.serial,
+            writer: head.writer,
+            transmit: [Flow::default(); CLASSES],
+            receive: [Flow::default(); CLASSES],
+        };
+        for block in (0..=self.lanes as usize).filter_map(|lane| self.page.get(size(abi::block(lane, number)))) {
+            let directions = [(&mut account.transmit, direction::TRANSMIT), (&mut account.receive, direction::RECEIVE)];
+            for (sums, direction) in directions {
+                for (sum, flow) in sums.iter_mut().zip(&block[direction]) {
+                    sum.bytes = sum.bytes.wrapping_add(flow.bytes);
+                    sum.packets = sum.packets.wrapping_add(flow.packets);
+                }
+            }
+        }
+        account
+    }
+
+    pub(super) fn retire(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64) -> Vec<Account> {
+        let old = |port: &Self, number: &usize| {
+            let head = port.head(*number);
+            head.state != state::FREE && head.serial <= up_to && *number != port.active()
+        };
+        let before: Vec<_> = (0..ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
+        if before.is_empty() {
+            return Vec::new();
+        }
+        for (number, _) in &before {
+            self.put_state(*number, state::CLOSED);
+        }
+        // Until here an account found held before may still be put to use; until the second wait, one in use before may
+        // still be added to.
+        let waited = grace.wait();
+        let active = self.active();
+        let waited = waited.and_then(|()| grace.wait());
+        let mut finals = Vec::new();
+        for (number, was) in before {
+            if number == active || waited.is_err() {
+                self.put_state(number, was);
+                continue;
+            }
+            finals.push(self.account(number, self.head(number)));
+            self.free(claims, number);
+        }
+        finals
+    }
+
+    fn free(&mut self, claims: BorrowedFd<'_>, number: usize) {
+        for lane in 0..=self.lanes as usize {
+            self.page.set(size(abi::block(lane, number)), abi::Block::default());
+        }
+        self.put_state(number, state::FREE);
+        self.unclaim(claims, number);
+    }
+
+    fn unclaim(&self, claims: BorrowedFd<'_>, number: usize) {
+        for phase in [1, 0] {
+            // One that was never made is as good.
+            let _ = syscall::remove(claims, &self.claim_key(number, phase));
+        }
+    }
+
+    /// Takes the programs off; afterwards nothing is added.
+    pub(super) fn take_off(&mut self, grace: &Grace) {
+        if let Some(attachment) = self.attachment.take() {
+            attachment.take_off();
+            // A link waits by itself, a filter does not. Without the wait, what a program adds that still runs is lost.
+            let _ = grace.wait();
+        }
+    }
+
+    /// Wipes a class under which nothing is counted any more.
+    pub(super) fn wipe(&mut self, class: usize) {
+        for lane in 0..=self.lanes as usize {
+            for account in 0..ACCOUNTS {
+                for direction in [direction::TRANSMIT, direction::RECEIVE] {
+                    let at = (direction * CLASSES + class) * size_of::<Flow>();
+                    let block = size(abi::block(lane, account));
+                    self.page.put_u64(block, at + offset_of!(Flow, bytes), 0);
+                    self.page.put_u64(block, at + offset_of!(Flow, packets), 0);
+                }
+            }
+        }
+    }
+
+    /// Gives back what the page holds elsewhere.
+    pub(super) fn release(&self, claims: BorrowedFd<'_>) {
+        for number in 0..ACCOUNTS {
+            self.unclaim(claims, number);
+        }
+    }
+}
+
+/// A number of blocks or bytes; all that are met are far below the limit.
+fn size(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn monotonic_ns() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
+    now.ok().and_then(|now| u64::try_from(now.as_nanos()).ok()).unwrap_or(0)
+}

@@ -1,0 +1,36 @@
+//! What is told of interfaces: accounts of what passed.
+
+pub use kvmeter_common::network::{CLASSES, Flow};
+
+/// How programs are attached here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// By a link that goes with the agent (Linux 6.6).
+    Tcx,
+    /// As a filter of the clsact queueing discipline.
+    Clsact,
+}
+
+/// An interface that is or was counted; never given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub(super) u32);
+
+/// What passed while one process had the interface. Every number is cumulative.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// CLOCK_MONOTONIC nanoseconds of its beginning; grows from account to account of an interface.
+    pub serial: u64,
+    /// Thread group that wrote first; 0 = none has.
+    pub writer: u32,
+    /// Out of the guest, by class.
+    pub transmit: [Flow; CLASSES],
+    /// Into the guest, by class.
+    pub receive: [Flow; CLASSES],
+}
+
+/// What could not be told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Packets that went to another writer's account because none was free.
+    pub shared_packets: u64,
+}
