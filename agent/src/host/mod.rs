@@ -8,13 +8,18 @@ mod cgroup;
 pub mod facts;
 mod file;
 mod kvm_fds;
+pub mod link;
 pub mod netns;
+pub mod passthrough;
 pub mod process;
 pub mod scan;
 pub mod schedstat;
+pub mod tap;
 pub mod throttle;
 pub mod tracefs;
+mod tun;
 pub mod uevent;
+pub mod writer;
 
 pub use facts::{Capability, HostFacts};
 pub use kvm_fds::KvmFds;
