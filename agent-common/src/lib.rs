@@ -13,6 +13,7 @@ pub mod layout;
 pub mod limits;
 pub mod loss;
 pub mod name;
+pub mod network;
 pub mod thread;
 pub mod vcpu;
 pub mod vm;

@@ -19,6 +19,7 @@ mod kvm;
 mod lifecycle;
 mod maps;
 mod name;
+mod network;
 mod offsets;
 mod part;
 mod sched;

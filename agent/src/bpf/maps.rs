@@ -43,6 +43,7 @@ impl Shared for kvmeter_common::thread::ThreadSlot {}
 impl Shared for kvmeter_common::vcpu::VcpuSlot {}
 impl Shared for kvmeter_common::vm::VmSlot {}
 impl Shared for kvmeter_common::vm::VmArgs {}
+impl Shared for kvmeter_common::network::Port {}
 
 /// Elements mapped at once. Strides are multiples of 8, so that many of any of them fill whole pages.
 const CHUNK: u32 = 512;
@@ -156,6 +157,17 @@ impl<T: Shared> Mapped<T> {
         {
             // SAFETY: inside the element by the check above; layout assertions keep 32-bit fields aligned.
             unsafe { at.byte_add(offset).cast::<u32>().write_volatile(value) };
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Overwrites one 64-bit field and nothing beside it.
+    pub fn put_u64(&mut self, index: u32, offset: usize, value: u64) {
+        if offset + size_of::<u64>() <= size_of::<T>()
+            && let Some(at) = self.element(index)
+        {
+            // SAFETY: inside the element by the check above; layout assertions keep 64-bit fields aligned.
+            unsafe { at.byte_add(offset).cast::<u64>().write_volatile(value) };
             fence(Ordering::SeqCst);
         }
     }

@@ -6,6 +6,7 @@ pub mod btf;
 pub mod format;
 pub mod kernel;
 pub mod maps;
+pub mod network;
 pub mod object;
 pub mod offsets;
 pub mod plan;

@@ -22,7 +22,7 @@ use super::{
 /// Where a kernel describes its own types.
 pub const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kvmeter-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/kvmeter-ebpf"));
 
 /// Why the kernel side cannot be used at all.
 #[derive(Debug, thiserror::Error)]
