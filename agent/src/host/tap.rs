@@ -45,6 +45,8 @@ pub struct HeldTap {
 pub struct HeldTaps {
     /// One entry an interface.
     pub taps: Vec<HeldTap>,
+    /// The files by their numbers, and what each stands for.
+    pub files: Vec<(i32, HeldTap)>,
     /// Paths of other files that lead to a network device (vfio, vhost-vdpa).
     pub devices: Vec<PathBuf>,
     /// Files that were not looked at, or that refused to be asked.
@@ -60,11 +62,21 @@ struct Candidate {
 }
 
 impl ProcFs {
+    /// Whether the process has a tun or macvtap file open, without asking the file anything.
+    #[must_use]
+    pub fn has_tap_files(&self, tgid: Tgid) -> bool {
+        self.candidates(tgid, &mut HeldTaps::default()).is_ok_and(|found| !found.is_empty())
+    }
+
     /// The interfaces the process holds now; needs the right to trace it.
+    ///
+    /// `known` says what a file stands for if that is certain. Asking a file means to hold it for some microseconds, or
+    /// for as long as the rtnl lock is taken; a process that closes it in that time has not let go of the interface yet,
+    /// and whoever opens that next is told it is busy.
     ///
     /// # Errors
     /// [`ProcError`]; `Gone` once the process has let go of all its files. A file that is closed while we look is none.
-    pub fn held_taps(&self, tgid: Tgid) -> Result<HeldTaps, ProcError> {
+    pub fn held_taps(&self, tgid: Tgid, known: &dyn Fn(i32) -> Option<HeldTap>) -> Result<HeldTaps, ProcError> {
         let mut held = HeldTaps::default();
         let candidates = self.candidates(tgid, &mut held)?;
         if candidates.is_empty() {
@@ -77,8 +89,10 @@ impl ProcFs {
         let pidfd = PidFd::open(tgid.get()).ok();
         let mut found: BTreeMap<(NetNsId, String, Option<u32>), HeldTap> = BTreeMap::new();
         for candidate in candidates {
-            match candidate.ask(pidfd.as_ref(), &own) {
+            let asked = known(candidate.fd).map_or_else(|| candidate.ask(pidfd.as_ref(), &own), |tap| Ok(Some(tap)));
+            match asked {
                 Ok(Some(tap)) => {
+                    held.files.push((candidate.fd, tap.clone()));
                     found.insert((tap.netns.id(), tap.name.clone(), tap.ifindex), tap);
                 }
                 Ok(None) => {}

@@ -49,7 +49,6 @@ pub enum LinkOutcome {
 #[derive(Debug)]
 pub struct LinkSocket {
     fd: OwnedFd,
-    buffer: Vec<u8>,
 }
 
 impl LinkSocket {
@@ -63,7 +62,7 @@ impl LinkSocket {
         if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         }
-        Ok(Self { fd, buffer: vec![0; MAX_MESSAGE] })
+        Ok(Self { fd })
     }
 
     /// So little room that a test can fill it.
@@ -76,8 +75,8 @@ impl LinkSocket {
     ///
     /// # Errors
     /// What `recvmsg` says, other than that there is nothing to read or that something was dropped.
-    pub fn recv(&mut self) -> io::Result<LinkOutcome> {
-        match receive(&self.fd, &mut self.buffer) {
+    pub fn recv(&self) -> io::Result<LinkOutcome> {
+        match receive(&self.fd) {
             Ok(Some(parts)) => Ok(LinkOutcome::Changes(parts.into_iter().filter_map(change).collect())),
             // From another process, or cut: nothing that is believed.
             Ok(None) => Ok(LinkOutcome::Changes(Vec::new())),
@@ -99,7 +98,6 @@ impl AsFd for LinkSocket {
 #[derive(Debug)]
 pub struct LinkRequests {
     fd: OwnedFd,
-    buffer: Vec<u8>,
     sequence: u32,
 }
 
@@ -111,7 +109,7 @@ impl LinkRequests {
     pub fn open(netns: &NetNs) -> io::Result<Self> {
         let fd = netns.inside(|| route_socket(SockFlag::empty(), 0))??;
         setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(ANSWER_S))?;
-        Ok(Self { fd, buffer: vec![0; MAX_MESSAGE], sequence: 0 })
+        Ok(Self { fd, sequence: 0 })
     }
 
     /// All links of the namespace.
@@ -198,7 +196,7 @@ impl LinkRequests {
     /// The next datagram that answers the last request.
     fn answer(&mut self) -> io::Result<Vec<Part>> {
         loop {
-            match receive(&self.fd, &mut self.buffer) {
+            match receive(&self.fd) {
                 Ok(parts) => {
                     // What an earlier request left over has an older number.
                     let now = |part: &Part| part.sequence == self.sequence;
@@ -222,8 +220,10 @@ fn route_socket(flags: SockFlag, groups: u32) -> io::Result<OwnedFd> {
 }
 
 /// One datagram; `None` if it is not from the kernel or was cut.
-fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> Result<Option<Vec<Part>>, Errno> {
-    let mut space = [IoSliceMut::new(buffer)];
+fn receive(fd: &OwnedFd) -> Result<Option<Vec<Part>>, Errno> {
+    // On the stack: a buffer a socket would be a thousand of them on a host of jailed VMs.
+    let mut buffer = [0; MAX_MESSAGE];
+    let mut space = [IoSliceMut::new(&mut buffer)];
     let got = recvmsg::<NetlinkAddr>(fd.as_raw_fd(), &mut space, None, MsgFlags::empty())?;
     let from_kernel = got.address.is_some_and(|address| address.pid() == 0);
     let (length, whole) = (got.bytes, from_kernel && !got.flags.contains(MsgFlags::MSG_TRUNC));

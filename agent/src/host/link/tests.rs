@@ -2,7 +2,7 @@ use super::*;
 use crate::host::{NetNs, tap::rig::Rig};
 use proptest::prelude::*;
 
-fn drain(socket: &mut LinkSocket) -> Vec<LinkChange> {
+fn drain(socket: &LinkSocket) -> Vec<LinkChange> {
     let mut all = Vec::new();
     loop {
         match socket.recv().expect("receive") {
@@ -16,8 +16,8 @@ fn drain(socket: &mut LinkSocket) -> Vec<LinkChange> {
 #[test]
 fn a_tap_is_announced_listed_and_counted_in_its_own_namespace_only() {
     let (rig, other) = (Rig::new(), Rig::new());
-    let mut socket = LinkSocket::open(rig.netns()).expect("subscribe");
-    let mut elsewhere = LinkSocket::open(other.netns()).expect("subscribe");
+    let socket = LinkSocket::open(rig.netns()).expect("subscribe");
+    let elsewhere = LinkSocket::open(other.netns()).expect("subscribe");
     let file = rig.tap("kvt0", &[]);
     let mut requests = LinkRequests::open(rig.netns()).expect("open");
     let link = requests.named("kvt0").expect("ask").expect("exists");
@@ -28,23 +28,23 @@ fn a_tap_is_announced_listed_and_counted_in_its_own_namespace_only() {
     assert!(requests.links().expect("list").iter().any(|one| one.name == "kvt0"));
     assert_eq!(requests.stats().expect("stats").get(&link.ifindex), link.stats.as_ref());
     let index = |change: &LinkChange| matches!(change, LinkChange::New(new) if new.ifindex == link.ifindex);
-    assert!(drain(&mut socket).iter().any(index));
+    assert!(drain(&socket).iter().any(index));
     drop(file);
-    let changes = drain(&mut socket);
+    let changes = drain(&socket);
     let gone =
         |change: &LinkChange| matches!(change, LinkChange::Gone { link: old, moved: false } if old.name == "kvt0");
     assert!(changes.iter().any(gone), "{changes:?}");
     assert!(requests.named("kvt0").expect("ask").is_none());
-    assert_eq!(drain(&mut elsewhere), []);
+    assert_eq!(drain(&elsewhere), []);
 }
 
 #[test]
 fn a_move_to_another_namespace_is_told_as_one() {
     let (rig, other) = (Rig::new(), Rig::new());
-    let mut socket = LinkSocket::open(rig.netns()).expect("subscribe");
+    let socket = LinkSocket::open(rig.netns()).expect("subscribe");
     let _file = rig.tap("kvt1", &[]);
     rig.move_link("kvt1", other.netns());
-    let changes = drain(&mut socket);
+    let changes = drain(&socket);
     let moved = |change: &LinkChange| matches!(change, LinkChange::Gone { link, moved: true } if link.name == "kvt1");
     assert!(changes.iter().any(moved), "{changes:?}");
 }
@@ -52,7 +52,7 @@ fn a_move_to_another_namespace_is_told_as_one() {
 #[test]
 fn a_lost_announcement_is_noticed() {
     let rig = Rig::new();
-    let mut socket = LinkSocket::open(rig.netns()).expect("subscribe");
+    let socket = LinkSocket::open(rig.netns()).expect("subscribe");
     socket.shrink();
     for _ in 0..64 {
         drop(rig.tap("kvt2", &[]));

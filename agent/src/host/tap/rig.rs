@@ -35,7 +35,15 @@ impl Rig {
     /// A file attached to this tap, which is made if it is not there.
     pub(crate) fn tap(&self, name: &str, flags: &[u16]) -> File {
         let flags = flags.iter().fold(IFF_TAP | IFF_NO_PI, |all, flag| all | flag);
-        self.netns.inside(|| tun::attach(name, flags)).expect("enter").expect("attach")
+        let begun = std::time::Instant::now();
+        loop {
+            match self.netns.inside(|| tun::attach(name, flags)).expect("enter") {
+                Ok(file) => return file,
+                // Whoever looks at a tap while its holder lets go of it keeps it for that moment.
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed().as_secs() < 5 => {}
+                Err(error) => panic!("{name} cannot be attached to: {error}"),
+            }
+        }
     }
 
     pub(crate) fn persistent(&self, name: &str) {
@@ -59,29 +67,38 @@ impl Rig {
 /// A process that holds a tap and writes to it what it is given.
 pub(crate) struct Holder {
     child: Child,
+    /// Takes what comes from the tap: the link counts a packet when it is read.
+    reader: Child,
     stdin: ChildStdin,
 }
 
 impl Holder {
     /// `cat` from a pipe to the tap: one write here is one frame.
     pub(crate) fn of(tap: File) -> Self {
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(tap).spawn().expect("cat");
+        let copy = tap.try_clone().expect("dup");
+        let reader = Command::new("cat").stdin(copy).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("cat");
+        let mut writer = Command::new("cat");
+        writer.stdin(Stdio::piped()).stdout(tap).stderr(Stdio::null());
+        let mut child = writer.spawn().expect("cat");
         let stdin = child.stdin.take().expect("piped");
-        Self { child, stdin }
+        Self { child, reader, stdin }
     }
 
     pub(crate) fn tgid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(crate) fn send(&mut self, frame: &[u8]) {
-        self.stdin.write_all(frame).expect("pipe");
+    /// False if the holder is gone.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> bool {
+        self.stdin.write_all(frame).is_ok()
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in [&mut self.reader, &mut self.child] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::{
 };
 
 fn held(tgid: u32) -> Vec<(NetNsId, String, Option<bool>)> {
-    let held = ProcFs::new(Path::new("/")).held_taps(Tgid(tgid)).expect("may be looked at");
+    let held = ProcFs::new(Path::new("/")).held_taps(Tgid(tgid), &|_| None).expect("may be looked at");
     held.taps.into_iter().map(|tap| (tap.netns.id(), tap.name, tap.persistent)).collect()
 }
 
@@ -76,5 +76,5 @@ fn a_macvtap_is_told_by_its_file_and_its_index() {
 
 #[test]
 fn a_process_that_is_gone_is_gone() {
-    assert!(ProcFs::new(Path::new("/")).held_taps(Tgid(u32::MAX)).expect_err("none").is_gone());
+    assert!(ProcFs::new(Path::new("/")).held_taps(Tgid(u32::MAX), &|_| None).expect_err("none").is_gone());
 }
