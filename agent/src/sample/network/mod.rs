@@ -20,6 +20,8 @@
 //!   name it had when the VM took it; a renamed one goes on under that name, because a counter that changes its label
 //!   would start over. A second one of the same name is added to it.
 //! * What passed before the program was attached is told as `unclassified` only where it is certain whose it is.
+//! * The agent keeps no tap and no namespace: a tap's file is asked once and closed at once, and a namespace without a VM
+//!   is let go after a second. A VM that takes a persistent tap there later than that is counted from its attachment on.
 
 mod measure;
 pub mod model;
@@ -40,7 +42,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::account::NetworkUsage;
-pub use model::{ClassNames, Unowned, VmKey};
+pub use model::{ClassChange, ClassNames, Unowned, VmKey};
 use programs::Programs;
 pub use share::NetworkTally;
 use share::Shared;
@@ -94,9 +96,10 @@ impl<P: Programs> Network<P> {
         self.tell(Order::Sample);
     }
 
-    /// Changes the classes: `change` swaps the programs' table and returns the names by number that are in force then,
-    /// with those that a program may still use among them. Everything is read before, under the names until now.
-    pub fn set_classes(&self, change: impl FnOnce(&mut P) -> Option<ClassNames> + Send + 'static) {
+    /// Changes the classes: `change` swaps the programs' table and says what the numbers mean from then on; `None` if
+    /// that failed and nothing changed. Everything is read before and after it, and then the numbers of classes that
+    /// are no more are wiped, so that no count goes under another's name.
+    pub fn set_classes(&self, change: impl FnOnce(&mut P) -> Option<ClassChange> + Send + 'static) {
         self.tell(Order::Classes(Box::new(change)));
     }
 

@@ -58,6 +58,8 @@ pub enum Command {
     },
     /// It changed hands: read, [`Model::accounts`], then [`Model::turn`] says whether a new account begins.
     Turn(LinkKey),
+    /// Something was announced about it.
+    Changed(LinkKey),
     /// These accounts are taken over.
     Retire(LinkKey, u64),
     /// End the counting; [`Model::detached`] answers.
@@ -88,6 +90,15 @@ pub struct Scan {
 
 /// Names of the classes by their numbers.
 pub type ClassNames = [Option<Arc<str>>; CLASSES];
+
+/// Other classes.
+#[derive(Clone, Debug, Default)]
+pub struct ClassChange {
+    /// Names by number, of the classes until now and from now on: no number may mean two.
+    pub names: ClassNames,
+    /// Numbers that nothing is counted under any more.
+    pub freed: Vec<usize>,
+}
 
 /// What belongs to no VM, and what could not be told. Every number only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +132,16 @@ impl Model {
     /// Names of the classes, in force from the next reading on: read once more before they change.
     pub fn set_names(&mut self, names: ClassNames) {
         self.names = names;
+    }
+
+    /// A class's counts were zeroed in all accounts, after they had been read for the last time.
+    pub fn wiped(&mut self, class: usize) {
+        let nothing = super::programs::Flow { bytes: 0, packets: 0 };
+        let accounts = self.ports.values_mut().flat_map(|port| port.accounts.values_mut());
+        for flows in accounts.flat_map(|seen| [&mut seen.last.transmit, &mut seen.last.receive]) {
+            flows.get_mut(class).into_iter().for_each(|flow| *flow = nothing);
+        }
+        self.names.get_mut(class).into_iter().for_each(|name| *name = None);
     }
 
     /// What is to be done, in this order.

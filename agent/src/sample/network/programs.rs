@@ -28,6 +28,10 @@ pub trait Programs: Send + 'static {
     fn retire(&mut self, port: Self::Port, up_to: u64) -> Vec<Account>;
     /// Ends the counting; the last figures.
     fn detach(&mut self, port: Self::Port) -> Vec<Account>;
+    /// Zeroes a class that no program uses any more, in all accounts.
+    fn wipe_class(&mut self, class: usize);
+    /// The kernel announced something about the interface: what its device segments itself may be another now.
+    fn link_changed(&mut self, port: Self::Port);
     /// Packets so far that went to another writer's account because none was free.
     fn shared_packets(&self) -> u64;
 }
@@ -58,6 +62,12 @@ impl Programs for NetworkPrograms {
     fn detach(&mut self, port: PortId) -> Vec<Account> {
         Self::detach(self, port)
     }
+
+    // The programs at hand know no classes but the fixed ones, which are never wiped.
+    fn wipe_class(&mut self, _class: usize) {}
+
+    // They look at each packet's own size.
+    fn link_changed(&mut self, _port: PortId) {}
 
     fn shared_packets(&self) -> u64 {
         self.losses().shared_packets

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{
-    model::{ClassNames, Command, LinkKey, Model, VmKey},
+    model::{ClassChange, ClassNames, Command, LinkKey, Model, VmKey},
     programs::Programs,
     share::{NetworkTally, Shared},
     spaces::{Spaces, Touched},
@@ -30,7 +30,7 @@ const LOOK_NS: u64 = 5_000_000;
 const LEAVE_NS: u64 = 1_000_000_000;
 
 /// A change of classes.
-pub(super) type ChangeClasses<P> = Box<dyn FnOnce(&mut P) -> Option<ClassNames> + Send>;
+pub(super) type ChangeClasses<P> = Box<dyn FnOnce(&mut P) -> Option<ClassChange> + Send>;
 
 /// Files of one VM, by their numbers.
 pub(super) type Asked = HashMap<i32, (LinkKey, u32, HeldTap)>;
@@ -134,8 +134,14 @@ impl<P: Programs> Worker<P> {
             Order::Classes(change) => {
                 self.read(&self.model.counted());
                 self.execute();
-                if let Some(names) = change(&mut self.programs) {
-                    self.model.set_names(names);
+                if let Some(change) = change(&mut self.programs) {
+                    self.model.set_names(change.names);
+                    self.read(&self.model.counted());
+                    for class in change.freed {
+                        self.programs.wipe_class(class);
+                        self.model.wiped(class);
+                    }
+                    self.execute();
                 }
             }
             Order::Stop => {}
@@ -237,6 +243,11 @@ impl<P: Programs> Worker<P> {
                 if self.model.turn(link, now_ns()) {
                     self.programs.next_account(*port);
                     self.model.accounts(link, &self.programs.read(*port), &whose, now_ns());
+                }
+            }
+            Command::Changed(link) => {
+                if let Some(port) = self.ports.get(&link) {
+                    self.programs.link_changed(*port);
                 }
             }
             Command::Retire(link, up_to) => {

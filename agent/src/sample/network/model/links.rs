@@ -4,7 +4,10 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Command, LinkKey, Model, port::State};
+use super::{
+    Command, LinkKey, Model,
+    port::{Port, State},
+};
 use crate::{
     account::network::InterfaceKind,
     host::{
@@ -112,6 +115,9 @@ impl Model {
             known.unheld = Some((ups, stats));
         }
         let key = LinkKey { netns, ifindex: link.ifindex, existence: known.existence };
+        if self.ports.get(&key).is_some_and(Port::is_attached) && !self.out.contains(&Command::Changed(key)) {
+            self.out.push(Command::Changed(key));
+        }
         let port = self.ports.get_mut(&key);
         if let Some(port) = port
             && changed

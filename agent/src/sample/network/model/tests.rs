@@ -62,6 +62,7 @@ fn attach_all(model: &mut Model) -> Vec<Command> {
     for command in model.commands() {
         match command {
             Command::Attach { link, .. } => model.attached(link, Ok(())),
+            Command::Changed(_) => {}
             other => rest.push(other),
         }
     }

@@ -2,6 +2,22 @@
 
 use super::*;
 
+#[test]
+fn a_class_that_is_wiped_keeps_what_it_was_told_and_its_number_begins_anew() {
+    let (mut model, key) = one_vm(1, 7, "tap0");
+    let mut names = ClassNames::default();
+    names[0] = Some(Arc::from("old"));
+    model.set_names(names.clone());
+    model.accounts(key, &[account(1, 1, 3, 4)], &strangers, 101 * SECOND);
+    model.wiped(0);
+    names[0] = Some(Arc::from("new"));
+    model.set_names(names);
+    model.accounts(key, &[account(1, 1, 1, 2)], &strangers, 102 * SECOND);
+    assert_eq!(packets(&mut model, vm(1), "tap0", Some("old")), (3, 4));
+    assert_eq!(packets(&mut model, vm(1), "tap0", Some("new")), (1, 2));
+    assert_eq!(model.unowned().regressions, 0);
+}
+
 fn counters(transmit: u64, receive: u64, dropped: u64) -> LinkStats {
     LinkStats {
         rx_packets: transmit,

@@ -206,6 +206,7 @@ impl World {
             for command in commands {
                 let (Command::Attach { link, .. }
                 | Command::Turn(link)
+                | Command::Changed(link)
                 | Command::Retire(link, _)
                 | Command::Detach(link)) = command;
                 let tap = u32::try_from(link.netns.inode).unwrap() - 10;
@@ -219,6 +220,7 @@ impl World {
                         it.program = Some((link, accounts));
                     }
                     Command::Attach { .. } => self.model.attached(link, Err("gone".to_owned())),
+                    Command::Changed(_) => {}
                     Command::Turn(_) => {
                         let Some((_, accounts)) = it.program.as_mut().filter(|(key, _)| *key == link) else { continue };
                         self.model.accounts(link, accounts, &strangers, self.now);
