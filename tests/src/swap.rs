@@ -47,6 +47,11 @@ impl Drop for Swap {
 
 fn run(program: &str, path: &Path) -> Result<()> {
     let output = Command::new(program).arg(path).output().with_context(|| program.to_owned())?;
-    ensure!(output.status.success(), "{program} {}: {}", path.display(), String::from_utf8_lossy(&output.stderr).trim());
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        path.display(),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
     Ok(())
 }

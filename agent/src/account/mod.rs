@@ -1,7 +1,7 @@
 //! Pure arithmetic: readings in, usage out. The one place that compares two readings.
 
-pub mod disk;
 pub mod class;
+pub mod disk;
 pub mod histogram;
 pub mod host;
 pub mod memory;

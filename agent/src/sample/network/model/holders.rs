@@ -1,0 +1,139 @@
+//! Who holds what, by scans of the processes.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    Command, Holding, LinkKey, Model, Scan, VmKey,
+    before::Before,
+    port::{Port, State},
+};
+use crate::account::network::Traffic;
+
+/// How long an interface that nobody holds goes on being counted, so that its next holder is counted from the start.
+const IDLE_NS: u64 = 60_000_000_000;
+/// Interfaces of one VM.
+const MAX_HELD: usize = 256;
+
+impl Model {
+    /// What a process holds now.
+    pub fn held(&mut self, vm: VmKey, scan: &Scan, now_ns: u64) {
+        if !self.vms.contains_key(&vm) {
+            return;
+        }
+        self.unowned.folded += u64::from(scan.held.len() > MAX_HELD);
+        let mut keys = BTreeSet::new();
+        for holding in scan.held.iter().take(MAX_HELD) {
+            self.seen(holding.netns, &holding.link, now_ns);
+            keys.extend(self.current(holding.netns, holding.link.ifindex));
+        }
+        for holding in &scan.held {
+            if let Some(key) = self.current(holding.netns, holding.link.ifindex).filter(|key| keys.contains(key)) {
+                self.take(vm, key, holding);
+            }
+        }
+        self.set_held(vm, &keys, now_ns);
+        if let Some(state) = self.vms.get_mut(&vm) {
+            state.spaces = scan.home.into_iter().chain(keys.iter().map(|key| key.netns)).collect();
+            state.set_passed(&scan.passed);
+        }
+    }
+
+    /// The program is attached, or why it is not.
+    pub fn attached(&mut self, link: LinkKey, result: Result<(), String>) {
+        let Some(port) = self.ports.get_mut(&link) else { return };
+        // It may have gone while the program was being attached.
+        if port.state == State::Closing {
+            return;
+        }
+        port.state = if result.is_ok() { State::Attached } else { State::Refused };
+        port.expected = port.holder();
+        if result.is_ok() && port.before.owner.is_none() {
+            self.unowned.unknown_before += 1;
+        }
+        let reason = result.err().map(Arc::from);
+        for vm in &port.holders {
+            if let Some(vm) = self.vms.get_mut(vm) {
+                vm.tally(link, &port.label).unobserved.clone_from(&reason);
+            }
+        }
+    }
+
+    /// At a reconcile: every process is looked at again, refused interfaces are tried again, idle ones are let go.
+    pub fn reconcile(&mut self, now_ns: u64) {
+        let all: Vec<VmKey> = self.vms.keys().copied().collect();
+        self.schedule.soon(&all, now_ns);
+        for (key, port) in &mut self.ports {
+            if port.state == State::Refused {
+                port.state = State::Wanted;
+                self.out.push(Command::Attach { link: *key, reversed: port.reversed() });
+            }
+        }
+        self.let_go(now_ns);
+    }
+
+    /// Once a sample: ends the counting of what nobody has held for a minute.
+    pub fn let_go(&mut self, now_ns: u64) {
+        let idle = |port: &Port| port.idle_since_ns.is_some_and(|since| now_ns.saturating_sub(since) >= IDLE_NS);
+        for (key, port) in self.ports.iter_mut().filter(|(_, port)| port.state != State::Closing && idle(port)) {
+            port.state = State::Closing;
+            self.out.push(Command::Detach(*key));
+        }
+    }
+
+    /// A VM has an interface in its hands.
+    fn take(&mut self, vm: VmKey, key: LinkKey, holding: &Holding) {
+        let (Some(known), Some(state)) = (self.links.get(&(key.netns, key.ifindex)), self.vms.get_mut(&vm)) else {
+            return;
+        };
+        if let Some(port) = self.ports.get_mut(&key) {
+            if !port.holders.contains(&vm) && port.state != State::Closing {
+                if port.holders.is_empty() {
+                    port.label.0 = Arc::from(known.name.as_str());
+                }
+                port.holders.push(vm);
+                port.idle_since_ns = None;
+                // Carrier on, so it is open: what it counted unheld is nobody's.
+                state.tally(key, &port.label).held = true;
+                if port.holders.len() == 1 && port.is_attached() {
+                    self.want_turn(key);
+                }
+            }
+            return;
+        }
+        let mut before = Before::of(known, holding.persistent, vm);
+        let mut port = Port::new(&known.name, known.kind, vm, before);
+        if let Some(told) = state.moved.remove(&port.label) {
+            // It came from another namespace in this VM's hands: what was told there is not told again.
+            before = Before { owner: Some(vm), start: told, dropped: None, told: Traffic::default() };
+            port.before = before;
+        }
+        state.tally(key, &port.label).held = true;
+        self.out.push(Command::Attach { link: key, reversed: port.reversed() });
+        self.ports.insert(key, port);
+    }
+
+    /// A VM holds these and nothing else.
+    pub(super) fn set_held(&mut self, vm: VmKey, keys: &BTreeSet<LinkKey>, now_ns: u64) {
+        let mut turns = Vec::new();
+        for (key, port) in &mut self.ports {
+            if keys.contains(key) || !port.holders.contains(&vm) {
+                continue;
+            }
+            let first = port.holders.first() == Some(&vm);
+            port.holders.retain(|holder| *holder != vm);
+            port.released(vm);
+            if let Some(state) = self.vms.get_mut(&vm) {
+                state.tally(*key, &port.label).held = false;
+            }
+            if port.holders.is_empty() {
+                port.idle_since_ns = Some(now_ns);
+                // Somebody else may have it already.
+                self.schedule.sweep(key.netns, now_ns);
+            }
+            if first && port.is_attached() {
+                turns.push(*key);
+            }
+        }
+        turns.into_iter().for_each(|key| self.want_turn(key));
+    }
+}

@@ -1,0 +1,80 @@
+//! What the network sampling asks of the kernel programs, so that it is tested without a kernel.
+
+use std::{error::Error, fmt::Debug};
+
+pub use crate::bpf::network::{Account, CLASSES, Flow};
+use crate::{
+    bpf::network::{NetworkPrograms, PortId},
+    host::NetNs,
+};
+
+/// The kernel programs.
+pub trait Programs: Send + 'static {
+    /// An interface that is or was counted.
+    type Port: Copy + Debug + Send;
+
+    /// Counts an interface; `reversed` for a macvtap, whose hooks run the other way round.
+    ///
+    /// # Errors
+    /// When the kernel refuses, the interface is gone, or there is no room.
+    fn attach(&mut self, netns: &NetNs, ifindex: u32, reversed: bool) -> Result<Self::Port, Box<dyn Error>>;
+    /// False once the interface is gone.
+    fn is_attached(&self, port: Self::Port) -> bool;
+    /// The agent itself knows that the interface changed hands.
+    fn next_account(&mut self, port: Self::Port);
+    /// Each cumulative; the one in use last.
+    fn read(&self, port: Self::Port) -> Vec<Account>;
+    /// Gives accounts up to this serial number back, the one in use excepted; their last figures.
+    fn retire(&mut self, port: Self::Port, up_to: u64) -> Vec<Account>;
+    /// Ends the counting; the last figures.
+    fn detach(&mut self, port: Self::Port) -> Vec<Account>;
+    /// Zeroes a class that no program uses any more, in all accounts.
+    fn wipe_class(&mut self, class: usize);
+    /// The kernel announced something about the interface: what its device segments itself may be another now.
+    fn link_changed(&mut self, port: Self::Port);
+    /// Packets so far that went to another writer's account because none was free.
+    fn shared_packets(&self) -> u64;
+}
+
+impl Programs for NetworkPrograms {
+    type Port = PortId;
+
+    fn attach(&mut self, netns: &NetNs, ifindex: u32, reversed: bool) -> Result<PortId, Box<dyn Error>> {
+        Ok(Self::attach(self, netns, ifindex, reversed)?)
+    }
+
+    fn is_attached(&self, port: PortId) -> bool {
+        Self::is_attached(self, port)
+    }
+
+    fn next_account(&mut self, port: PortId) {
+        Self::next_account(self, port);
+    }
+
+    fn read(&self, port: PortId) -> Vec<Account> {
+        Self::read(self, port)
+    }
+
+    fn retire(&mut self, port: PortId, up_to: u64) -> Vec<Account> {
+        Self::retire(self, port, up_to)
+    }
+
+    fn detach(&mut self, port: PortId) -> Vec<Account> {
+        Self::detach(self, port)
+    }
+
+    fn wipe_class(&mut self, class: usize) {
+        Self::wipe_class(self, class);
+    }
+
+    fn link_changed(&mut self, port: PortId) {
+        // An interface that is gone has nothing left to segment.
+        if let Err(error) = self.refresh_offload(port) {
+            tracing::debug!(%error, "an interface's offloads cannot be asked");
+        }
+    }
+
+    fn shared_packets(&self) -> u64 {
+        self.losses().shared_packets
+    }
+}
