@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::host::ProgramStats;
+use crate::{host::ProgramStats, sample::network::NetworkTally};
 
 use super::{Histogram, snapshot::Detail, work::AllWork};
 
@@ -39,6 +39,8 @@ pub struct Host {
     pub detail: Detail,
     /// What has become of each kernel program; empty where none is used.
     pub programs: Vec<crate::bpf::Status>,
+    /// What is known of interfaces beyond each VM's; absent where none are counted.
+    pub network: Option<NetworkTally>,
     /// What the kernel counts about each that is loaded.
     pub program_stats: Vec<(&'static str, ProgramStats)>,
 }

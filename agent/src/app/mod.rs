@@ -173,7 +173,9 @@ impl App {
         self.level.set(self.config.log.level);
         let settings = settings(&self.config);
         self.sample_ns.send_replace(settings.sample_ns);
-        if !self.remote.tell(Control::Settings(settings)) {
+        let classes = diff.applied.contains(&"network.classes");
+        let classes = classes.then(|| Control::Classes(self.config.network.classes.clone()));
+        if !classes.into_iter().chain([Control::Settings(settings)]).all(|control| self.remote.tell(control)) {
             tracing::error!("the sample loop does not answer");
         }
         tracing::info!(applied = ?diff.applied, needs_restart = ?diff.needs_restart, "configuration reloaded");

@@ -18,8 +18,11 @@ use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
     clock::{self, Instant2},
     config::{BpfMode, Config},
-    engine::{Engine, EngineError, Parts},
-    expose::{Status, http, serve, status::Unavailable},
+    engine::{Counting, Engine, EngineError, Parts},
+    expose::{
+        Status, http, serve,
+        status::{self, Unavailable},
+    },
     host::{HostFacts, UeventSocket, tracefs},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
@@ -121,11 +124,14 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let sequence_before = ledger.stats().last_seq;
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
-    let status = Arc::new(Status::new(
+    let counting = Counting::start(root, &config.network.classes);
+    let mut status = Status::new(
         &facts,
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().map(drop).map_err(String::as_str),
-    ));
+    );
+    status.features.push(status::network(counting.as_ref().map(|counting| counting.hook).map_err(String::as_str)));
+    let status = Arc::new(status);
     tell_missing(&status);
     let parts = Parts {
         root: root.to_owned(),
@@ -133,6 +139,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         boot_id,
         settings: settings(&config),
         kernel: kernel.ok(),
+        counting: counting.ok(),
         uevents: uevents.ok(),
         ledger: ledger.clone(),
         waker,

@@ -13,11 +13,17 @@ use serde_json::Value;
 use super::{Outcome, client, print, table};
 use crate::{
     app::{METERING, NoKernel, Source, start_kernel},
-    bpf::Kernel,
+    bpf::{Kernel, network::NetworkPrograms},
     config::Config,
-    expose::{Status, status::Feature},
+    expose::{
+        Status,
+        status::{self, Feature},
+    },
     host::{HostFacts, ProcFs, UeventSocket},
 };
+
+/// Interfaces named in a row.
+const TOLD: usize = 3;
 
 #[derive(Serialize)]
 struct Diagnosis {
@@ -56,10 +62,13 @@ fn diagnose(config: &Config) -> Diagnosis {
     );
     if let Some(agent) = &agent {
         heed(agent, &mut status);
+        status.features.extend(unobserved(agent));
     }
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
     status.features.push(io_threads::feature(&ProcFs::new(root), facts.sees_other_processes()));
+    let network = NetworkPrograms::load().map(|programs| programs.hook()).map_err(|error| error.to_string());
+    status.features.push(status::network(network.as_ref().copied().map_err(String::as_str)));
     status.features.push(memory::feature(root, config, &facts));
     let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
@@ -80,6 +89,29 @@ fn heed(agent: &Value, status: &mut Status) {
     if let Some(source) = agent["cpu_source"].as_str() {
         source.clone_into(&mut status.cpu_source);
     }
+}
+
+/// Interfaces of VMs that the agent that runs sees and cannot count; nothing where there are none.
+fn unobserved(agent: &Value) -> Option<Feature> {
+    let list = agent["network"]["unobserved"].as_array().filter(|list| !list.is_empty())?;
+    let text = |one: &Value, key: &str| one[key].as_str().unwrap_or_default().to_owned();
+    let told = list.iter().take(TOLD).map(|one| {
+        format!(
+            "{} of {} ({}: {})",
+            text(one, "interface"),
+            text(one, "vm_id"),
+            text(one, "kind"),
+            text(one, "why_not")
+        )
+    });
+    let more = if list.len() > TOLD { ", …" } else { "" };
+    Some(Feature {
+        name: "all_interfaces".to_owned(),
+        available: false,
+        gives: "packets of each interface of each VM".to_owned(),
+        why: format!("not counted: {}{more}", told.collect::<Vec<_>>().join("; ")),
+        advice: "count them at the switch or the device; here they are absent, not 0".to_owned(),
+    })
 }
 
 /// Whether CPU time could be read from `/proc`.

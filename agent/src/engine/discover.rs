@@ -173,6 +173,7 @@ impl Engine {
         self.follow_throttling();
         self.follow_disks();
         self.follow_sockets();
+        self.follow_network();
         self.follow_memory();
         let missed: Vec<u32> = found
             .into_iter()

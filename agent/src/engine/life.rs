@@ -179,6 +179,7 @@ impl Engine {
         let tgid = vm.fixed.tgid;
         self.registry.insert(vm);
         self.ask_disks(tgid);
+        self.network_born(tgid);
         self.first_memory(tgid, at);
         true
     }
@@ -204,7 +205,9 @@ impl Engine {
         if (reading.threads > 0 || !reading.consistent) && !self.is_long_gone(reading.tgid, at) {
             return;
         }
-        if !self.settle_disk(reading, at) {
+        // Asked first and together: each takes its time.
+        let network = self.settle_network(reading.tgid, at);
+        if !self.settle_disk(reading, at) || !network {
             return;
         }
         if reading.threads > 0 {
@@ -241,6 +244,7 @@ impl Engine {
         let (not_before, not_after) = (at.unix_of(alive_ns), at.unix_ns);
         let quality = TimeQuality::Bounded { not_before, not_after };
         self.settle_zombie_disk(tgid);
+        self.settle_network_unseen(tgid, at);
         self.end(tgid, alive_ns, not_before, quality, &verdict(None, None));
     }
 

@@ -7,6 +7,7 @@ mod discover;
 mod disk;
 mod life;
 mod memory;
+mod network;
 mod publish;
 mod resume;
 mod run;
@@ -26,7 +27,7 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{Histogram, Host, Snapshot, snapshot::Detail},
+    account::{Histogram, Host, Snapshot, class::Classes, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
@@ -34,6 +35,7 @@ use crate::{
     vm::{Registry, Tally},
 };
 
+pub use network::Counting;
 pub use run::EngineError;
 
 /// What can change while it runs; all lengths in nanoseconds.
@@ -59,6 +61,8 @@ pub struct Settings {
 pub enum Control {
     /// New settings.
     Settings(Settings),
+    /// Other classes of traffic.
+    Classes(Classes),
     /// End in order.
     Stop,
 }
@@ -133,6 +137,10 @@ pub struct Engine {
     faults: silent::Entries,
     /// Reads proportional sizes, once one was wanted.
     pss: Option<PssReader>,
+    /// Counts VMs' interfaces, where that works.
+    counting: Option<Counting>,
+    /// Which of its readings is waited for.
+    network_asked: u64,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -149,6 +157,8 @@ pub struct Parts {
     pub settings: Settings,
     /// The kernel programs, where they run.
     pub kernel: Option<Kernel>,
+    /// Counts VMs' interfaces, where that works.
+    pub counting: Option<Counting>,
     /// KVM's uevents, where the socket opens.
     pub uevents: Option<UeventSocket>,
     /// The ledger's writer.
@@ -158,10 +168,23 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 11] =
-    ["disk", "fold", "kvm_count", "memory", "proc", "refresh", "regression", "scan", "sockets", "throttle", "walk"];
+pub const SOURCES: [&str; 12] = [
+    "disk",
+    "fold",
+    "kvm_count",
+    "memory",
+    "network",
+    "proc",
+    "refresh",
+    "regression",
+    "scan",
+    "sockets",
+    "throttle",
+    "walk",
+];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 4] = ["final_io", "heartbeat", "last_slice", "uevent"];
+pub const OWN_STAGES: [&str; 7] =
+    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -182,6 +205,7 @@ impl Engine {
             boot: Histogram::new(&BOOT_BOUNDS),
             ..Host::default()
         };
+        let counting = parts.counting.map(|counting| counting.waking(&parts.waker));
         let empty = Snapshot { taken: now, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
@@ -219,6 +243,8 @@ impl Engine {
             entries: silent::Entries::default(),
             faults: silent::Entries::default(),
             pss: None,
+            counting,
+            network_asked: 0,
             attached_ns: now.boot_ns,
             root,
         };

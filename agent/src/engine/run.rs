@@ -66,6 +66,7 @@ impl Engine {
                     self.next_tick_ns = 0;
                     self.next_heartbeat_s = 0;
                 }
+                Control::Classes(classes) => self.set_classes(classes),
                 Control::Stop => stop = true,
             }
         }

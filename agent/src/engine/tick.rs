@@ -24,6 +24,9 @@ impl Engine {
         let due = now.boot_ns >= self.next_tick_ns;
         self.watch_clock(now);
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
+        if due {
+            self.ask_network();
+        }
         if due || peek {
             self.peek_ns = 0;
             self.refresh();
@@ -148,6 +151,7 @@ impl Engine {
         self.sample_throttling();
         self.sample_disks();
         self.sample_sockets();
+        self.sample_network();
         self.judge_entries();
         self.sample_memory(at);
         let text = clock::rfc3339(at.unix_ns);

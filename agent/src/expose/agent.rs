@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use super::{
     Status, catalog,
     family::{Family, seconds},
+    network,
 };
 use crate::{
     account::{Host, Snapshot, VmState, host::LedgerState},
@@ -68,6 +69,7 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
     ];
     all.extend(histograms);
     all.extend(programs(host));
+    all.extend(network::unowned(snapshot));
     all
 }
 

@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Collected, api, problem::Problem, status::Status};
+use super::{Collected, api, network, problem::Problem, status::Status};
 use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
@@ -143,6 +143,7 @@ async fn status(State(views): State<Views>) -> Response {
         "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
         "features": views.status.with_programs(&host.programs).features,
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
+        "network": network::status(&snapshot),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,

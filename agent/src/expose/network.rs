@@ -1,7 +1,8 @@
 //! A VM's network in metrics and JSON.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use prometheus::proto::MetricFamily;
 use serde_json::{Value, json};
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     vm::{Fill, labels},
 };
 use crate::account::{
-    VmView,
+    Snapshot, VmView,
     network::{Interface, InterfaceKind, Traffic},
     snapshot::Detail,
 };
@@ -23,6 +24,8 @@ pub const ROWS: [(&Metric, Fill); 4] = [
     (&catalog::VM_NETWORK_INTERFACES, interfaces),
 ];
 
+/// Interfaces that are listed as not counted.
+const UNOBSERVED: usize = 100;
 const RECEIVE: &str = "receive";
 const TRANSMIT: &str = "transmit";
 /// The words of label `direction`.
@@ -82,6 +85,48 @@ pub fn detail(vm: &VmView) -> Option<Value> {
     Some(usage.interfaces.iter().map(one).collect())
 }
 
+/// What is known of interfaces of no VM, and which ones of VMs are not counted, for `/v1/status`.
+#[must_use]
+pub fn status(snapshot: &Snapshot) -> Value {
+    let Some(tally) = &snapshot.host.network else { return Value::Null };
+    let held = |vm: &Arc<VmView>| vm.end.is_none().then(|| vm.network.clone()).flatten();
+    let each = snapshot.vms.iter().filter_map(|vm| Some((&vm.fixed.vm_id, held(vm)?)));
+    let unobserved: Vec<Value> = each
+        .flat_map(|(vm_id, usage)| {
+            let not = usage.interfaces.iter().filter(|interface| interface.held && interface.unobserved.is_some());
+            let told = |i: &Interface| json!({ "vm_id": vm_id, "interface": &*i.name, "kind": i.kind.as_str(), "why_not": i.unobserved.as_deref() });
+            not.map(told).collect::<Vec<_>>()
+        })
+        .take(UNOBSERVED)
+        .collect();
+    let unowned = tally.unowned.traffic;
+    json!({
+        "interfaces": tally.interfaces,
+        "namespaces": tally.namespaces,
+        "unobserved": unobserved,
+        "unowned_receive_bytes": unowned.receive_bytes.to_string(),
+        "unowned_transmit_bytes": unowned.transmit_bytes.to_string(),
+        "unknown_before": tally.unowned.unknown_before,
+    })
+}
+
+/// Traffic of no VM on interfaces that are counted, in metrics.
+#[must_use]
+pub fn unowned(snapshot: &Snapshot) -> [MetricFamily; 2] {
+    let traffic = snapshot.host.network.map(|tally| tally.unowned.traffic);
+    let family = |metric: &'static Metric, of: fn(&Traffic) -> [u64; 2]| {
+        let mut family = Family::new(metric);
+        for (direction, value) in traffic.iter().flat_map(|traffic| DIRECTIONS.into_iter().zip(of(traffic))) {
+            family.push(&[direction], value as f64);
+        }
+        family.done()
+    };
+    [
+        family(&catalog::NETWORK_UNOWNED_BYTES, |t| [t.receive_bytes, t.transmit_bytes]),
+        family(&catalog::NETWORK_UNOWNED_PACKETS, |t| [t.receive_packets, t.transmit_packets]),
+    ]
+}
+
 fn one(interface: &Interface) -> Value {
     let mut value = json!({
         "interface": &*interface.name,
@@ -101,7 +146,7 @@ fn one(interface: &Interface) -> Value {
             object.insert(key.to_owned(), json!(packets.to_string()));
         }
     }
-    let class = |(class, t): (&std::sync::Arc<str>, &Traffic)| {
+    let class = |(class, t): (&Arc<str>, &Traffic)| {
         json!({
             "class": &**class,
             "receive_bytes": t.receive_bytes.to_string(),

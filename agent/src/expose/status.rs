@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    bpf::{Obstacle, State, Status as ProgramStatus},
+    bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
     host::{Capability, HostFacts},
 };
 
@@ -143,6 +143,22 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
         format!("hook {}", program.hook)
     };
     feature(program.name, available, program.gives, &why, &advice)
+}
+
+/// What counts VMs' interfaces, or why nothing does.
+#[must_use]
+pub fn network(hook: Result<Hook, &str>) -> Feature {
+    let by = match hook {
+        Ok(Hook::Tcx) => "tcx",
+        _ => "a filter of clsact",
+    };
+    feature(
+        "network",
+        hook.is_ok(),
+        &format!("bytes and packets of each VM's taps and macvtaps by class, by {by}"),
+        hook.err().unwrap_or_default(),
+        "needs CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN (other namespaces), and tcx (Linux 6.6) or cls_bpf with clsact",
+    )
 }
 
 /// What a VMM does itself, beside its guest.

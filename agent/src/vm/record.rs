@@ -6,7 +6,8 @@ use kvmeter_common::{thread::cause, vcpu::mode};
 
 use crate::{
     account::{
-        Carry, CpuUsage, Role, Told, VmView, network::Continued, snapshot::VmEnd, snapshot::VmFixed, work::AllWork,
+        Carry, CpuUsage, NetworkUsage, Role, Told, VmView, network::Continued, snapshot::VmEnd, snapshot::VmFixed,
+        work::AllWork,
     },
     bpf::{VmReading, Work},
     history::Ring,
@@ -126,6 +127,8 @@ pub struct Vm {
     pub throttled_ns: Option<u64>,
     /// What passed through its interfaces.
     pub network: Continued,
+    /// When its end was told to those who count them, CLOCK_BOOTTIME nanoseconds.
+    pub network_ends_ns: Option<u64>,
     /// Its storage.
     pub disk: VmDisk,
     /// The sockets of its VMM.
@@ -176,6 +179,7 @@ impl Vm {
             memory: super::Memory::default(),
             throttled_ns: None,
             network: Continued::default(),
+            network_ends_ns: None,
             disk: VmDisk::told(None, None),
             sockets: VmSockets::default(),
             offenders: Arc::default(),
@@ -229,6 +233,14 @@ impl Vm {
         }
         self.changed = true;
         self.work = Some(work);
+    }
+
+    /// Takes a reading of its interfaces. True when a counter would have fallen.
+    pub fn take_network(&mut self, reading: &NetworkUsage) -> bool {
+        let before = self.network.last().map(Arc::as_ptr);
+        let fell = self.network.take(reading);
+        self.changed |= self.network.last().map(Arc::as_ptr) != before;
+        fell
     }
 
     /// Reads how long it was throttled, where that is known. False when it could not be read.

@@ -11,4 +11,8 @@ metrics! {
         "Packets the link dropped; those towards the guest are part of what it was sent.";
     VM_NETWORK_INTERFACES: Gauge "kvmeter_vm_network_interfaces" ["vm_id", "name", "kind", "observed"] "interfaces",
         "Interfaces the VM holds, by how it is connected and whether their packets are counted here.";
+    NETWORK_UNOWNED_BYTES: Counter "kvmeter_network_unowned_bytes_total" ["direction"] "bytes",
+        "Bytes through counted interfaces while no VM held them, in no VM's numbers.";
+    NETWORK_UNOWNED_PACKETS: Counter "kvmeter_network_unowned_packets_total" ["direction"] "packets",
+        "Packets through counted interfaces while no VM held them, in no VM's numbers.";
 }

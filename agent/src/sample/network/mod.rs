@@ -115,6 +115,11 @@ impl<P: Programs> Network<P> {
         self.shared.wait_final(vm, at_most)
     }
 
+    /// `waker` is written to whenever a VM's last figures are there.
+    pub fn waking(&self, waker: Arc<EventFd>) {
+        self.shared.waking(waker);
+    }
+
     /// Samples published so far.
     #[must_use]
     pub fn samples(&self) -> u64 {

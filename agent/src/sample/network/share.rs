@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
+
+use nix::sys::eventfd::EventFd;
 
 use super::model::{Unowned, VmKey};
 use crate::account::{NetworkUsage, network::Traffic};
@@ -48,6 +50,7 @@ struct State {
 pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    waker: OnceLock<Arc<EventFd>>,
 }
 
 impl Shared {
@@ -75,7 +78,17 @@ impl Shared {
         {
             state.last.remove(&oldest);
         }
+        drop(state);
         self.changed.notify_all();
+        if let Some(waker) = self.waker.get() {
+            // A full counter still wakes.
+            let _ = waker.write(1);
+        }
+    }
+
+    pub(super) fn waking(&self, waker: Arc<EventFd>) {
+        // The first one stays: there is one loop.
+        let _ = self.waker.set(waker);
     }
 
     pub(super) fn usage(&self, vm: VmKey) -> Option<Arc<NetworkUsage>> {

@@ -1,0 +1,196 @@
+//! VMs' interfaces: a thread of its own counts them (`sample/network`); the engine tells it of births and ends, asks it
+//! to read at each sample, and takes over what it read. A VM's end waits for the thread's last word on it, not for long.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use nix::sys::eventfd::EventFd;
+
+use super::Engine;
+use crate::{
+    account::class::{ClassTable, Classes, Numbers},
+    bpf::network::{Hook, NetworkPrograms},
+    clock::Instant2,
+    sample::network::{ClassChange, ClassNames, Network, VmKey},
+    vm::Vm,
+};
+
+/// How long a sample waits for the thread's reading; later it takes the one before.
+const SAMPLE: Duration = Duration::from_millis(20);
+/// How long the end of a VM waits for its last figures: it lets go of its files in milliseconds, but a thousand that end
+/// at once are taken off their interfaces one after the other.
+const FINAL_NS: u64 = 10_000_000_000;
+/// How long an end that nobody saw waits.
+const UNSEEN: Duration = Duration::from_millis(20);
+
+/// The thread, and what the numbers of the classes mean.
+pub struct Counting {
+    network: Network<NetworkPrograms>,
+    numbers: Arc<Mutex<Numbers>>,
+    /// How programs are attached.
+    pub hook: Hook,
+}
+
+impl Counting {
+    /// Loads the programs and starts the thread.
+    ///
+    /// # Errors
+    /// One sentence: what the kernel lacks or refuses, or the classes that do not fit.
+    pub fn start(root: &std::path::Path, classes: &Classes) -> Result<Self, String> {
+        let told = |error: &dyn std::error::Error| {
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            format!("{error}{cause}")
+        };
+        let mut programs = NetworkPrograms::load().map_err(|error| told(&error))?;
+        let numbers = Numbers::default().after(classes).map_err(|error| told(&error))?;
+        let table = ClassTable::new(classes, &numbers).map_err(|error| told(&error))?;
+        programs.set_classes(table.as_ref()).map_err(|error| told(&error))?;
+        let hook = programs.hook();
+        let network = Network::start(root.to_owned(), programs, names(&numbers)).map_err(|error| told(&error))?;
+        Ok(Self { network, numbers: Arc::new(Mutex::new(numbers)), hook })
+    }
+
+    /// Lets the thread wake the loop when it has a VM's last figures.
+    pub(super) fn waking(self, waker: &Arc<EventFd>) -> Self {
+        self.network.waking(Arc::clone(waker));
+        self
+    }
+
+    /// Other classes from now on. What does not fit, or is refused by the kernel, leaves the old ones in force.
+    fn set_classes(&self, classes: Classes) {
+        let numbers = Arc::clone(&self.numbers);
+        self.network.set_classes(move |programs| {
+            let mut now = numbers.lock().unwrap_or_else(PoisonError::into_inner);
+            match change(&now, &classes, programs) {
+                Ok((next, change)) => {
+                    *now = next;
+                    tracing::info!(classes = classes.prefixes.len(), "the classes of traffic were changed");
+                    Some(change)
+                }
+                Err(error) => {
+                    tracing::error!(error, "the classes of traffic were not changed, the old ones stay in force");
+                    None
+                }
+            }
+        });
+    }
+}
+
+fn names(numbers: &Numbers) -> ClassNames {
+    std::array::from_fn(|number| numbers.name(number).cloned())
+}
+
+fn change(
+    now: &Numbers,
+    classes: &Classes,
+    programs: &mut NetworkPrograms,
+) -> Result<(Numbers, ClassChange), Box<dyn std::error::Error>> {
+    let mut next = now.after(classes)?;
+    programs.set_classes(ClassTable::new(classes, &next)?.as_ref())?;
+    let change = ClassChange { names: names(&next), freed: next.gone().collect() };
+    // The thread reads and wipes them before it does anything else.
+    for number in &change.freed {
+        next.release(*number);
+    }
+    Ok((next, change))
+}
+
+impl Engine {
+    fn network_key(&self, vm: &Vm) -> VmKey {
+        VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(self.tick_ns()) }
+    }
+
+    /// A VM is one of ours.
+    pub(super) fn network_born(&self, tgid: u32) {
+        if let (Some(counting), Some(vm)) = (&self.counting, self.registry.of_tgid(tgid)) {
+            counting.network.born(self.network_key(vm));
+        }
+    }
+
+    /// Asks for a reading: before a sample's other work, so that it is there when that is done.
+    pub(super) fn ask_network(&mut self) {
+        let Some(counting) = &self.counting else { return };
+        self.network_asked = counting.network.samples() + 1;
+        counting.network.sample();
+    }
+
+    /// Takes over the newest reading of every VM.
+    pub(super) fn sample_network(&mut self) {
+        let Some(counting) = &self.counting else { return };
+        // One that is late is taken at the next sample.
+        let _ = counting.network.wait_sample(self.network_asked, SAMPLE);
+        let tick_ns = self.tick_ns();
+        let mut fell = 0;
+        for vm in self.registry.live_mut() {
+            let key = VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(tick_ns) };
+            if let Some(usage) = counting.network.usage(key) {
+                fell += u64::from(vm.take_network(&usage));
+            }
+        }
+        let tally = counting.network.tally();
+        self.host.losses.insert("link_event", tally.overflows);
+        self.host.losses.insert("network_writer", tally.shared_packets);
+        self.host.sample_errors.insert("network", tally.errors);
+        self.host.network = Some(tally);
+        self.count_error("regression", fell);
+    }
+
+    /// Takes a VM's last figures. False while the thread has not told them yet.
+    pub(super) fn settle_network(&mut self, tgid: u32, at: Instant2) -> bool {
+        let Some(key) = self.network_end(tgid, at) else { return true };
+        if self.take_final(tgid, key, Duration::ZERO) {
+            return true;
+        }
+        let since = self.registry.of_tgid(tgid).and_then(|vm| vm.network_ends_ns).unwrap_or(0);
+        let given_up = at.boot_ns.saturating_sub(since) > FINAL_NS;
+        if given_up {
+            self.count_loss("final_network", 1);
+        }
+        given_up
+    }
+
+    /// The last figures of a VM whose end nobody saw, if they come soon.
+    pub(super) fn settle_network_unseen(&mut self, tgid: u32, at: Instant2) {
+        if let Some(key) = self.network_end(tgid, at)
+            && !self.take_final(tgid, key, UNSEEN)
+        {
+            self.count_loss("final_network", 1);
+        }
+    }
+
+    /// Tells the thread that a VM ends, once.
+    pub(super) fn network_end(&mut self, tgid: u32, at: Instant2) -> Option<VmKey> {
+        self.counting.as_ref()?;
+        let key = self.network_key(self.registry.of_tgid(tgid)?);
+        let vm = self.registry.of_tgid_mut(tgid)?;
+        if vm.network_ends_ns.is_none() {
+            vm.network_ends_ns = Some(at.boot_ns);
+            self.counting.as_ref()?.network.ended(key);
+        }
+        Some(key)
+    }
+
+    fn take_final(&mut self, tgid: u32, key: VmKey, at_most: Duration) -> bool {
+        let Some(counting) = &self.counting else { return true };
+        let Some(usage) = counting.network.final_usage(key, at_most) else { return false };
+        let fell = self.registry.of_tgid_mut(tgid).is_some_and(|vm| vm.take_network(&usage));
+        self.count_error("regression", u64::from(fell));
+        true
+    }
+
+    /// Everything is looked at again.
+    pub(super) fn follow_network(&self) {
+        if let Some(counting) = &self.counting {
+            counting.network.reconcile();
+        }
+    }
+
+    /// Other classes.
+    pub(super) fn set_classes(&self, classes: Classes) {
+        if let Some(counting) = &self.counting {
+            counting.set_classes(classes);
+        }
+    }
+}
