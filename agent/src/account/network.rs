@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::class::{EXTERNAL, UNCLASSIFIED};
+
 /// Traffic of one class on one interface. Every number only grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -77,8 +79,6 @@ pub struct NetworkUsage {
 pub const NAMED: usize = 16;
 /// The name of the rest.
 pub const OTHER: &str = "other";
-/// The class of what passed before our program was there.
-pub const UNCLASSIFIED: &str = "unclassified";
 
 impl Traffic {
     const fn parts(&self) -> [u64; 4] {
@@ -195,6 +195,10 @@ impl Continued {
             };
             let interface = all.entry(Arc::clone(name)).or_insert(gone);
             interface.classes = go_on(told, &interface.classes);
+        }
+        for interface in all.values_mut().filter(|interface| interface.unobserved.is_none()) {
+            // Counted and nothing passed yet: that is a zero, so that the first packet is seen as one.
+            interface.classes.entry(EXTERNAL.into()).or_default();
         }
         NetworkUsage { interfaces: all.into_values().collect() }
     }
