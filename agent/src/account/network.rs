@@ -75,6 +75,19 @@ pub struct NetworkUsage {
     pub interfaces: Vec<Interface>,
 }
 
+impl NetworkUsage {
+    /// Bytes into and out of the guest, without what had passed before counting began; `None` where nothing is counted.
+    #[must_use]
+    pub fn seen_passing(&self) -> Option<(u64, u64)> {
+        let mut counted = self.interfaces.iter().filter(|interface| interface.unobserved.is_none()).peekable();
+        counted.peek()?;
+        let classes = counted.flat_map(|interface| &interface.classes).filter(|(class, _)| &***class != UNCLASSIFIED);
+        let add = |sum: Traffic, (_, traffic): (&Arc<str>, &Traffic)| sum.plus(traffic);
+        let sum = classes.fold(Traffic::default(), add);
+        Some((sum.receive_bytes, sum.transmit_bytes))
+    }
+}
+
 /// Interfaces of one VM that are told by name; the rest are told together. The ledger's contract.
 pub const NAMED: usize = 16;
 /// The name of the rest.

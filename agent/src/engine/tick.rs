@@ -158,8 +158,8 @@ impl Engine {
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
-            vm.ring.note_disk(vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)));
-            if vm.ring.offer(at.boot_ns, spacing, &text, vm.cpu, vm.memory.usage().used_bytes(), vm.fixed.mem_bytes) {
+            let reading = vm.reading();
+            if vm.ring.offer(at.boot_ns, spacing, &text, reading) {
                 vm.changed = true;
             }
         }

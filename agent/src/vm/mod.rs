@@ -4,6 +4,7 @@ pub mod disk;
 pub mod exit_class;
 pub mod exit_reason;
 pub mod identity;
+mod line;
 pub mod memory;
 pub mod record;
 pub mod registry;
@@ -11,7 +12,8 @@ pub mod sockets;
 pub mod tally;
 pub mod thread;
 
+pub use line::Line;
 pub use memory::Memory;
-pub use record::{Line, Origin, Vm};
+pub use record::{Origin, Vm};
 pub use registry::Registry;
 pub use tally::Tally;

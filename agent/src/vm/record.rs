@@ -10,11 +10,10 @@ use crate::{
         work::AllWork,
     },
     bpf::{VmReading, Work},
-    history::Ring,
+    history::{Reading, Ring},
     host::ThrottleSource,
-    ledger::Ticket,
     sample::ProcCpu,
-    vm::{disk::VmDisk, sockets::VmSockets},
+    vm::{Line, disk::VmDisk, sockets::VmSockets},
 };
 
 /// Where a VM's numbers come from.
@@ -38,37 +37,6 @@ impl Origin {
             Self::Slot(_) => "bpf",
             Self::Proc(_) => Self::PROC,
             Self::Final => "final",
-        }
-    }
-}
-
-/// A ledger line on its way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Line {
-    /// There is none to wait for.
-    #[default]
-    None,
-    /// In this turn's batch.
-    Queued,
-    /// Handed to the writer.
-    Given(Ticket),
-}
-
-impl Line {
-    /// Whether nothing has to be waited for.
-    #[must_use]
-    pub fn is_durable(self, durable: Ticket) -> bool {
-        match self {
-            Self::None => true,
-            Self::Queued => false,
-            Self::Given(ticket) => ticket <= durable,
-        }
-    }
-
-    /// The batch was handed over.
-    pub fn given(&mut self, ticket: Ticket) {
-        if *self == Self::Queued {
-            *self = Self::Given(ticket);
         }
     }
 }
@@ -241,6 +209,18 @@ impl Vm {
         let fell = self.network.take(reading);
         self.changed |= self.network.last().map(Arc::as_ptr) != before;
         fell
+    }
+
+    /// What the next point of its line is made from.
+    #[must_use]
+    pub fn reading(&self) -> Reading {
+        Reading {
+            cpu: self.cpu,
+            disk: self.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
+            network: self.network.last().and_then(|usage| usage.seen_passing()),
+            memory_used: self.memory.usage().used_bytes(),
+            memory_limit: Some(self.fixed.mem_bytes).filter(|bytes| *bytes > 0),
+        }
     }
 
     /// Reads how long it was throttled, where that is known. False when it could not be read.
