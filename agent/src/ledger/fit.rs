@@ -1,12 +1,16 @@
 //! Makes a fact fit on one line of 16 KiB: what is given up first, and how short a text may get.
 //! Billing keys come last; what was given up is named, so that the line can say so.
 
-use super::{Draft, Subject};
+use std::collections::BTreeMap;
+
+use super::{Draft, NetUsage, Subject};
 
 /// Identity texts keep this many encoded bytes each; six of them and the rest below stay within a line.
 const IDENTITY_BYTES: usize = 1024;
 /// Other texts keep this many when all else failed.
 const TEXT_BYTES: usize = 384;
+/// Interfaces that are told together.
+const OTHER: &str = "other";
 const UNKNOWN: &str = "unknown";
 
 /// What is given up, in order.
@@ -16,11 +20,13 @@ pub(super) enum Step {
     Labels,
     Name,
     Texts,
+    NetTogether,
     Net,
 }
 
 /// The order in which a line is made shorter.
-pub(super) const STEPS: [Step; 5] = [Step::Nothing, Step::Labels, Step::Name, Step::Texts, Step::Net];
+pub(super) const STEPS: [Step; 6] =
+    [Step::Nothing, Step::Labels, Step::Name, Step::Texts, Step::NetTogether, Step::Net];
 
 impl Step {
     /// Gives up one thing and notes its key.
@@ -35,6 +41,13 @@ impl Step {
             }
             Self::Name => clip("name", &mut draft.name, TEXT_BYTES, trimmed),
             Self::Texts => clip_texts(draft, trimmed),
+            Self::NetTogether => {
+                if let Some(usage) = draft.usage.as_mut().filter(|u| u.net.len() > 1) {
+                    usage.net = together(&usage.net);
+                    usage.net_unobserved.clear();
+                    trimmed.push("usage.net.interface".to_owned());
+                }
+            }
             Self::Net => {
                 if let Some(usage) = draft.usage.as_mut().filter(|u| !u.net.is_empty()) {
                     usage.net.clear();
@@ -43,6 +56,23 @@ impl Step {
             }
         }
     }
+}
+
+/// All interfaces as one, by class: sixteen entries at most, and nothing that a bill adds up is lost.
+fn together(net: &[NetUsage]) -> Vec<NetUsage> {
+    let mut by_class: BTreeMap<&str, NetUsage> = BTreeMap::new();
+    for one in net {
+        let all = by_class.entry(&one.class).or_insert_with(|| NetUsage {
+            interface: OTHER.to_owned(),
+            class: one.class.clone(),
+            ..NetUsage::default()
+        });
+        all.receive_bytes = all.receive_bytes.saturating_add(one.receive_bytes);
+        all.receive_packets = all.receive_packets.saturating_add(one.receive_packets);
+        all.transmit_bytes = all.transmit_bytes.saturating_add(one.transmit_bytes);
+        all.transmit_packets = all.transmit_packets.saturating_add(one.transmit_packets);
+    }
+    by_class.into_values().collect()
 }
 
 fn clip_texts(draft: &mut Draft, trimmed: &mut Vec<String>) {

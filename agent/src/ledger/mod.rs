@@ -49,7 +49,7 @@ pub use spool::{Refusal, Refused};
 pub use stats::Stats;
 pub use store::{FileStore, Standing, Store};
 pub use torn::Torn;
-pub use usage::{NetUsage, Usage};
+pub use usage::{NetUnobserved, NetUsage, Usage};
 pub use verify::{Anchor, Fault, Open, Report, Tail, Verifier, verify_dir, verify_files};
 pub use writer::{Clock, Options, Ticket, Undrained, Writer, WriterHandle};
 

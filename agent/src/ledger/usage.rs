@@ -14,6 +14,8 @@ macro_rules! usage {
             $($(#[$doc])* pub $name: Option<$number>,)*
             /// Per interface, the guest's view; the caller keeps it at 16 and folds the rest into `other`.
             pub net: Vec<NetUsage>,
+            /// Interfaces whose packets nobody counts here: told, because a missing entry could be an idle one.
+            pub net_unobserved: Vec<NetUnobserved>,
         }
 
         #[derive(Serialize, Deserialize)]
@@ -24,17 +26,19 @@ macro_rules! usage {
             $name: Option<Dec<$number>>,)*
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             net: Vec<NetUsage>,
+            #[serde(default, skip_serializing_if = "Vec::is_empty")]
+            net_unobserved: Vec<NetUnobserved>,
         }
 
         impl From<UsageWire> for Usage {
             fn from(w: UsageWire) -> Self {
-                Self { $($name: w.$name.map(|d| d.0),)* net: w.net }
+                Self { $($name: w.$name.map(|d| d.0),)* net: w.net, net_unobserved: w.net_unobserved }
             }
         }
 
         impl From<Usage> for UsageWire {
             fn from(u: Usage) -> Self {
-                Self { cpu_ns: u.cpu_ns().map(Dec), $($name: u.$name.map(Dec),)* net: u.net }
+                Self { cpu_ns: u.cpu_ns().map(Dec), $($name: u.$name.map(Dec),)* net: u.net, net_unobserved: u.net_unobserved }
             }
         }
 
@@ -79,6 +83,15 @@ impl Usage {
         let base = self.cpu_vcpu_ns?.saturating_add(self.cpu_vmm_ns?);
         Some(base.saturating_add(self.cpu_io_ns.unwrap_or(0)).saturating_add(self.cpu_vhost_ns.unwrap_or(0)))
     }
+}
+
+/// An interface of the VM that cannot be counted where the agent runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetUnobserved {
+    /// Interface name, or what the VMM calls it.
+    pub interface: String,
+    /// `vhost-user`, `vdpa`, `vfio`, or a kind that could not be counted here.
+    pub kind: String,
 }
 
 /// Traffic of one interface, as the guest sees it (receive = into the guest).

@@ -9,7 +9,7 @@ use crate::{
         snapshot::VmFixed,
     },
     clock::Instant2,
-    ledger::{Coverage, Draft, Kind, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
+    ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
     lifecycle::Verdict,
 };
 
@@ -68,6 +68,7 @@ impl About<'_> {
             halt_poll_ns: self.halt_poll_ns,
             run_delay_ns: Some(cpu.run_delay_ns()),
             net: self.network.map(net).unwrap_or_default(),
+            net_unobserved: self.network.map(net_unobserved).unwrap_or_default(),
             disk_read_bytes: self.disk.map(|(read, _)| read),
             disk_written_bytes: self.disk.map(|(_, written)| written),
             mem_byte_ns: self.memory.byte_ns,
@@ -130,6 +131,15 @@ fn net(usage: &NetworkUsage) -> Vec<NetUsage> {
         transmit_packets: traffic.transmit_packets,
     };
     classes.map(entry).collect()
+}
+
+fn net_unobserved(usage: &NetworkUsage) -> Vec<NetUnobserved> {
+    let blind = usage.interfaces.iter().filter(|interface| interface.unobserved.is_some());
+    let told = |interface: &Interface| NetUnobserved {
+        interface: interface.name.to_string(),
+        kind: interface.kind.as_str().to_owned(),
+    };
+    blind.map(told).collect()
 }
 
 #[cfg(test)]

@@ -134,6 +134,28 @@ fn every_kind_and_reason_reads_back_from_its_text() {
     assert!("vm.compute".parse::<Kind>().is_err());
 }
 
+#[test]
+fn interfaces_that_do_not_fit_are_told_together_and_nothing_of_them_is_lost() {
+    let mut draft = vm(Kind::VmComputeUsage, 7, 5);
+    let class = |n: usize| ["external", "internal"][n % 2].to_owned();
+    let one = |n| NetUsage {
+        interface: format!("interface-{n}"),
+        class: class(n),
+        receive_bytes: 1 << 40,
+        transmit_packets: 3,
+        ..NetUsage::default()
+    };
+    draft.usage.as_mut().unwrap().net = (0..200).map(one).collect();
+    let line = encode(&draft, &place(1, digest::NO_PREV)).unwrap();
+    let text: serde_json::Value = serde_json::from_slice(body(&line.bytes)).unwrap();
+    let net = text["usage"]["net"].as_array().unwrap();
+    assert_eq!(net.len(), 2);
+    for one in net {
+        assert_eq!((&one["interface"], &one["receive_bytes"]), (&"other".into(), &(100_u64 << 40).to_string().into()));
+        assert_eq!(one["transmit_packets"], "300");
+    }
+}
+
 prop_compose! {
     fn usages()(n in any::<[Option<u64>; 10]>(), mem in any::<Option<u128>>(), interface in any::<String>(), nets in 0..3_usize)
         -> Usage {
@@ -142,6 +164,7 @@ prop_compose! {
             cpu_vcpu_ns: halve(n[0]), cpu_vmm_ns: halve(n[1]), cpu_io_ns: halve(n[2]), cpu_vhost_ns: halve(n[3]),
             guest_ns: n[4], halt_poll_ns: n[5], run_delay_ns: n[6], mem_byte_ns: mem, mem_peak_bytes: n[7],
             disk_read_bytes: n[8], disk_written_bytes: n[9],
+            net_unobserved: vec![NetUnobserved { interface: interface.clone(), kind: "vfio".into() }; nets / 2],
             net: vec![NetUsage { interface, receive_bytes: u64::MAX, ..NetUsage::default() }; nets],
         }
     }

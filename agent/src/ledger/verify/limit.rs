@@ -66,6 +66,7 @@ impl Meter {
             disk_read_bytes: new.disk_read_bytes.or(old.disk_read_bytes),
             disk_written_bytes: new.disk_written_bytes.or(old.disk_written_bytes),
             net: keep_net(old.net, new.net),
+            net_unobserved: new.net_unobserved,
         };
     }
 }
