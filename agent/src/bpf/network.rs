@@ -11,6 +11,7 @@ mod netlink;
 mod offload;
 mod port;
 mod reading;
+mod split;
 mod syscall;
 mod table;
 mod template;
@@ -39,6 +40,7 @@ use template::{Constants, Templates};
 use super::object::OBJECT;
 use crate::account::class::ClassTable;
 use crate::host::{
+    link::LinkDevice,
     netns::{NetNs, NetNsId},
     realtime,
 };
@@ -117,6 +119,9 @@ impl NetworkPrograms {
         port.place = Some((netns.clone(), ifindex));
         // One that does not tell is taken to segment all itself, as most do.
         let _ = port.refresh_offload();
+        port.device = LinkDevice::open(netns, ifindex).ok();
+        // Nor is anything put off by default.
+        port.split = port.runs_in_writer().unwrap_or(true);
         let pair = self.pair(&port, self.table.as_ref())?;
         let here = self.own == Some(netns.id());
         port.attachment = Some(Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)?);
@@ -130,7 +135,7 @@ impl NetworkPrograms {
             port: port.map(),
             claims: self.claims.as_fd(),
             lanes: self.lanes,
-            split: true,
+            split: port.split,
             table: table.map(|table| (table.fd.as_fd(), table.mask)),
         };
         let names =

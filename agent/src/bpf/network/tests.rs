@@ -7,6 +7,7 @@ mod frames;
 mod lab;
 mod links;
 mod older;
+mod split;
 
 use super::*;
 use lab::Lab;

@@ -47,7 +47,11 @@ impl Rig {
     }
 
     pub(crate) fn persistent(&self, name: &str) {
-        tun::persist(&self.tap(name, &[])).expect("TUNSETPERSIST");
+        self.persistent_with(name, &[]);
+    }
+
+    pub(crate) fn persistent_with(&self, name: &str, flags: &[u16]) {
+        tun::persist(&self.tap(name, flags)).expect("TUNSETPERSIST");
     }
 
     /// `ip …` inside the namespace.
