@@ -10,7 +10,7 @@
 //!   its writer is not known as a VM yet. No figure of a VM ever falls.
 //! * Transmitted packets belong to the VM whose process, or vhost worker, wrote them, however fast an interface changes
 //!   hands and however late events arrive, as long as the programs have an account for each writer between two readings
-//!   (seven, [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
+//!   (four, less those of writers that write still; [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
 //!   later VM only for accounts that began after it was born.
 //! * Where packets are put off for another task to handle (`IFF_NAPI`, `rps_cpus`), nobody knows the writer, and they
 //!   belong to the VM that holds the interface when its holding was heard of (milliseconds late, at handovers less than a

@@ -51,7 +51,8 @@ impl Model {
         let former = port.accounts.iter().filter(|(serial, _)| Some(**serial) != port.current);
         // Who writes again after its account was given back gets another: giving back early loses nothing.
         let busy = list.len() >= BUSY;
-        let done = former.take_while(|(_, seen)| busy || seen.quiet >= QUIET);
+        let ended = |writer: u32| writer != 0 && whose(writer) == Writer::Gone;
+        let done = former.take_while(|(_, seen)| busy || seen.quiet >= QUIET || ended(seen.last.writer));
         if let Some(up_to) = done.map(|(serial, _)| *serial).last() {
             self.out.push(Command::Retire(link, up_to));
         }

@@ -28,7 +28,7 @@ fn each_of_a_hundred_owners_of_one_tap_is_told_what_it_wrote() {
         if turn % 3 == 2 {
             network.born(vm);
         }
-        // A program has seven accounts: a reading now and then is what the agent promises them.
+        // A program has four accounts: a reading now and then is what the agent promises them.
         if turn % 3 == 0 {
             sample(&network);
         }
