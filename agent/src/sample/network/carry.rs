@@ -59,16 +59,7 @@ impl<P: Programs> Worker<P> {
             Err(error) => Err(format!("its packets cannot be counted: {error}")),
         };
         // If it went in the meantime, the program may sit on its successor: the announcement waits by now.
-        for news in self.spaces.news() {
-            for change in &news.changes {
-                self.model.change(news.netns, change, now_ns());
-            }
-            if news.overflow {
-                self.tally.overflows += 1;
-                self.list(news.netns);
-                self.model.sweep(news.netns, now_ns());
-            }
-        }
+        let _ = self.take_in();
         self.model.attached(link, result);
         // What was announced until here, the model did not pass on.
         if let Some(port) = self.ports.get(&link) {

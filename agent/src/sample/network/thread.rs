@@ -172,10 +172,13 @@ impl<P: Programs> Worker<P> {
         let due = self.model.next_due_ns();
         let look = (!self.ending.is_empty()).then(|| now_ns().saturating_add(LOOK_NS));
         let leave = self.leaving.values().min().copied();
-        let timeout = due.into_iter().chain(look).chain(leave).min().map_or(PollTimeout::NONE, |at| {
-            let left_ms = at.saturating_sub(now_ns()).div_ceil(1_000_000);
-            PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = due.into_iter().chain(look).chain(leave).chain(self.spaces.due_ns()).min().map_or(
+            PollTimeout::NONE,
+            |at| {
+                let left_ms = at.saturating_sub(now_ns()).div_ceil(1_000_000);
+                PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
+            },
+        );
         let mut fds = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.spaces.sockets().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // EINTR is a turn without news.
@@ -184,13 +187,23 @@ impl<P: Programs> Worker<P> {
 
     /// Takes in what was announced; which links it was about.
     pub(super) fn hear(&mut self) -> Touched {
+        let touched = self.take_in();
+        self.execute();
+        touched
+    }
+
+    /// The same, what the model wants done left to do.
+    pub(super) fn take_in(&mut self) -> Touched {
         let mut touched = Touched::new();
-        for news in self.spaces.news() {
+        for news in self.spaces.news(now_ns()) {
             for change in &news.changes {
                 if self.model.change(news.netns, change, now_ns()) {
                     let (LinkChange::New(link) | LinkChange::Gone { link, .. }) = change;
                     touched.insert((news.netns, link.ifindex));
                 }
+            }
+            if let Some(error) = &news.failure {
+                self.fail("announcements of a network namespace cannot be heard; another socket is tried", error);
             }
             if news.overflow {
                 self.tally.overflows += 1;
@@ -198,7 +211,6 @@ impl<P: Programs> Worker<P> {
                 self.model.sweep(news.netns, now_ns());
             }
         }
-        self.execute();
         touched
     }
 
