@@ -129,6 +129,20 @@ impl NetworkPrograms {
         Ok(id)
     }
 
+    /// Takes away what an agent that was killed left in a namespace: filters, where those are the hooks; links went with
+    /// it. To be called when interfaces of the namespace begin to be counted, by the one agent that counts on this host;
+    /// with an interface of ours in it, nothing is done.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or its queueing disciplines not be listed.
+    pub fn sweep(&mut self, netns: &NetNs) -> io::Result<u32> {
+        let is_here = |port: &Port| port.place.as_ref().is_some_and(|(of, _)| of.id() == netns.id());
+        if self.hook == Hook::Tcx || self.ports.values().any(is_here) {
+            return Ok(0);
+        }
+        netns.inside(clsact::sweep)?
+    }
+
     /// An interface's two programs.
     fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
         let constants = Constants {

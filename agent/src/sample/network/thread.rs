@@ -98,6 +98,9 @@ impl<P: Programs> Worker<P> {
     }
 
     pub(super) fn run(mut self) {
+        if let Ok(own) = NetNs::own() {
+            self.programs.sweep(&own);
+        }
         loop {
             self.wait();
             let _ = self.waker.read();
