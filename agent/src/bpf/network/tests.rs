@@ -6,6 +6,7 @@ mod exact;
 mod frames;
 mod lab;
 mod links;
+mod offload;
 mod older;
 mod split;
 
