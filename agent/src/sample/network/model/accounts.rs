@@ -187,11 +187,16 @@ impl Model {
             vms.range(range).map(|(key, _)| key).rfind(fits).copied()
         };
         let known = of(&self.vms, writer);
-        let known = known.or_else(|| self.vms.iter().find(|(_, vm)| vm.workers.contains(&writer)).map(|(key, _)| *key));
         if known.is_some() {
             return known;
         }
-        let Writer::Process(owner) = whose(writer) else { return None };
+        let Writer::Process(owner) = whose(writer) else {
+            return self.vms.iter().find(|(_, vm)| vm.workers.contains(&writer)).map(|(key, _)| *key);
+        };
+        // Whoever has this id now: a worker of this VM that ended may have had it before.
+        for vm in self.vms.values_mut() {
+            vm.workers.remove(&writer);
+        }
         let vm = of(&self.vms, owner)?;
         if owner != writer {
             self.vms.entry(vm).and_modify(|vm| {

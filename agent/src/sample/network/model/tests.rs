@@ -2,6 +2,7 @@
 
 mod before;
 mod property;
+mod workers;
 
 use super::*;
 use crate::{
