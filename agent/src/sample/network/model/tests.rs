@@ -2,6 +2,7 @@
 
 mod before;
 mod property;
+mod refused;
 mod workers;
 
 use super::*;
