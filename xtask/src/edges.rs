@@ -52,12 +52,14 @@ const KERNEL_FILES_ELSEWHERE: [(&str, &str); 4] = [
     ("agent/src/bpf/", "/sys/kernel/tracing"),
 ];
 
-const UNSAFE: [&str; 6] = [
+const UNSAFE: [&str; 7] = [
     "agent-common/",
     "agent-ebpf/",
     "agent/src/bpf/",
     // pidfd_getfd and the ioctls of tun, which nothing wraps.
     "agent/src/host/tun.rs",
+    // fsopen and what belongs to it, likewise.
+    "agent/src/host/link/device.rs",
     "tests/src/vmm/",
     "tests/src/net/raw.rs",
 ];

@@ -11,6 +11,7 @@ mod netlink;
 mod offload;
 mod port;
 mod reading;
+mod split;
 mod syscall;
 mod table;
 mod template;
@@ -39,6 +40,7 @@ use template::{Constants, Templates};
 use super::object::OBJECT;
 use crate::account::class::ClassTable;
 use crate::host::{
+    link::LinkDevice,
     netns::{NetNs, NetNsId},
     realtime,
 };
@@ -117,11 +119,28 @@ impl NetworkPrograms {
         port.place = Some((netns.clone(), ifindex));
         // One that does not tell is taken to segment all itself, as most do.
         let _ = port.refresh_offload();
+        port.device = LinkDevice::open(netns, ifindex).ok();
+        // Nor is anything put off by default.
+        port.split = port.runs_in_writer().unwrap_or(true);
         let pair = self.pair(&port, self.table.as_ref())?;
         let here = self.own == Some(netns.id());
         port.attachment = Some(Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)?);
         self.ports.insert(id, port);
         Ok(id)
+    }
+
+    /// Takes away what an agent that was killed left in a namespace: filters, where those are the hooks; links went with
+    /// it. To be called when interfaces of the namespace begin to be counted, by the one agent that counts on this host;
+    /// with an interface of ours in it, nothing is done.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or its queueing disciplines not be listed.
+    pub fn sweep(&mut self, netns: &NetNs) -> io::Result<u32> {
+        let is_here = |port: &Port| port.place.as_ref().is_some_and(|(of, _)| of.id() == netns.id());
+        if self.hook == Hook::Tcx || self.ports.values().any(is_here) {
+            return Ok(0);
+        }
+        netns.inside(clsact::sweep)?
     }
 
     /// An interface's two programs.
@@ -130,7 +149,7 @@ impl NetworkPrograms {
             port: port.map(),
             claims: self.claims.as_fd(),
             lanes: self.lanes,
-            split: true,
+            split: port.split,
             table: table.map(|table| (table.fd.as_fd(), table.mask)),
         };
         let names =

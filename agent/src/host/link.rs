@@ -4,9 +4,11 @@
 //! here and not by a crate. Announcements are wake-ups that the kernel drops when we are slow: an overflow is told, and
 //! whoever hears it asks for everything again.
 
+mod device;
 mod message;
 mod socket;
 
+pub use device::LinkDevice;
 pub use socket::{LinkOutcome, LinkRequests, LinkSocket};
 
 use crate::account::network::InterfaceKind;

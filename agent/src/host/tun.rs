@@ -87,12 +87,19 @@ fn netns(file: &OwnedFd) -> Option<NetNs> {
 #[cfg(test)]
 pub(super) fn attach(name: &str, flags: u16) -> io::Result<std::fs::File> {
     let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun")?;
+    set(&file, name, flags)?;
+    Ok(file)
+}
+
+/// For tests: makes a file a queue of an interface.
+#[cfg(test)]
+pub(super) fn set(file: &std::fs::File, name: &str, flags: u16) -> io::Result<()> {
     let mut request = [0_u8; 64];
     request[..name.len()].copy_from_slice(name.as_bytes());
     request[16..18].copy_from_slice(&flags.to_ne_bytes());
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which is smaller than `request`.
     Errno::result(unsafe { libc::ioctl(file.as_raw_fd(), 0x4004_54ca, request.as_mut_ptr()) })?;
-    Ok(file)
+    Ok(())
 }
 
 /// For tests: lets a tap outlive its files.

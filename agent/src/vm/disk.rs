@@ -93,18 +93,9 @@ impl VmDisk {
                 Source::Open(known) if known.files.is_same_as(&files) => {}
                 Source::Open(_) => {
                     self.read_groups();
-                    let before = self.usage.group.map(|(_, io)| io).unwrap_or_default();
-                    let base = files.read().ok().flatten().unwrap_or_default();
-                    self.groups = Source::Open(Groups { files, before, base });
+                    self.come_to(files, true);
                 }
-                _ => {
-                    let (before, base) = self
-                        .usage
-                        .group
-                        .map_or_else(Default::default, |(_, io)| (io, files.read().ok().flatten().unwrap_or_default()));
-                    self.groups = Source::Open(Groups { files, before, base });
-                    self.moved = true;
-                }
+                _ => self.come_to(files, self.usage.group.is_some()),
             },
             Err(why) if why.is_gone() => {}
             Err(why) => {
@@ -116,6 +107,23 @@ impl VmDisk {
                 }
             }
         }
+    }
+
+    /// Begins to count in groups; `later`: what they had counted by now is another's, or told already.
+    fn come_to(&mut self, files: GroupIoFiles, later: bool) {
+        let base = if later { files.read() } else { Ok(None) };
+        self.moved = true;
+        self.groups = match base {
+            Ok(base) => {
+                let before = self.usage.group.map(|(_, io)| io).unwrap_or_default();
+                Source::Open(Groups { files, before, base: base.unwrap_or_default() })
+            }
+            // Without it everything would be told again; the next reconcile tries again.
+            Err(error) => {
+                Arc::make_mut(&mut self.usage).group_why_not = Some(error.to_string().into());
+                Source::Absent
+            }
+        };
     }
 
     /// Reads its groups, where they are its own. False when they could not be read.

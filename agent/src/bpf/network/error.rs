@@ -63,6 +63,9 @@ pub enum Error {
     /// Programs were not replaced.
     #[error("the network classes cannot be changed: a program was not replaced")]
     Replace(#[source] io::Error),
+    /// Programs of an interface were not replaced.
+    #[error("whether an interface's writers are told apart cannot be changed: a program was not replaced")]
+    Split(#[source] io::Error),
     /// No room.
     #[error("{PORTS} interfaces are counted already; no more can be")]
     Full,

@@ -13,7 +13,7 @@ use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim
 use super::{Account, Error, PortId, attachment::Attachment, grace::Grace, offload, syscall};
 use crate::{
     bpf::maps::{MapError, Mapped},
-    host::netns::NetNs,
+    host::{link::LinkDevice, netns::NetNs},
 };
 
 /// The page, and the programs that write to it.
@@ -25,8 +25,12 @@ pub(super) struct Port {
     pub(super) attachment: Option<Attachment>,
     /// Where its device is.
     pub(super) place: Option<(NetNs, u32)>,
+    /// The same device in sysfs; `None` if that was refused.
+    pub(super) device: Option<LinkDevice>,
     /// Its hooks run the other way round.
     pub(super) reversed: bool,
+    /// Its programs tell writers apart.
+    pub(super) split: bool,
     last_serial: u64,
 }
 
@@ -49,7 +53,18 @@ impl Port {
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
         let mut page: Mapped<abi::Block> = Mapped::new(Some(Map::Array(data)), NAME, blocks)?;
         page.put_u32(0, offset_of!(abi::Header, id), id.0);
-        Ok(Self { id: id.0, fd, lanes, page, attachment: None, place: None, reversed, last_serial: 0 })
+        Ok(Self {
+            id: id.0,
+            fd,
+            lanes,
+            page,
+            attachment: None,
+            place: None,
+            device: None,
+            reversed,
+            split: true,
+            last_serial: 0,
+        })
     }
 
     pub(super) fn map(&self) -> BorrowedFd<'_> {
@@ -179,6 +194,10 @@ impl Port {
             }
             finals.push(self.account(number, self.head(number)));
             self.free(claims, number);
+        }
+        // No writer begins an account here, so one that could not be begun is begun now.
+        if !self.split && self.head(self.active()).state == state::CLOSED {
+            self.open(claims);
         }
         finals
     }

@@ -6,7 +6,9 @@ mod exact;
 mod frames;
 mod lab;
 mod links;
+mod offload;
 mod older;
+mod split;
 
 use super::*;
 use lab::Lab;

@@ -71,6 +71,12 @@ impl LinkSocket {
         setsockopt(&self.fd, sockopt::RcvBuf, &4096).expect("SO_RCVBUF");
     }
 
+    /// For tests: what can be read at any time, and never is.
+    #[cfg(test)]
+    pub(crate) fn broken() -> Self {
+        Self { fd: std::fs::File::open("/dev/null").expect("/dev/null").into() }
+    }
+
     /// The next announcements, without waiting.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::Write,
     process::{Child, ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
 };
 
@@ -47,7 +48,27 @@ impl Rig {
     }
 
     pub(crate) fn persistent(&self, name: &str) {
-        tun::persist(&self.tap(name, &[])).expect("TUNSETPERSIST");
+        self.persistent_with(name, &[]);
+    }
+
+    pub(crate) fn persistent_with(&self, name: &str, flags: &[u16]) {
+        tun::persist(&self.tap(name, flags)).expect("TUNSETPERSIST");
+    }
+
+    /// A file attached to a new macvtap, over an end of a wire whose other end is `NAMEp`. All are up.
+    pub(crate) fn macvtap(&self, name: &str) -> File {
+        // Its device file is named after its index, in all namespaces alike.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let index = 500_000_000 + std::process::id() % 4_000_000 * 100 + NEXT.fetch_add(1, Ordering::Relaxed) % 100;
+        let (index, lower, peer) = (index.to_string(), format!("{name}l"), format!("{name}p"));
+        self.ip(&["link", "add", &lower, "type", "veth", "peer", "name", &peer]);
+        let add = ["link", "add", "link", &lower, "name", name, "index", &index, "type", "macvtap", "mode", "bridge"];
+        self.ip(&add);
+        [&lower, &peer, name].into_iter().for_each(|link| self.ip(&["link", "set", link, "up"]));
+        let file = File::options().read(true).write(true).open(format!("/dev/tap{index}"));
+        let file = file.expect("the macvtap's device file");
+        self.netns.inside(|| tun::set(&file, name, IFF_TAP | IFF_NO_PI)).expect("enter").expect("TUNSETIFF");
+        file
     }
 
     /// `ip …` inside the namespace.

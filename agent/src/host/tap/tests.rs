@@ -15,7 +15,8 @@ fn a_tap_is_found_in_its_own_namespace_whoever_holds_it() {
     assert_eq!(held(a.tgid()), [(one.netns().id(), "same0".to_owned(), Some(false))]);
     assert_eq!(held(b.tgid()), [(two.netns().id(), "same0".to_owned(), Some(false))]);
     // Moved while held: the file knows.
-    one.move_link("same0", Rig::new().netns());
+    let elsewhere = Rig::new();
+    one.move_link("same0", elsewhere.netns());
     assert_ne!(held(a.tgid())[0].0, one.netns().id());
 }
 
@@ -60,18 +61,17 @@ fn without_the_right_to_ask_the_file_the_kernel_s_note_about_it_is_read() {
 #[test]
 fn a_macvtap_is_told_by_its_file_and_its_index() {
     let rig = Rig::new();
-    let made = rig.netns().inside(|| {
-        let dummy = ["link", "add", "dum0", "type", "dummy"];
-        let macvtap = ["link", "add", "link", "dum0", "name", "mv0", "type", "macvtap", "mode", "bridge"];
-        let ip = |args: &[&str]| std::process::Command::new("ip").args(args).output();
-        ip(&dummy).is_ok_and(|done| done.status.success()) && ip(&macvtap).is_ok_and(|done| done.status.success())
-    });
-    if !made.expect("enter") {
-        println!("not shown here: this kernel has no dummy or no macvtap");
-        return;
-    }
+    let file = rig.macvtap("mv0");
+    // Its file does not tell where it is: where its process lives.
+    let holder = rig.netns().inside(|| Holder::of(file)).expect("enter");
     let link = crate::host::link::LinkRequests::open(rig.netns()).expect("open").named("mv0").expect("ask");
-    assert_eq!(link.expect("exists").kind, Some(InterfaceKind::Macvtap));
+    let link = link.expect("exists");
+    assert_eq!(link.kind, Some(InterfaceKind::Macvtap));
+    let held = ProcFs::new(Path::new("/")).held_taps(Tgid(holder.tgid()), &|_| None).expect("held");
+    assert_eq!(held.unseen, 0);
+    let told: Vec<_> =
+        held.taps.iter().map(|tap| (&*tap.name, tap.netns.id(), tap.kind, tap.ifindex, tap.persistent)).collect();
+    assert_eq!(told, [("mv0", rig.netns().id(), InterfaceKind::Macvtap, Some(link.ifindex), Some(true))]);
 }
 
 #[test]

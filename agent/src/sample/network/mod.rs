@@ -10,8 +10,11 @@
 //!   its writer is not known as a VM yet. No figure of a VM ever falls.
 //! * Transmitted packets belong to the VM whose process, or vhost worker, wrote them, however fast an interface changes
 //!   hands and however late events arrive, as long as the programs have an account for each writer between two readings
-//!   (seven, [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
+//!   (four, less those of writers that write still; [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
 //!   later VM only for accounts that began after it was born.
+//! * Where packets are put off for another task to handle (`IFF_NAPI`, `rps_cpus`), nobody knows the writer, and they
+//!   belong to the VM that holds the interface when its holding was heard of (milliseconds late, at handovers less than a
+//!   second apart up to 0.1 s). Nobody announces `rps_cpus`: a change is seen at the next reconcile or announcement.
 //! * Received packets belong to the VM that wrote last before them, or, from the moment an event was handled, to the VM
 //!   that holds the interface. So at a handover packets for the new holder may be told on the old one between its
 //!   opening of the interface and the earlier of its own first packet and the event (milliseconds); never the other way
@@ -23,6 +26,7 @@
 //! * The agent keeps no tap and no namespace: a tap's file is asked once and closed at once, and a namespace without a VM
 //!   is let go after a second. A VM that takes a persistent tap there later than that is counted from its attachment on.
 
+mod carry;
 mod measure;
 pub mod model;
 pub mod programs;

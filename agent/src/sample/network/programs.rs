@@ -32,6 +32,11 @@ pub trait Programs: Send + 'static {
     fn wipe_class(&mut self, class: usize);
     /// The kernel announced something about the interface: what its device segments itself may be another now.
     fn link_changed(&mut self, port: Self::Port);
+    /// Now and then, for what nobody announces: whether its packets are handled by the thread that wrote them. Where they
+    /// are not, accounts have no writer.
+    fn recheck(&mut self, port: Self::Port);
+    /// This namespace begins to be listened in: what an agent that was killed left there is taken away.
+    fn sweep(&mut self, netns: &NetNs);
     /// Packets so far that went to another writer's account because none was free.
     fn shared_packets(&self) -> u64;
 }
@@ -71,6 +76,21 @@ impl Programs for NetworkPrograms {
         // An interface that is gone has nothing left to segment.
         if let Err(error) = self.refresh_offload(port) {
             tracing::debug!(%error, "an interface's offloads cannot be asked");
+        }
+        self.recheck(port);
+    }
+
+    fn recheck(&mut self, port: PortId) {
+        if let Err(error) = self.refresh_split(port) {
+            tracing::warn!(%error, "packets of an interface may be told on another VM");
+        }
+    }
+
+    fn sweep(&mut self, netns: &NetNs) {
+        match Self::sweep(self, netns) {
+            Ok(0) => {}
+            Ok(filters) => tracing::info!(filters, "filters that an earlier agent left were taken away"),
+            Err(error) => tracing::debug!(%error, "a namespace cannot be searched for filters that were left"),
         }
     }
 

@@ -78,7 +78,8 @@ impl<P: Programs> Worker<P> {
                 continue;
             }
             match self.spaces.link(tap.netns.id(), &tap.name, tap.ifindex) {
-                Ok(Some(link)) if link.kind == Some(tap.kind) => {
+                // The index of a macvtap in another namespace may be another one's here.
+                Ok(Some(link)) if link.kind == Some(tap.kind) && may_be(tap, &link.name) => {
                     scan.held.push(Holding { netns: tap.netns.id(), link, persistent: tap.persistent });
                 }
                 // It went after its file was asked.
@@ -95,7 +96,7 @@ impl<P: Programs> Worker<P> {
         let is = |tap: &HeldTap, one: &Holding| one.netns == tap.netns.id() && one.link.name == tap.name;
         let find = |tap: &HeldTap| {
             // A macvtap is opened without anybody telling.
-            if tap.kind != InterfaceKind::Tap {
+            if !is_tap(tap) {
                 return None;
             }
             let one = scan.held.iter().find(|one| is(tap, one))?;
@@ -108,7 +109,10 @@ impl<P: Programs> Worker<P> {
 
     fn watch(&mut self, netns: &NetNs) -> bool {
         match self.spaces.watch(netns) {
-            Ok(true) => self.list(netns.id()),
+            Ok(true) => {
+                self.programs.sweep(netns);
+                self.list(netns.id());
+            }
             Ok(false) => {}
             Err(error) => {
                 self.fail("a network namespace cannot be listened in", &error);
@@ -122,4 +126,13 @@ impl<P: Programs> Worker<P> {
     pub(super) fn is_same(&self, vm: VmKey) -> bool {
         self.procfs.stat(Tgid(vm.tgid)).is_ok_and(|stat| stat.start_ticks == vm.start_ticks)
     }
+}
+
+fn is_tap(tap: &HeldTap) -> bool {
+    tap.kind == InterfaceKind::Tap
+}
+
+/// Whether a link found by a macvtap's index can be that macvtap; a tap's file tells where it is.
+fn may_be(tap: &HeldTap, name: &str) -> bool {
+    is_tap(tap) || tap.name.is_empty() || tap.name == name
 }

@@ -15,11 +15,25 @@ use crate::host::{
 const MAX_SPACES: usize = 16_384;
 /// Datagrams of one namespace that are read in a turn, so that a storm in one cannot hold the others.
 const MAX_READS: usize = 4_096;
+/// From a socket that fails to the first try with another; each further one waits twice as long.
+const REOPEN_NS: u64 = 1_000_000_000;
+/// The longest such wait.
+const REOPEN_MOST_NS: u64 = 64_000_000_000;
 
 struct Space {
     netns: NetNs,
-    socket: LinkSocket,
+    socket: Listening,
     requests: LinkRequests,
+    /// The wait before the next try with another socket.
+    patience_ns: u64,
+}
+
+enum Listening {
+    To(LinkSocket),
+    /// The socket failed, and one that fails is always ready to be read: another is tried then.
+    Again {
+        at_ns: u64,
+    },
 }
 
 /// All of them.
@@ -34,6 +48,47 @@ pub(super) struct News {
     pub(super) changes: Vec<LinkChange>,
     /// Something was lost.
     pub(super) overflow: bool,
+    /// The socket failed, or another could not be had.
+    pub(super) failure: Option<io::Error>,
+}
+
+impl Space {
+    /// What waits here.
+    fn news(&mut self, now_ns: u64) -> News {
+        let mut news = News { netns: self.netns.id(), changes: Vec::new(), overflow: false, failure: None };
+        if let Listening::Again { at_ns } = self.socket {
+            if now_ns < at_ns {
+                return news;
+            }
+            match LinkSocket::open(&self.netns) {
+                Ok(socket) => {
+                    self.socket = Listening::To(socket);
+                    // Nobody heard what was announced meanwhile.
+                    news.overflow = true;
+                }
+                Err(error) => self.fail(&mut news, error, now_ns),
+            }
+        }
+        for _ in 0..MAX_READS {
+            let Listening::To(socket) = &self.socket else { break };
+            match socket.recv() {
+                Ok(LinkOutcome::Changes(changes)) => {
+                    news.changes.extend(changes);
+                    self.patience_ns = REOPEN_NS;
+                }
+                Ok(LinkOutcome::Overflow) => news.overflow = true,
+                Ok(LinkOutcome::Empty) => break,
+                Err(error) => self.fail(&mut news, error, now_ns),
+            }
+        }
+        news
+    }
+
+    fn fail(&mut self, news: &mut News, error: io::Error, now_ns: u64) {
+        self.socket = Listening::Again { at_ns: now_ns.saturating_add(self.patience_ns) };
+        self.patience_ns = self.patience_ns.saturating_mul(2).min(REOPEN_MOST_NS);
+        news.failure = Some(error);
+    }
 }
 
 impl Spaces {
@@ -45,8 +100,8 @@ impl Spaces {
         if self.all.len() >= MAX_SPACES {
             return Err(io::Error::other("too many network namespaces"));
         }
-        let (socket, requests) = (LinkSocket::open(netns)?, LinkRequests::open(netns)?);
-        self.all.insert(netns.id(), Space { netns: netns.clone(), socket, requests });
+        let (socket, requests) = (Listening::To(LinkSocket::open(netns)?), LinkRequests::open(netns)?);
+        self.all.insert(netns.id(), Space { netns: netns.clone(), socket, requests, patience_ns: REOPEN_NS });
         Ok(true)
     }
 
@@ -61,19 +116,9 @@ impl Spaces {
     }
 
     /// Everything that waits.
-    pub(super) fn news(&mut self) -> Vec<News> {
-        let read = |(id, space): (&NetNsId, &mut Space)| {
-            let mut news = News { netns: *id, changes: Vec::new(), overflow: false };
-            for _ in 0..MAX_READS {
-                match space.socket.recv() {
-                    Ok(LinkOutcome::Changes(changes)) => news.changes.extend(changes),
-                    Ok(LinkOutcome::Overflow) => news.overflow = true,
-                    Ok(LinkOutcome::Empty) | Err(_) => break,
-                }
-            }
-            (news.overflow || !news.changes.is_empty()).then_some(news)
-        };
-        self.all.iter_mut().filter_map(read).collect()
+    pub(super) fn news(&mut self, now_ns: u64) -> Vec<News> {
+        let all = self.all.values_mut().map(|space| space.news(now_ns));
+        all.filter(|news| news.overflow || news.failure.is_some() || !news.changes.is_empty()).collect()
     }
 
     pub(super) fn get(&self, id: NetNsId) -> Option<&NetNs> {
@@ -85,7 +130,19 @@ impl Spaces {
     }
 
     pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.all.values().map(|space| space.socket.as_fd())
+        self.all.values().filter_map(|space| match &space.socket {
+            Listening::To(socket) => Some(socket.as_fd()),
+            Listening::Again { .. } => None,
+        })
+    }
+
+    /// When [`Spaces::news`] is to be asked though no socket says so.
+    pub(super) fn due_ns(&self) -> Option<u64> {
+        let again = |space: &Space| match space.socket {
+            Listening::To(_) => None,
+            Listening::Again { at_ns } => Some(at_ns),
+        };
+        self.all.values().filter_map(again).min()
     }
 
     /// All links of a namespace.
@@ -110,3 +167,6 @@ impl Spaces {
 
 /// Links whose existence or name an announcement was about.
 pub(super) type Touched = HashSet<(NetNsId, u32)>;
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::{fs, net::UdpSocket, path::Path, time::Instant};
 
 use super::*;
 use crate::{
-    account::network::Interface,
+    account::network::{Interface, InterfaceKind},
     bpf::network::NetworkPrograms,
     host::{
         ProcFs,
@@ -200,4 +200,31 @@ fn a_stranger_s_tap_is_never_counted() {
     assert_eq!(network.tally().interfaces, 1);
     assert_eq!(network.usage(key(&mine)).expect("known").interfaces.len(), 1);
     drop(strange);
+}
+
+#[test]
+fn a_macvtap_is_counted_as_its_link_counts_from_the_other_side() {
+    let (rig, network) = (quiet(), network());
+    let file = rig.macvtap("mv0");
+    rig.ip(&["link", "set", "mv0", "address", "02:00:00:00:00:01"]);
+    let mut holder = rig.netns().inside(|| Holder::of(file)).expect("enter");
+    let vm = key(&holder);
+    network.born(vm);
+    counted(&network, 1);
+    let link = || stats(&rig, "mv0");
+    for sent in 1..=4 {
+        assert!(holder.send(&frame(100)));
+        until("the frame is out", || link().tx_packets == sent);
+    }
+    let socket = towards_guest(&rig, "mv0p");
+    for received in 1..=3 {
+        assert_eq!(socket.send(&[0; 30]).expect("send"), 30);
+        until("the packet is in", || link().rx_packets == received);
+    }
+    sample(&network);
+    let one = interface(&network, vm, "mv0").expect("known");
+    assert_eq!((one.kind, one.held), (InterfaceKind::Macvtap, true));
+    let (now, told) = (link(), sum(&network.usage(vm).expect("known")));
+    assert_eq!(told, [now.tx_bytes, now.tx_packets, now.rx_bytes, now.rx_packets]);
+    assert_eq!(told[1..], [4, 3 * 72, 3]);
 }

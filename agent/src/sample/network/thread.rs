@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::{
-    model::{ClassChange, ClassNames, Command, LinkKey, Model, VmKey},
+    model::{ClassChange, ClassNames, LinkKey, Model, VmKey},
     programs::Programs,
     share::{NetworkTally, Shared},
     spaces::{Spaces, Touched},
@@ -98,6 +98,9 @@ impl<P: Programs> Worker<P> {
     }
 
     pub(super) fn run(mut self) {
+        if let Ok(own) = NetNs::own() {
+            self.programs.sweep(&own);
+        }
         loop {
             self.wait();
             let _ = self.waker.read();
@@ -126,6 +129,7 @@ impl<P: Programs> Worker<P> {
             Order::Look(vm) => self.model.look(vm, now_ns()),
             Order::Reconcile => {
                 self.asked.clear();
+                self.ports.values().for_each(|port| self.programs.recheck(*port));
                 self.model.reconcile(now_ns());
                 self.execute();
                 self.leave();
@@ -171,10 +175,13 @@ impl<P: Programs> Worker<P> {
         let due = self.model.next_due_ns();
         let look = (!self.ending.is_empty()).then(|| now_ns().saturating_add(LOOK_NS));
         let leave = self.leaving.values().min().copied();
-        let timeout = due.into_iter().chain(look).chain(leave).min().map_or(PollTimeout::NONE, |at| {
-            let left_ms = at.saturating_sub(now_ns()).div_ceil(1_000_000);
-            PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = due.into_iter().chain(look).chain(leave).chain(self.spaces.due_ns()).min().map_or(
+            PollTimeout::NONE,
+            |at| {
+                let left_ms = at.saturating_sub(now_ns()).div_ceil(1_000_000);
+                PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
+            },
+        );
         let mut fds = vec![PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.spaces.sockets().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         // EINTR is a turn without news.
@@ -183,13 +190,23 @@ impl<P: Programs> Worker<P> {
 
     /// Takes in what was announced; which links it was about.
     pub(super) fn hear(&mut self) -> Touched {
+        let touched = self.take_in();
+        self.execute();
+        touched
+    }
+
+    /// The same, what the model wants done left to do.
+    pub(super) fn take_in(&mut self) -> Touched {
         let mut touched = Touched::new();
-        for news in self.spaces.news() {
+        for news in self.spaces.news(now_ns()) {
             for change in &news.changes {
                 if self.model.change(news.netns, change, now_ns()) {
                     let (LinkChange::New(link) | LinkChange::Gone { link, .. }) = change;
                     touched.insert((news.netns, link.ifindex));
                 }
+            }
+            if let Some(error) = &news.failure {
+                self.fail("announcements of a network namespace cannot be heard; another socket is tried", error);
             }
             if news.overflow {
                 self.tally.overflows += 1;
@@ -197,7 +214,6 @@ impl<P: Programs> Worker<P> {
                 self.model.sweep(news.netns, now_ns());
             }
         }
-        self.execute();
         touched
     }
 
@@ -218,72 +234,6 @@ impl<P: Programs> Worker<P> {
     pub(super) fn fail(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) {
         self.tally.errors += 1;
         tracing::debug!(error, "{what}");
-    }
-
-    /// Does what the model wants until it wants nothing more.
-    pub(super) fn execute(&mut self) {
-        loop {
-            let commands = self.model.commands();
-            if commands.is_empty() {
-                return;
-            }
-            for command in commands {
-                self.carry_out(&command);
-            }
-        }
-    }
-
-    fn carry_out(&mut self, command: &Command) {
-        let whose = |writer: u32| self.procfs.writer(writer);
-        match *command {
-            Command::Attach { link, reversed } => self.attach(link, reversed),
-            Command::Turn(link) => {
-                let Some(port) = self.ports.get(&link) else { return };
-                self.model.accounts(link, &self.programs.read(*port), &whose, now_ns());
-                if self.model.turn(link, now_ns()) {
-                    self.programs.next_account(*port);
-                    self.model.accounts(link, &self.programs.read(*port), &whose, now_ns());
-                }
-            }
-            Command::Changed(link) => {
-                if let Some(port) = self.ports.get(&link) {
-                    self.programs.link_changed(*port);
-                }
-            }
-            Command::Retire(link, up_to) => {
-                let Some(port) = self.ports.get(&link) else { return };
-                let last = self.programs.retire(*port, up_to);
-                self.model.retired(link, &last, &whose, now_ns());
-            }
-            Command::Detach(link) => {
-                let last = self.ports.remove(&link).map(|port| self.programs.detach(port)).unwrap_or_default();
-                self.model.detached(link, &last, &whose, now_ns());
-            }
-        }
-    }
-
-    fn attach(&mut self, link: LinkKey, reversed: bool) {
-        let Some(netns) = self.spaces.get(link.netns) else { return };
-        let result = match self.programs.attach(netns, link.ifindex, reversed) {
-            Ok(port) => {
-                self.ports.insert(link, port);
-                Ok(())
-            }
-            Err(error) => Err(format!("its packets cannot be counted: {error}")),
-        };
-        // If it went in the meantime, the program may sit on its successor: the announcement waits by now.
-        for news in self.spaces.news() {
-            for change in &news.changes {
-                self.model.change(news.netns, change, now_ns());
-            }
-            if news.overflow {
-                self.tally.overflows += 1;
-                self.list(news.netns);
-                self.model.sweep(news.netns, now_ns());
-            }
-        }
-        self.model.attached(link, result);
-        self.read(&[link]);
     }
 }
 

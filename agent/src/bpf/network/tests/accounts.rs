@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Another process writes frames to the tap; returns its id.
-fn write_from_another(tap: &Tap, frame: &[u8], count: usize) -> u32 {
+pub(super) fn write_from_another(tap: &Tap, frame: &[u8], count: usize) -> u32 {
     let queue = Stdio::from(tap.file.try_clone().expect("another descriptor"));
     // Each read of `dd` is one frame, and so is each write.
     let block = format!("bs={}", frame.len());
@@ -29,7 +29,7 @@ fn write_from_another(tap: &Tap, frame: &[u8], count: usize) -> u32 {
     other.id()
 }
 
-fn packets(accounts: &[Account]) -> Vec<(u32, u64)> {
+pub(super) fn packets(accounts: &[Account]) -> Vec<(u32, u64)> {
     accounts.iter().map(|account| (account.writer, sum(&account.transmit).packets)).collect()
 }
 

@@ -60,6 +60,31 @@ fn what_a_killed_agent_left_is_replaced_and_counts_for_nobody() {
 }
 
 #[test]
+fn what_a_killed_agent_left_in_a_namespace_goes_and_what_is_others_stays() {
+    let lab = Lab::new();
+    let taps = [lab.tap("tap0", 0), lab.tap("tap1", 0)];
+    let mut killed = load();
+    let ports = taps.each_ref().map(|tap| killed.attach(&lab.netns, tap.ifindex, false).expect("attach"));
+    // Somebody else's, on the second.
+    let mut page = Port::new(PortId(77), killed.lanes, false).expect("a page");
+    page.open(killed.claims.as_fd());
+    let pair = killed.pair(&page, None).expect("programs");
+    lab.inside(|| hooks::put_foreign_filter(taps[1].ifindex, pair.programs[0].as_fd()).expect("a filter"));
+    assert!(ports.iter().all(|port| killed.is_attached(*port)));
+    assert_eq!(killed.sweep(&lab.netns).expect("a sweep"), 0, "its own are at work");
+    std::mem::forget(killed);
+    let filters = |ifindex| filters(&lab, ifindex);
+    assert_eq!([filters(taps[0].ifindex), filters(taps[1].ifindex)], [[1, 1], [2, 1]]);
+    let mut programs = load();
+    assert_eq!(programs.sweep(&lab.netns).expect("a sweep"), 4);
+    assert_eq!([filters(taps[0].ifindex), filters(taps[1].ifindex)], [[0, 0], [1, 0]]);
+    taps[1].transmit(&frames::kinds()[0]);
+    assert_eq!(totals(&page.read()).0.packets, 1, "theirs is at work");
+    assert_eq!(programs.sweep(&lab.netns).expect("a sweep"), 0);
+    assert!(has_clsact(&lab, taps[0].ifindex), "nobody knows who brought it");
+}
+
+#[test]
 fn others_filters_run_and_stay_and_so_does_their_clsact() {
     let lab = Lab::new();
     let tap = lab.tap("tap0", 0);

@@ -51,7 +51,8 @@ impl Model {
         let former = port.accounts.iter().filter(|(serial, _)| Some(**serial) != port.current);
         // Who writes again after its account was given back gets another: giving back early loses nothing.
         let busy = list.len() >= BUSY;
-        let done = former.take_while(|(_, seen)| busy || seen.quiet >= QUIET);
+        let ended = |writer: u32| writer != 0 && whose(writer) == Writer::Gone;
+        let done = former.take_while(|(_, seen)| busy || seen.quiet >= QUIET || ended(seen.last.writer));
         if let Some(up_to) = done.map(|(serial, _)| *serial).last() {
             self.out.push(Command::Retire(link, up_to));
         }
@@ -186,11 +187,16 @@ impl Model {
             vms.range(range).map(|(key, _)| key).rfind(fits).copied()
         };
         let known = of(&self.vms, writer);
-        let known = known.or_else(|| self.vms.iter().find(|(_, vm)| vm.workers.contains(&writer)).map(|(key, _)| *key));
         if known.is_some() {
             return known;
         }
-        let Writer::Process(owner) = whose(writer) else { return None };
+        let Writer::Process(owner) = whose(writer) else {
+            return self.vms.iter().find(|(_, vm)| vm.workers.contains(&writer)).map(|(key, _)| *key);
+        };
+        // Whoever has this id now: a worker of this VM that ended may have had it before.
+        for vm in self.vms.values_mut() {
+            vm.workers.remove(&writer);
+        }
         let vm = of(&self.vms, owner)?;
         if owner != writer {
             self.vms.entry(vm).and_modify(|vm| {

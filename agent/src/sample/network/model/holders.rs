@@ -92,6 +92,11 @@ impl Model {
                 }
                 port.holders.push(vm);
                 port.idle_since_ns = None;
+                // The answer says why to the newcomer, too, which would else be told of zeros.
+                if port.state == State::Refused {
+                    port.state = State::Wanted;
+                    self.out.push(Command::Attach { link: key, reversed: port.reversed() });
+                }
                 // Carrier on, so it is open: what it counted unheld is nobody's.
                 state.tally(key, &port.label).held = true;
                 if port.holders.len() == 1 && port.is_attached() {

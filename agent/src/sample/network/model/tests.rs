@@ -2,6 +2,8 @@
 
 mod before;
 mod property;
+mod refused;
+mod workers;
 
 use super::*;
 use crate::{

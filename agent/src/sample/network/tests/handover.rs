@@ -28,7 +28,7 @@ fn each_of_a_hundred_owners_of_one_tap_is_told_what_it_wrote() {
         if turn % 3 == 2 {
             network.born(vm);
         }
-        // A program has seven accounts: a reading now and then is what the agent promises them.
+        // A program has four accounts: a reading now and then is what the agent promises them.
         if turn % 3 == 0 {
             sample(&network);
         }
@@ -175,4 +175,35 @@ fn a_tap_that_a_running_vm_opens_later_is_found_without_being_told() {
         interface(&network, own, "plug0").is_some_and(|one| one.held)
     });
     drop((anchor, plugged));
+}
+
+#[test]
+fn a_tap_whose_writers_nobody_knows_is_its_holder_s() {
+    /// Packets wait for a poll, in whose context nobody knows who wrote them.
+    const NAPI: u16 = 0x10;
+    let (rig, network) = (quiet(), network());
+    rig.persistent_with("napi0", &[NAPI]);
+    rig.ip(&["link", "set", "napi0", "up"]);
+    let mut told = Vec::new();
+    for frames in [3, 4] {
+        let mut holder = Holder::of(rig.tap("napi0", &[NAPI]));
+        let vm = key(&holder);
+        network.born(vm);
+        until("it is known who holds it", || {
+            sample(&network);
+            interface(&network, vm, "napi0").is_some_and(|one| one.held) && network.tally().interfaces == 1
+        });
+        transmit(&rig, "napi0", &mut holder, frames);
+        until("its packets are counted", || {
+            sample(&network);
+            network.usage(vm).is_some_and(|usage| sum(&usage)[1] == frames)
+        });
+        drop(holder);
+        network.ended(vm);
+        told.push(sum(&network.final_usage(vm, PATIENCE).expect("its last figures"))[1]);
+    }
+    assert_eq!(told, [3, 4]);
+    sample(&network);
+    let tally = network.tally();
+    assert_eq!((tally.unowned.traffic.transmit_packets, tally.undecided.transmit_packets), (0, 0));
 }
