@@ -42,6 +42,8 @@ empty_typed!(
     control_task_newtask on "task_newtask",
     empty_sched_process_exit on "sched_process_exit",
     control_sched_process_exit on "sched_process_exit",
+    empty_rss_stat on "rss_stat",
+    control_rss_stat on "rss_stat",
 );
 
 macro_rules! raw {

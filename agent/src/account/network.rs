@@ -138,6 +138,8 @@ pub struct Continued {
     /// Interfaces with a name of their own.
     named: Vec<Arc<str>>,
     last: Option<Arc<NetworkUsage>>,
+    /// The reading that was taken over last.
+    read: Option<Arc<NetworkUsage>>,
 }
 
 impl Continued {
@@ -156,6 +158,15 @@ impl Continued {
     #[must_use]
     pub const fn last(&self) -> Option<&Arc<NetworkUsage>> {
         self.last.as_ref()
+    }
+
+    /// As [`Self::take`]; the same reading again, as an idle VM's is, costs nothing.
+    pub fn take_shared(&mut self, now: &Arc<NetworkUsage>) -> bool {
+        let same = self.read.as_ref().is_some_and(|read| Arc::ptr_eq(read, now));
+        if !same {
+            self.read = Some(Arc::clone(now));
+        }
+        !same && self.take(now)
     }
 
     /// Takes a reading over. True when a counter would have fallen (it is kept instead).

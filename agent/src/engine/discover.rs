@@ -170,9 +170,8 @@ impl Engine {
         self.check_count(newest);
         self.attach_missing(at);
         self.drop_vanished(at);
-        self.follow_throttling();
+        self.follow_groups();
         self.follow_disks();
-        self.follow_sockets();
         self.follow_network();
         self.follow_memory();
         let missed: Vec<u32> = found

@@ -1,19 +1,14 @@
 //! Storage of VMs: I/O is read at a sample where threads have run since, once more at the end; disks are listed by a
 //! thread of their own, because a file system that hangs must not stop the counting of anything else.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, SyncSender, sync_channel},
-};
-
-use nix::sys::eventfd::EventFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::Engine;
 use crate::{
     bpf::VmReading,
     clock::Instant2,
     host::{
-        ProcFs,
+        GroupSearch, ProcFs,
         disk::{
             TaskIo, TaskIoFile,
             group::GroupIoFiles,
@@ -29,38 +24,55 @@ const QUEUE: usize = 8_192;
 /// How long the kernel may take to let a reaped process go: an RCU grace period, tens of milliseconds.
 const FINAL_NS: u64 = 3_000_000_000;
 
-/// The disks of one process, under its incarnation.
-struct Listed {
+/// Whose disks are listed.
+struct Asked {
     tgid: u32,
+    start_tick: u64,
     incarnation: String,
+}
+
+/// The disks of one process.
+struct Listed {
+    of: Asked,
     disks: Result<Disks, String>,
+    /// It was this process, alive, also after they were listed.
+    certain: bool,
 }
 
 /// The thread that lists disks.
 pub(super) struct Lister {
-    ask: SyncSender<(u32, String)>,
+    ask: SyncSender<Asked>,
     answers: Receiver<Listed>,
 }
 
 impl Lister {
     /// Starts it; `None` where no thread can be had.
-    pub(super) fn start(root: std::path::PathBuf, waker: Arc<EventFd>) -> Option<Self> {
-        let (ask, asked) = sync_channel::<(u32, String)>(QUEUE);
+    pub(super) fn start(root: std::path::PathBuf) -> Option<Self> {
+        let (ask, asked) = sync_channel::<Asked>(QUEUE);
         let (answer, answers) = std::sync::mpsc::channel();
         let work = move || {
             let procfs = ProcFs::new(&root);
-            while let Ok((tgid, incarnation)) = asked.recv() {
-                let disks = image::list(&root, &procfs, Tgid(tgid)).map_err(|error| error.to_string());
-                if answer.send(Listed { tgid, incarnation, disks }).is_err() {
+            while let Ok(of) = asked.recv() {
+                let disks = image::list(&root, &procfs, Tgid(of.tgid)).map_err(|error| error.to_string());
+                let certain = is_alive(&procfs, &of);
+                // The next sample takes it: nobody is woken.
+                if answer.send(Listed { of, disks, certain }).is_err() {
                     return;
                 }
-                // A full counter still wakes.
-                let _ = waker.write(1);
             }
         };
         let thread = std::thread::Builder::new().name("disks".to_owned()).spawn(work);
         thread.inspect_err(|error| tracing::warn!(%error, "no thread to list disks")).ok()?;
         Some(Self { ask, answers })
+    }
+}
+
+/// Whether the process still is the one that was asked about, and has its files. One that cannot be looked at counts as
+/// itself.
+fn is_alive(procfs: &ProcFs, of: &Asked) -> bool {
+    match procfs.stat(Tgid(of.tgid)) {
+        Ok(stat) => stat.start_ticks == of.start_tick && (!matches!(stat.state, 'Z' | 'X' | 'x') || stat.threads > 1),
+        Err(error) => !error.is_gone(),
     }
 }
 
@@ -77,13 +89,8 @@ impl Engine {
 
     fn sample_disk(&mut self, tgid: u32) {
         self.open_task_io(tgid);
-        let (root, procfs) = (&self.root, &self.procfs);
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         vm.disk.moved = false;
-        if matches!(vm.disk.groups, Source::NotLooked) {
-            vm.disk.take_groups(GroupIoFiles::find(root, procfs, Tgid(tgid)));
-            vm.changed = true;
-        }
         let mut failed = u64::from(!vm.disk.read_groups());
         let mut fell = false;
         if let Source::Open(file) = &vm.disk.file {
@@ -169,20 +176,28 @@ impl Engine {
 
     /// Has a VM's disks listed.
     pub(super) fn ask_disks(&mut self, tgid: u32) {
+        let tick_ns = self.tick_ns();
         let (Some(lister), Some(vm)) = (&self.lister, self.registry.of_tgid_mut(tgid)) else { return };
         if !vm.disk.asked {
-            vm.disk.asked = lister.ask.try_send((tgid, vm.fixed.incarnation.clone())).is_ok();
+            let start_tick = vm.start_tick(tick_ns);
+            let of = Asked { tgid, start_tick, incarnation: vm.fixed.incarnation.clone() };
+            vm.disk.asked = lister.ask.try_send(of).is_ok();
         }
     }
 
-    /// At a reconcile: disks come and go, groups change.
+    /// Looks for a VM's groups: it may have been moved.
+    pub(super) fn follow_group_io(&mut self, search: &GroupSearch, tgid: u32) {
+        if let Some(vm) = self.registry.of_tgid_mut(tgid) {
+            vm.disk.take_groups(GroupIoFiles::find(search, Tgid(tgid)));
+            vm.changed = true;
+        }
+    }
+
+    /// At a reconcile: disks come and go.
     pub(super) fn follow_disks(&mut self) {
         let tgids: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
         for tgid in tgids {
             self.ask_disks(tgid);
-            let found = GroupIoFiles::find(&self.root, &self.procfs, Tgid(tgid));
-            let Some(vm) = self.registry.of_tgid_mut(tgid) else { continue };
-            vm.disk.take_groups(found);
         }
     }
 
@@ -190,12 +205,11 @@ impl Engine {
     fn take_disks(&mut self) {
         let Some(lister) = &self.lister else { return };
         let listed: Vec<Listed> = lister.answers.try_iter().collect();
-        for Listed { tgid, incarnation, disks } in listed {
-            let same = self.is_same_process(tgid);
-            let Some(vm) = self.registry.of_tgid_mut(tgid) else { continue };
-            if vm.fixed.incarnation == incarnation {
+        for Listed { of, disks, certain } in listed {
+            let Some(vm) = self.registry.of_tgid_mut(of.tgid) else { continue };
+            if vm.fixed.incarnation == of.incarnation {
                 vm.disk.asked = false;
-                if same && !vm.exiting {
+                if certain && !vm.exiting {
                     vm.changed |= vm.disk.take_disks(disks);
                 }
             }

@@ -4,7 +4,7 @@ use super::{Engine, silent::Entries, silent::has_run_in_sight};
 use crate::{
     bpf::Hooks,
     clock::{self, Instant2},
-    host::{MemoryFiles, MemoryGroup, PssReader},
+    host::{GroupSearch, MemoryFiles, MemoryGroup, PssReader},
     units::Tgid,
     vm::Vm,
 };
@@ -43,9 +43,6 @@ impl Engine {
         for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
             let marks =
                 vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
-            if !vm.memory.has_looked() {
-                vm.memory.follow(MemoryGroup::find(&self.root, &self.procfs, Tgid(vm.fixed.tgid)));
-            }
             let done = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
             failed += u64::from(!done);
             let faults = marks.map(|marks| marks.guest_faults);
@@ -59,12 +56,16 @@ impl Engine {
         self.sample_pss(at);
     }
 
-    /// Looks again for each VM's files and control group: a right may have come, a VM may have been moved.
-    pub(super) fn follow_memory(&mut self) {
-        let (root, procfs) = (&self.root, &self.procfs);
-        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
-            vm.memory.follow(MemoryGroup::find(root, procfs, Tgid(vm.fixed.tgid)));
+    /// Looks for a VM's control group: it may have been moved.
+    pub(super) fn follow_memory_group(&mut self, search: &GroupSearch, tgid: u32) {
+        if let Some(vm) = self.registry.of_tgid_mut(tgid) {
+            vm.memory.follow(MemoryGroup::find(search, Tgid(tgid)));
+            vm.changed = true;
         }
+    }
+
+    /// Tries again to open the files that could not be: a right may have come.
+    pub(super) fn follow_memory(&mut self) {
         let closed = self.registry.live().filter(|vm| vm.memory.is_closed()).map(|vm| vm.fixed.tgid);
         for tgid in closed.collect::<Vec<_>>() {
             self.open_memory(tgid);

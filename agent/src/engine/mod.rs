@@ -5,6 +5,7 @@
 
 mod discover;
 mod disk;
+mod groups;
 mod life;
 mod memory;
 mod network;
@@ -141,6 +142,8 @@ pub struct Engine {
     counting: Option<Counting>,
     /// Which of its readings is waited for.
     network_asked: u64,
+    /// The one asked for at an earlier sample has not come yet.
+    network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -230,7 +233,7 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
-            lister: disk::Lister::start(root.clone(), Arc::clone(&parts.waker)),
+            lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,
             next_scan_ns: 0,
@@ -245,6 +248,7 @@ impl Engine {
             pss: None,
             counting,
             network_asked: 0,
+            network_is_late: false,
             attached_ns: now.boot_ns,
             root,
         };

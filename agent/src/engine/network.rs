@@ -112,21 +112,27 @@ impl Engine {
     /// Asks for a reading: before a sample's other work, so that it is there when that is done.
     pub(super) fn ask_network(&mut self) {
         let Some(counting) = &self.counting else { return };
-        self.network_asked = counting.network.samples() + 1;
-        counting.network.sample();
+        self.network_is_late = counting.network.samples() < self.network_asked;
+        if !self.network_is_late {
+            self.network_asked = counting.network.samples() + 1;
+            counting.network.sample();
+        }
     }
 
     /// Takes over the newest reading of every VM.
     pub(super) fn sample_network(&mut self) {
         let Some(counting) = &self.counting else { return };
-        // One that is late is taken at the next sample.
-        let _ = counting.network.wait_sample(self.network_asked, SAMPLE);
+        // One that is late is taken at the next sample. While the thread has much to do (a thousand VMs' interfaces to
+        // attach to) nobody waits a second time for it.
+        let at_most = if self.network_is_late { Duration::ZERO } else { SAMPLE };
+        let _ = counting.network.wait_sample(self.network_asked, at_most);
+        let usages = counting.network.usages();
         let tick_ns = self.tick_ns();
         let mut fell = 0;
         for vm in self.registry.live_mut() {
             let key = VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(tick_ns) };
-            if let Some(usage) = counting.network.usage(key) {
-                fell += u64::from(vm.take_network(&usage));
+            if let Some(usage) = usages.get(&key) {
+                fell += u64::from(vm.take_network(usage));
             }
         }
         let tally = counting.network.tally();

@@ -4,7 +4,7 @@
 use super::Engine;
 use crate::{
     bpf::{Kernel, SocketBytes},
-    host::sockets::own_group,
+    host::{GroupSearch, sockets::own_group},
     units::Tgid,
     vm::Vm,
 };
@@ -15,11 +15,6 @@ const NO_PROGRAM: &str = "the kernel programs that count sockets are not at work
 impl Engine {
     /// Once a sample.
     pub(super) fn sample_sockets(&mut self) {
-        let new: Vec<u32> =
-            self.registry.live().filter(|vm| !vm.sockets.looked && !vm.exiting).map(|vm| vm.fixed.tgid).collect();
-        for tgid in new {
-            self.follow_socket_group(tgid);
-        }
         let mut failed = 0;
         if let Some(kernel) = &self.kernel {
             for vm in self.registry.live_mut().filter(|vm| vm.sockets.moved) {
@@ -29,18 +24,10 @@ impl Engine {
         self.count_error("sockets", failed);
     }
 
-    /// At a reconcile: VMs are moved from group to group, and strangers come into them.
-    pub(super) fn follow_sockets(&mut self) {
-        let tgids: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
-        for tgid in tgids {
-            self.follow_socket_group(tgid);
-        }
-    }
-
-    fn follow_socket_group(&mut self, tgid: u32) {
-        let found = own_group(&self.root, &self.procfs, Tgid(tgid));
+    /// Looks for a VM's group, and counts there: it may have been moved.
+    pub(super) fn follow_socket_group(&mut self, search: &GroupSearch, tgid: u32) {
+        let found = own_group(search, Tgid(tgid));
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
-        vm.sockets.looked = true;
         let loaded = ["host_socket_receive", "host_socket_transmit"];
         let kernel = self.kernel.as_mut().filter(|kernel| loaded.iter().all(|program| kernel.has(program)));
         let Some(kernel) = kernel else {

@@ -1,44 +1,38 @@
-//! How long VMs were throttled by their control groups: found once a VM has lived through a sample, looked for again at
-//! each reconcile, read at each sample.
+//! How long VMs were throttled by their control groups: read at a sample where threads have run since. A group's counter
+//! grows when the kernel lets it run again (`unthrottle_cfs_rq`, kernel/sched/fair.c), so one that stands still has
+//! nothing new, or will be read once it runs, or at the VM's end.
 
 use super::Engine;
 use crate::{
-    host::ThrottleSource,
+    host::{GroupSearch, ThrottleSource},
     units::Tgid,
-    vm::{Vm, record::Throttle},
+    vm::record::Throttle,
 };
 
 impl Engine {
-    /// Reads every VM's counter; looks for it where that was not done yet.
+    /// Once a sample: reads the counters of VMs in which something has run.
     pub(super) fn sample_throttling(&mut self) {
-        let (root, procfs) = (&self.root, &self.procfs);
         let mut failed = 0;
-        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
-            if matches!(vm.throttle, Throttle::NotLooked) {
-                find(vm, |tgid| ThrottleSource::find(root, procfs, tgid));
-            }
+        for vm in self.registry.live_mut().filter(|vm| !vm.exiting && vm.throttle_moved) {
+            vm.throttle_moved = false;
             failed += u64::from(!vm.read_throttling());
         }
         self.count_error("throttle", failed);
     }
 
-    /// Looks again for each VM's groups: it may have been moved since.
-    pub(super) fn follow_throttling(&mut self) {
-        let (root, procfs) = (&self.root, &self.procfs);
-        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
-            let tgid = Tgid(vm.fixed.tgid);
-            match &mut vm.throttle {
-                // What was counted stays, also where nothing is added for now.
-                Throttle::Counted(source) => drop(source.follow(root, procfs, tgid)),
-                _ => find(vm, |tgid| ThrottleSource::find(root, procfs, tgid)),
+    /// Looks for a VM's groups: it may have been moved since.
+    pub(super) fn follow_throttling(&mut self, search: &GroupSearch, tgid: u32) {
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
+        vm.throttle_moved = true;
+        match &mut vm.throttle {
+            // What was counted stays, also where nothing is added for now.
+            Throttle::Counted(source) => drop(source.follow(search, Tgid(tgid))),
+            _ => {
+                vm.throttle = match ThrottleSource::find(search, Tgid(tgid)) {
+                    Ok(source) => Throttle::Counted(source),
+                    Err(why) => Throttle::Absent(why.to_string().into()),
+                };
             }
         }
     }
-}
-
-fn find(vm: &mut Vm, look: impl Fn(Tgid) -> Result<ThrottleSource, crate::host::WhyNot>) {
-    vm.throttle = match look(Tgid(vm.fixed.tgid)) {
-        Ok(source) => Throttle::Counted(source),
-        Err(why) => Throttle::Absent(why.to_string().into()),
-    };
 }

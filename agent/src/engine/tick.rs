@@ -134,6 +134,7 @@ impl Engine {
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;
         }
+        vm.throttle_moved = true;
         vm.disk.moved = true;
         vm.sockets.moved = true;
         vm.exiting |= reading.exit.is_some();
@@ -148,6 +149,7 @@ impl Engine {
     fn sample(&mut self, at: Instant2) {
         self.sample_proc(at);
         self.search(at);
+        self.find_groups();
         self.sample_throttling();
         self.sample_disks();
         self.sample_sockets();
@@ -191,6 +193,7 @@ impl Engine {
         let cpu = threads.sample(&root, procfs);
         let failed = threads.errors() - errors;
         let fell = cpu.is_some_and(|cpu| vm.take_cpu(cpu));
+        vm.throttle_moved = true;
         vm.disk.moved = true;
         vm.sockets.moved = true;
         vm.alive_ns = at.boot_ns;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use procfs::process::Process;
+use procfs::{FromRead, ProcessCGroups, process::Process};
 
-use super::{ProcError, ProcFs};
+use super::{ProcError, ProcFs, file};
 use crate::units::{Tgid, Tid};
 
 /// What a group is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Controller {
     /// CPU time.
     Cpu,
@@ -69,25 +69,38 @@ impl ProcFs {
         unified.into_iter().chain(by_controller).find(|path| Path::new(path) != Path::new("/")).unwrap_or_default()
     }
 
-    /// The group that a thread is in for a controller; `None` where no hierarchy has it.
-    pub(super) fn group(&self, tgid: Tgid, tid: Tid, which: Controller) -> Result<Option<Group>, ProcError> {
-        let path = self.of(tgid).join("task").join(tid.to_string());
-        let groups = Process::new_with_root(path.clone()).and_then(|thread| thread.cgroups());
-        let groups = groups.map_err(|error| sorted(error, path))?.0;
+    /// All groups that a thread is in.
+    pub(super) fn membership(&self, tgid: Tgid, tid: Tid) -> Result<Membership, ProcError> {
+        let path = self.of(tgid).join("task").join(tid.to_string()).join("cgroup");
+        match file::text(&path) {
+            Ok(text) => Ok(Membership { path, text }),
+            Err(error) => Err(ProcError::of(error, &path)),
+        }
+    }
+}
+
+/// The groups that a thread is in, one for each hierarchy, as the kernel writes them.
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
+    path: PathBuf,
+    text: String,
+}
+
+impl Membership {
+    /// Whether both threads are in the same groups.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+
+    /// The group for a controller; `None` where no hierarchy has it.
+    pub(super) fn group(&self, which: Controller) -> Result<Option<Group>, ProcError> {
+        let malformed = |_| ProcError::Malformed { path: self.path.clone(), field: "cgroup" };
+        let groups = ProcessCGroups::from_read(self.text.as_bytes()).map_err(malformed)?.0;
         let has = |controllers: &[String]| controllers.iter().any(|name| Some(name.as_str()) == which.v1());
         let v1 = groups.iter().find(|group| has(&group.controllers));
         let v2 = groups.iter().find(|group| group.hierarchy == 0);
         let v1 = v1.map(|group| Group::V1(group.pathname.clone().into()));
         Ok(v1.or_else(|| v2.map(|group| Group::V2(group.pathname.clone().into()))))
-    }
-}
-
-fn sorted(error: procfs::ProcError, path: PathBuf) -> ProcError {
-    match error {
-        procfs::ProcError::NotFound(_) => ProcError::Gone { path },
-        procfs::ProcError::PermissionDenied(_) => ProcError::Denied { path },
-        procfs::ProcError::Io(error, _) => ProcError::of(error, &path),
-        _ => ProcError::Malformed { path, field: "cgroup" },
     }
 }
 

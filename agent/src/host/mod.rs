@@ -1,7 +1,7 @@
 //! What the host says: the only folder that reads `/proc`, `/sys` or netlink.
 //!
-//! Everything takes a root path, `/` in life and a temporary directory in tests. Nothing is cached and nothing is
-//! retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
+//! Everything takes a root path, `/` in life and a temporary directory in tests. Nothing is cached (but by a `GroupSearch`,
+//! for as long as it takes) and nothing is retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
 //! mean different things to a bill.
 
 mod cgroup;
@@ -34,5 +34,5 @@ pub use process::{Cmdline, ProcError, ProcFs, ProcStat};
 pub use program_stats::ProgramStats;
 pub use scan::{ScanResult, scan_kvm};
 pub use schedstat::SchedstatFile;
-pub use throttle::{ThrottleSource, WhyNot};
+pub use throttle::{GroupSearch, ThrottleSource, WhyNot};
 pub use uevent::{KvmUevent, UeventOutcome, UeventSocket};

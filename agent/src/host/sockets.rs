@@ -1,10 +1,10 @@
 //! The control group of version 2 that a VM has for itself, for counting its sockets.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::WhyNot;
 use super::cgroup::Controller;
-use super::throttle::place;
-use super::{ProcFs, WhyNot};
+use super::throttle::{GroupSearch, place};
 use crate::units::Tgid;
 
 /// The directory of the VM's own group, the one above all others that are its own. A group that holds another process,
@@ -12,6 +12,6 @@ use crate::units::Tgid;
 ///
 /// # Errors
 /// [`WhyNot`]: it has none.
-pub fn own_group(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<PathBuf, WhyNot> {
-    place::of(root, procfs, tgid, Controller::Sockets).map(|place| place.top)
+pub fn own_group(search: &GroupSearch, tgid: Tgid) -> Result<PathBuf, WhyNot> {
+    place::of(search, tgid, Controller::Sockets).map(|place| place.top.clone())
 }

@@ -6,6 +6,7 @@
 //! with one call each.
 
 pub(super) mod place;
+mod search;
 
 use std::fs::{self, File};
 use std::io;
@@ -15,8 +16,9 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 pub use place::WhyNot;
+pub use search::GroupSearch;
 
-use super::{ProcFs, cgroup::Controller};
+use super::cgroup::Controller;
 use crate::units::Tgid;
 
 const STAT: &str = "cpu.stat";
@@ -49,11 +51,11 @@ impl ThrottleSource {
     ///
     /// # Errors
     /// [`WhyNot`]: then throttling is not measured, which is not the same as none.
-    pub fn find(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Self, WhyNot> {
-        let found = place::of(root, procfs, tgid, Controller::Cpu)?;
+    pub fn find(search: &GroupSearch, tgid: Tgid) -> Result<Self, WhyNot> {
+        let found = place::of(search, tgid, Controller::Cpu)?;
         let mut source = Self { top: None, groups: Vec::new(), carried_ns: 0 };
         source.open_more(&found.dirs, false)?;
-        source.top = Some(found.top);
+        source.top = Some(found.top.clone());
         Ok(source)
     }
 
@@ -65,8 +67,8 @@ impl ThrottleSource {
     /// # Errors
     /// As [`Self::find`]; what was counted up to here then stays, and nothing is added until the process is found in
     /// groups of its own again. A process that is gone leaves all as it was, for a last reading.
-    pub fn follow(&mut self, root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<bool, WhyNot> {
-        let found = match place::of(root, procfs, tgid, Controller::Cpu) {
+    pub fn follow(&mut self, search: &GroupSearch, tgid: Tgid) -> Result<bool, WhyNot> {
+        let found = match place::of(search, tgid, Controller::Cpu) {
             Ok(found) => found,
             Err(why) => {
                 if !why.is_gone() {
@@ -84,7 +86,7 @@ impl ThrottleSource {
         };
         let left = self.leave(stays);
         let joined = self.open_more(&found.dirs, moved)?;
-        self.top = Some(found.top);
+        self.top = Some(found.top.clone());
         Ok(left || joined)
     }
 

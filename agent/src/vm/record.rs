@@ -89,6 +89,8 @@ pub struct Vm {
     pub told_work: ToldWork,
     /// How its control groups' throttling is known.
     pub throttle: Throttle,
+    /// Its threads have run, or its groups were looked for, since that was read.
+    pub throttle_moved: bool,
     /// Its memory.
     pub memory: super::Memory,
     /// Nanoseconds it was throttled.
@@ -144,6 +146,7 @@ impl Vm {
             work: None,
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
+            throttle_moved: false,
             memory: super::Memory::default(),
             throttled_ns: None,
             network: Continued::default(),
@@ -204,9 +207,9 @@ impl Vm {
     }
 
     /// Takes a reading of its interfaces. True when a counter would have fallen.
-    pub fn take_network(&mut self, reading: &NetworkUsage) -> bool {
+    pub fn take_network(&mut self, reading: &Arc<NetworkUsage>) -> bool {
         let before = self.network.last().map(Arc::as_ptr);
-        let fell = self.network.take(reading);
+        let fell = self.network.take_shared(reading);
         self.changed |= self.network.last().map(Arc::as_ptr) != before;
         fell
     }

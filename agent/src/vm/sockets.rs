@@ -15,8 +15,6 @@ pub struct VmSockets {
     pub bytes: Option<SocketBytes>,
     /// Why nothing is counted now.
     pub why_not: Option<Arc<str>>,
-    /// Its group was looked for.
-    pub looked: bool,
     /// Its threads have run since it was read.
     pub moved: bool,
 }

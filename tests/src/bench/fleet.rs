@@ -10,11 +10,12 @@ use crate::skip::host;
 use crate::vmm::spawn::TestFleet;
 
 use super::exporter::Exporter;
-use super::reading;
 use super::scrape::{self, Scrapes};
+use super::spread::Spread;
 use super::table::{Goal, Row, Section};
 use super::watch::{self, Syscalls, Use};
 use super::{HOST_BUSY, Options};
+use super::{moved, reading};
 
 /// VMs that the goals are set for.
 const MANY: u32 = 1_000;
@@ -48,6 +49,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     let fleet = TestFleet::start(count, &FLEET)?;
     let tgids: Vec<u32> = fleet.pids().iter().map(|pid| u32::try_from(*pid)).collect::<Result<_, _>>()?;
     let mut rows = reading::rows(&tgids, options.reads())?;
+    rows.extend(moved::rows(&tgids)?);
     let agent = Agent::start()?;
     agent.wait_until("the fleet", PATIENCE, |agent| {
         Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= count as usize)
@@ -63,6 +65,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     let tick_ms = (after.0 - before.0) / (after.1 - before.1) * 1e3;
     rows.extend(standing(count, used, tick_ms, resident));
     rows.push(calls(options, &agent, count)?);
+    rows.push(files(options, &agent, count)?);
     let ours = scrape::several(&[agent.pid()], used, options.scrapes(), "vm_id=", || agent.scrape())?;
     rows.extend(scraped(&format!("agent, {count} VMs"), ours));
     // With the agent gone nobody else works on these VMs.
@@ -113,6 +116,25 @@ fn calls(options: &Options, agent: &Agent, count: u32) -> Result<Row> {
         .collect();
     let row = Row::single(format!("agent, {count} VMs: system calls a second"), "/s", all as f64 / seconds);
     Ok(row.note(format!("most frequent: {}", most.join(", "))))
+}
+
+/// File calls in windows of one tick: what has a slower pace (a reconcile, hugetlb, proportional sizes) falls into few.
+fn files(options: &Options, agent: &Agent, count: u32) -> Result<Row> {
+    const CALLS: [&str; 8] =
+        ["openat", "read", "pread64", "statx", "newfstatat", "readlink", "readlinkat", "getdents64"];
+    let (pid, mut counter) = (u32::try_from(agent.pid()).context("a process id")?, Syscalls::load()?);
+    let mut windows = Vec::new();
+    for _ in 0..options.window().as_secs().div_ceil(3) {
+        let (_, by_number) = counter.during(pid, || {
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        })?;
+        let of_files = by_number.iter().filter(|(number, _)| CALLS.contains(&watch::call_name(*number).as_str()));
+        windows.push(of_files.map(|(_, calls)| *calls).sum::<u64>() as f64 / f64::from(count));
+    }
+    let row = Row::new(format!("agent, {count} VMs: file calls a tick, each VM"), "", Spread::of(&windows));
+    let row = row.note("none moved; the median is a tick without a slow reading");
+    Ok(if count >= MANY { row.goal(Goal::AtMost(0.05)) } else { row })
 }
 
 /// Rows about scrapes.

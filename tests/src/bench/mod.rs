@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod libvirt;
 pub mod load;
 pub mod machine;
+pub mod moved;
 pub mod network;
 pub mod object;
 pub mod options;

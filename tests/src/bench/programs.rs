@@ -43,6 +43,12 @@ const EXIT: [Placed; 5] = [
     Placed { name: "empty_raw_leave", hook: Hook::Raw("kvm_entry") },
 ];
 
+const MEMORY: [Placed; 3] =
+    [typed("rss_stat", "rss_stat"), typed("empty_rss_stat", "rss_stat"), typed("control_rss_stat", "rss_stat")];
+
+/// Large enough that the allocator maps it anew each time and gives it back.
+const MAPPED: usize = 4 << 20;
+
 const WALK: [Placed; 2] =
     [Placed { name: "walk_tasks", hook: Hook::Walk }, Placed { name: "empty_walk", hook: Hook::Walk }];
 
@@ -53,6 +59,7 @@ pub fn section(options: &Options) -> Result<Section> {
     rows.extend(switches(effort, &mut order)?);
     rows.extend(threads(effort, &mut order)?);
     rows.extend(exits(effort, &mut order)?);
+    rows.extend(memory(effort, &mut order)?);
     rows.extend(refresh(effort, &mut order)?);
     rows.extend(walk(effort, &mut order)?);
     let method = format!(
@@ -131,6 +138,23 @@ fn exits(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
         "`kvm_userspace_exit`, a task of no VM",
         "there is none: what returns from KVM_RUN is a vCPU, and its process becomes a VM",
     ));
+    Ok(found)
+}
+
+/// A page comes and goes, over and over: in this process, which is a VM for the second object only.
+fn memory(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
+    let mut pages = Worker::start(busy_cpu()?, false, || {
+        let mut mapped = vec![0_u8; MAPPED];
+        std::hint::black_box(&mut mapped)[MAPPED / 2] = 1;
+    });
+    let mut found = Vec::new();
+    for (whose, adopted) in [("the memory of no VM", None), ("the memory of a VM", Some(std::process::id()))] {
+        let mut object = Object::load(true)?;
+        adopted.map_or(Ok(()), |tgid| object.adopt(&[tgid]))?;
+        let results = hold(&mut object, &MEMORY, &mut [&mut pages], effort, order)?;
+        let against = ["empty_rss_stat", "control_rss_stat"];
+        found.extend(without_goals(rows(&results[0], "rss_stat", against, whose, None)));
+    }
     Ok(found)
 }
 

@@ -85,6 +85,7 @@ pub fn call_name(number: u32) -> String {
         (libc::SYS_epoll_wait, "epoll_wait"),
         #[cfg(target_arch = "x86_64")]
         (libc::SYS_readlink, "readlink"),
+        (libc::SYS_newfstatat, "newfstatat"),
         (libc::SYS_ppoll, "ppoll"),
         (libc::SYS_epoll_pwait, "epoll_pwait"),
         (libc::SYS_recvmsg, "recvmsg"),

@@ -7,13 +7,13 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 
+use crate::host::WhyNot;
 use crate::host::cgroup::Controller;
-use crate::host::throttle::place;
-use crate::host::{ProcFs, WhyNot};
+use crate::host::throttle::{GroupSearch, place};
 use crate::units::Tgid;
 
 const V2_STAT: &str = "io.stat";
@@ -43,10 +43,10 @@ impl GroupIoFiles {
     ///
     /// # Errors
     /// [`WhyNot`]: its groups are not its own, or do not count.
-    pub fn find(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Self, WhyNot> {
-        let place = place::of(root, procfs, tgid, Controller::Io)?;
+    pub fn find(search: &GroupSearch, tgid: Tgid) -> Result<Self, WhyNot> {
+        let place = place::of(search, tgid, Controller::Io)?;
         let source = if place.top.join(V1_STAT).exists() { V1_STAT } else { V2_STAT };
-        let dirs = if source == V2_STAT { vec![place.top.clone()] } else { place.dirs };
+        let dirs = if source == V2_STAT { vec![place.top.clone()] } else { place.dirs.clone() };
         let mut files = Vec::with_capacity(dirs.len());
         for dir in dirs {
             let path = dir.join(source);
@@ -57,9 +57,9 @@ impl GroupIoFiles {
             }
         }
         if files.is_empty() {
-            return Err(WhyNot::Uncounted { group: place.top, what: "block I/O" });
+            return Err(WhyNot::Uncounted { group: place.top.clone(), what: "block I/O" });
         }
-        Ok(Self { source, top: place.top, files })
+        Ok(Self { source, top: place.top.clone(), files })
     }
 
     /// The name of the files.

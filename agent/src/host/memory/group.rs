@@ -7,9 +7,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 
-use crate::host::ProcFs;
 use crate::host::cgroup::Controller;
-use crate::host::throttle::{WhyNot, place};
+use crate::host::throttle::{GroupSearch, WhyNot, place};
 use crate::units::Tgid;
 
 /// The counters of version 1 and of version 2.
@@ -29,8 +28,8 @@ impl MemoryGroup {
     ///
     /// # Errors
     /// [`WhyNot`].
-    pub fn find(root: &Path, procfs: &ProcFs, tgid: Tgid) -> Result<Self, WhyNot> {
-        let found = place::of(root, procfs, tgid, Controller::Memory)?;
+    pub fn find(search: &GroupSearch, tgid: Tgid) -> Result<Self, WhyNot> {
+        let found = place::of(search, tgid, Controller::Memory)?;
         let each = fs::read_to_string(found.top.join(HIERARCHY)).is_ok_and(|text| text.trim() == "0");
         let dirs = if each { found.dirs.as_slice() } else { std::slice::from_ref(&found.top) };
         let mut files = Vec::with_capacity(dirs.len());

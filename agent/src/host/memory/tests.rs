@@ -1,4 +1,5 @@
 use super::*;
+use crate::host::GroupSearch;
 use proptest::prelude::*;
 
 const STATUS: &str = "Name:\tqemu\nUmask:\t0022\nVmPeak:\t  999 kB\nVmHWM:\t    2048 kB\nVmRSS:\t 1536 kB\n\
@@ -105,7 +106,7 @@ fn grouped(members: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_group_is_told_only_where_it_is_the_vms_own() {
-    let find = |root: &tempfile::TempDir| MemoryGroup::find(root.path(), &ProcFs::new(root.path()), Tgid(7));
+    let find = |root: &tempfile::TempDir| MemoryGroup::find(&GroupSearch::new(root.path()), Tgid(7));
     let own = grouped("7\n");
     assert_eq!(find(&own).unwrap().read().unwrap(), Some(4096));
     assert_eq!(groups_counted_by(own.path()), Some("version 2"));

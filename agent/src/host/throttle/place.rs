@@ -4,15 +4,16 @@
 //! VM's groups are all below the one that its threads have in common, or below its systemd unit, as far as no stranger
 //! is in them. A slice is made for several VMs and is nobody's own, even while one is alone in it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 
+use super::search::{Asked, GroupSearch};
 use crate::host::cgroup::{Controller, Group};
-use crate::host::{ProcError, ProcFs, file};
+use crate::host::{ProcError, file};
 use crate::units::{Tgid, Tid};
 
 /// Where version 1 mounts the `cpu` controller.
@@ -97,11 +98,11 @@ pub(in crate::host) struct Place {
     pub dirs: Vec<PathBuf>,
 }
 
-/// Finds the groups of a process, as they are now.
-pub(in crate::host) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid, which: Controller) -> Result<Place, WhyNot> {
-    let tids: BTreeSet<Tid> = procfs.thread_ids(tgid)?.into_iter().collect();
-    let (mount, common) = common(root, procfs, tgid, &tids, which)?;
-    let owner = Owner { procfs, tgid, tids };
+/// Finds the groups of a process, as this search sees them.
+pub(in crate::host) fn of(search: &GroupSearch, tgid: Tgid, which: Controller) -> Result<Rc<Place>, WhyNot> {
+    let process = search.process(tgid)?;
+    let (mount, common) = common(search, &process, which)?;
+    let owner = Owner { search, tgid, process };
     let unit = common.ancestors().find(|path| is_unit(path)).filter(|unit| *unit != common);
     // A unit that also holds, say, the daemon that started the VM leaves the VM its group below.
     if let Some(unit) = unit
@@ -113,23 +114,14 @@ pub(in crate::host) fn of(root: &Path, procfs: &ProcFs, tgid: Tgid, which: Contr
 }
 
 /// The mount point, and the group below it that all threads have in common.
-fn common(
-    root: &Path,
-    procfs: &ProcFs,
-    tgid: Tgid,
-    tids: &BTreeSet<Tid>,
-    which: Controller,
-) -> Result<(PathBuf, PathBuf), WhyNot> {
+fn common(search: &GroupSearch, process: &Asked, which: Controller) -> Result<(PathBuf, PathBuf), WhyNot> {
     let missing = || WhyNot::NoController(which.v2());
     let mut found: Option<(PathBuf, PathBuf)> = None;
-    for tid in tids {
-        let (mount, group) = match procfs.group(tgid, *tid, which) {
-            Ok(Some(Group::V1(group))) => (v1(root, which).ok_or_else(missing)?, group),
-            Ok(Some(Group::V2(group))) => (v2(root, which).ok_or_else(missing)?, group),
-            Ok(None) => return Err(missing()),
-            // A thread that ended since they were listed.
-            Err(ProcError::Gone { .. }) => continue,
-            Err(error) => return Err(error.into()),
+    for membership in &process.memberships {
+        let (mount, group) = match membership.group(which)? {
+            Some(Group::V1(group)) => (search.mount(1, which, v1).ok_or_else(missing)?, group),
+            Some(Group::V2(group)) => (search.mount(2, which, v2).ok_or_else(missing)?, group),
+            None => return Err(missing()),
         };
         if group.components().any(|part| part == Component::ParentDir) {
             return Err(WhyNot::Hidden { group });
@@ -144,7 +136,7 @@ fn common(
             return Err(WhyNot::Root);
         }
     }
-    found.ok_or_else(|| ProcError::Gone { path: procfs.of(tgid) }.into())
+    found.ok_or_else(missing)
 }
 
 fn v1(root: &Path, which: Controller) -> Option<PathBuf> {
@@ -178,14 +170,17 @@ fn is_unit(path: &Path) -> bool {
 
 /// Whose groups are looked for.
 struct Owner<'a> {
-    procfs: &'a ProcFs,
+    search: &'a GroupSearch,
     tgid: Tgid,
-    tids: BTreeSet<Tid>,
+    process: Rc<Asked>,
 }
 
 impl Owner<'_> {
     /// `top` and all groups below it, if no stranger is in any.
-    fn groups(&self, top: PathBuf) -> Result<Place, WhyNot> {
+    fn groups(&self, top: PathBuf) -> Result<Rc<Place>, WhyNot> {
+        if let Some(known) = self.process.own.borrow().iter().find(|place| place.top == top) {
+            return Ok(Rc::clone(known));
+        }
         let mut dirs = vec![top.clone()];
         let mut next = 0;
         while let Some(dir) = dirs.get(next).cloned() {
@@ -204,39 +199,54 @@ impl Owner<'_> {
                 return Err(WhyNot::TooMany { group: top });
             }
         }
-        Ok(Place { top, dirs })
+        let place = Rc::new(Place { top, dirs });
+        self.process.own.borrow_mut().push(Rc::clone(&place));
+        Ok(place)
     }
 
     /// A task in the group that is not the VM's.
     fn stranger(&self, dir: &Path) -> io::Result<Option<u32>> {
-        let processes = match file::text(&dir.join("cgroup.procs")) {
-            Ok(processes) => processes,
-            // A threaded group of version 2 lists only threads.
-            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
-                file::text(&dir.join("cgroup.threads"))?
-            }
-            Err(error) => return Err(error),
-        };
-        for line in processes.lines() {
-            let id = line.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a process id"))?;
-            if !self.owns(id) {
-                return Ok(Some(id));
-            }
+        let stranger = |tasks: &[u32]| tasks.iter().copied().find(|id| !self.owns(*id));
+        if let Some(tasks) = self.search.known_strangers(dir) {
+            return Ok(stranger(&tasks));
         }
-        Ok(None)
+        let tasks = tasks(dir)?;
+        let found = stranger(&tasks);
+        if found.is_some() {
+            self.search.has_stranger(dir, tasks.into());
+        }
+        Ok(found)
     }
 
     /// Whether the task is the process, a thread of it, or a kernel thread that works for it.
     fn owns(&self, id: u32) -> bool {
-        self.tids.contains(&Tid(id)) || self.is_vhost(Tgid(id)) || self.procfs.tgid_of(Tid(id)).ok() == Some(self.tgid)
+        self.process.tids.contains(&Tid(id))
+            || self.is_vhost(Tgid(id))
+            || self.search.procfs.tgid_of(Tid(id)).ok() == Some(self.tgid)
     }
 
     /// Up to Linux 6.3 a vhost worker is a kernel thread in its owner's groups, named after the thread that made it.
     fn is_vhost(&self, id: Tgid) -> bool {
-        let Ok(comm) = self.procfs.comm(id) else { return false };
+        let Ok(comm) = self.search.procfs.comm(id) else { return false };
         let owner = comm.strip_prefix(b"vhost-").and_then(|owner| std::str::from_utf8(owner).ok());
-        let ours = owner.and_then(|owner| owner.parse().ok()).is_some_and(|owner| self.tids.contains(&Tid(owner)));
+        let ours =
+            owner.and_then(|owner| owner.parse().ok()).is_some_and(|owner| self.process.tids.contains(&Tid(owner)));
         // Only a kernel thread has no command line, while any process can take the name.
-        ours && self.procfs.cmdline(id).is_ok_and(|line| line.raw.is_empty())
+        ours && self.search.procfs.cmdline(id).is_ok_and(|line| line.raw.is_empty())
     }
+}
+
+/// The tasks of a group.
+fn tasks(dir: &Path) -> io::Result<Vec<u32>> {
+    let listed = match file::text(&dir.join("cgroup.procs")) {
+        Ok(listed) => listed,
+        // A threaded group of version 2 lists only threads.
+        Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => {
+            file::text(&dir.join("cgroup.threads"))?
+        }
+        Err(error) => return Err(error),
+    };
+    let id = |line: &str| line.trim().parse();
+    let ids = listed.lines().map(id).collect::<Result<_, std::num::ParseIntError>>();
+    ids.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a process id"))
 }

@@ -53,11 +53,11 @@ impl Host {
     }
 
     fn find(&self) -> Result<ThrottleSource, WhyNot> {
-        ThrottleSource::find(self.root.path(), &ProcFs::new(self.root.path()), VM)
+        ThrottleSource::find(&GroupSearch::new(self.root.path()), VM)
     }
 
     fn follow(&self, source: &mut ThrottleSource) -> Result<bool, WhyNot> {
-        source.follow(self.root.path(), &ProcFs::new(self.root.path()), VM)
+        source.follow(&GroupSearch::new(self.root.path()), VM)
     }
 
     fn read(&self) -> u64 {

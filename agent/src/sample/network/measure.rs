@@ -1,6 +1,6 @@
 //! Reading what is counted: at every sample, and for the last time when a VM ends.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     model::{LinkKey, VmKey},
@@ -45,7 +45,7 @@ impl<P: Programs> Worker<P> {
         self.tally.shared_packets = self.programs.shared_packets();
         self.tally.interfaces = self.ports.len();
         self.tally.namespaces = self.spaces.len();
-        self.shared.publish(usages, self.tally);
+        self.shared.publish(Arc::new(usages), self.tally);
     }
 
     /// VMs whose end was told: read for the last time once their process holds nothing any more. The kernel tells of an

@@ -48,8 +48,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::account::NetworkUsage;
 pub use model::{ClassChange, ClassNames, Unowned, VmKey};
 use programs::Programs;
-pub use share::NetworkTally;
 use share::Shared;
+pub use share::{NetworkTally, Usages};
 use thread::{Order, Worker};
 
 /// The thread, from outside.
@@ -111,6 +111,12 @@ impl<P: Programs> Network<P> {
     #[must_use]
     pub fn usage(&self, vm: VmKey) -> Option<Arc<NetworkUsage>> {
         self.shared.usage(vm)
+    }
+
+    /// Figures of all VMs as of the last sample, those excepted that have ended since.
+    #[must_use]
+    pub fn usages(&self) -> Usages {
+        self.shared.usages()
     }
 
     /// The last figures of a VM whose end was told; waits for them as long as `at_most`.

@@ -18,6 +18,9 @@ use crate::{
 const TRIES: u32 = 3;
 /// When it is done again after that.
 const LATER_NS: u64 = 100_000_000;
+/// How long scans may take before orders are heard again: attaching to an interface waits out two grace periods of the
+/// kernel, and a thousand VMs that are found at once must not keep a sample, or another VM's last figures, from coming.
+const TURN_NS: u64 = 100_000_000;
 
 impl<P: Programs> Worker<P> {
     pub(super) fn scan_due(&mut self) {
@@ -25,6 +28,11 @@ impl<P: Programs> Worker<P> {
         let (vms, sweep) = self.model.due(begun);
         self.execute();
         for vm in vms {
+            // A sweep is one piece: what it costs decides when the next may be.
+            if !sweep && now_ns().saturating_sub(begun) > TURN_NS {
+                self.model.look(vm, begun);
+                continue;
+            }
             self.scan(vm);
             self.execute();
         }

@@ -36,9 +36,12 @@ pub struct NetworkTally {
     pub scans: u64,
 }
 
+/// Figures of all VMs as of one sample.
+pub type Usages = Arc<BTreeMap<VmKey, Arc<NetworkUsage>>>;
+
 #[derive(Default)]
 struct State {
-    usages: BTreeMap<VmKey, Arc<NetworkUsage>>,
+    usages: Usages,
     last: BTreeMap<VmKey, Arc<NetworkUsage>>,
     order: VecDeque<VmKey>,
     tally: NetworkTally,
@@ -59,7 +62,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn publish(&self, usages: BTreeMap<VmKey, Arc<NetworkUsage>>, tally: NetworkTally) {
+    pub(super) fn publish(&self, usages: Usages, tally: NetworkTally) {
         let mut state = self.lock();
         state.usages = usages;
         state.tally = tally;
@@ -69,7 +72,7 @@ impl Shared {
 
     pub(super) fn finish(&self, vm: VmKey, usage: Arc<NetworkUsage>) {
         let mut state = self.lock();
-        state.usages.remove(&vm);
+        Arc::make_mut(&mut state.usages).remove(&vm);
         if state.last.insert(vm, usage).is_none() {
             state.order.push_back(vm);
         }
@@ -94,6 +97,11 @@ impl Shared {
     pub(super) fn usage(&self, vm: VmKey) -> Option<Arc<NetworkUsage>> {
         let state = self.lock();
         state.last.get(&vm).or_else(|| state.usages.get(&vm)).cloned()
+    }
+
+    /// Those of all VMs that have not ended.
+    pub(super) fn usages(&self) -> Usages {
+        Arc::clone(&self.lock().usages)
     }
 
     pub(super) fn tally(&self) -> NetworkTally {

@@ -78,7 +78,7 @@ fn real_spinner(test: &str) -> Option<Spinner> {
 fn a_spinner_under_a_quota_is_throttled_as_its_group_says() {
     let Some(spinner) = real_spinner("a_spinner_under_a_quota_is_throttled_as_its_group_says") else { return };
     let (root, tgid) = (Path::new("/"), Tgid(spinner.child.id()));
-    let mut source = ThrottleSource::find(root, &ProcFs::new(root), tgid).unwrap();
+    let mut source = ThrottleSource::find(&GroupSearch::new(root), tgid).unwrap();
     let (began, mut told) = (Instant::now(), Vec::new());
     while began.elapsed() < Duration::from_secs(1) {
         let before = spinner.counted_ns();
@@ -106,7 +106,7 @@ fn a_process_that_left_a_real_group_keeps_what_it_was_throttled_there() {
         return;
     };
     let (root, tgid) = (Path::new("/"), Tgid(spinner.child.id()));
-    let (procfs, mut source) = (ProcFs::new(root), ThrottleSource::find(root, &ProcFs::new(root), tgid).unwrap());
+    let mut source = ThrottleSource::find(&GroupSearch::new(root), tgid).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let there = source.read().unwrap();
     assert!(there > 0);
@@ -120,7 +120,7 @@ fn a_process_that_left_a_real_group_keeps_what_it_was_throttled_there() {
     let kept = source.read().unwrap();
     assert!(kept >= there, "{kept} ns after {there}: the group is gone, what it counted is not");
 
-    assert!(source.follow(root, &procfs, tgid).unwrap());
+    assert!(source.follow(&GroupSearch::new(root), tgid).unwrap());
     std::thread::sleep(Duration::from_millis(300));
     let later = source.read().unwrap();
     assert!(later > kept && later <= kept + spinner.counted_ns(), "{kept} ns, then {later}");

@@ -1,0 +1,31 @@
+//! VMs' own control groups: looked for once a VM has lived to see a sample and again at each reconcile, each time in one
+//! search for all that is counted in them.
+
+use super::Engine;
+use crate::host::GroupSearch;
+
+impl Engine {
+    /// Once a sample: the groups of VMs that are new.
+    pub(super) fn find_groups(&mut self) {
+        let new = self.registry.live().filter(|vm| !vm.exiting && !vm.memory.has_looked());
+        let new = new.map(|vm| vm.fixed.tgid).collect::<Vec<_>>();
+        self.search_groups(&new);
+    }
+
+    /// At a reconcile: VMs are moved from group to group, and strangers come into them.
+    pub(super) fn follow_groups(&mut self) {
+        let all: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
+        self.search_groups(&all);
+    }
+
+    fn search_groups(&mut self, tgids: &[u32]) {
+        let search = GroupSearch::new(&self.root);
+        // A VM at a time: what was seen of it serves all.
+        for tgid in tgids {
+            self.follow_throttling(&search, *tgid);
+            self.follow_group_io(&search, *tgid);
+            self.follow_socket_group(&search, *tgid);
+            self.follow_memory_group(&search, *tgid);
+        }
+    }
+}
