@@ -8,7 +8,9 @@ use super::{
 use crate::{
     account::network::InterfaceKind,
     host::{
-        NetNs, ProcError, passthrough,
+        NetNs, ProcError,
+        link::Link,
+        passthrough,
         tap::{HeldTap, HeldTaps},
     },
     units::Tgid,
@@ -73,14 +75,20 @@ impl<P: Programs> Worker<P> {
         let passed = passthrough::find(&self.root, &args, &held.devices);
         let passed = passed.into_iter().map(|one| (one.name, one.kind, one.reason)).collect();
         let mut scan = Scan { home: home.map(|home| home.id()), held: Vec::new(), passed };
+        // Only the process's own namespace is known of a macvtap; an index there may be another's.
+        let same = |link: &Link, tap: &HeldTap| {
+            link.kind == Some(tap.kind)
+                && (tap.kind == InterfaceKind::Tap || tap.name.is_empty() || link.name == tap.name)
+        };
         for tap in &held.taps {
             if !self.watch(&tap.netns) {
                 continue;
             }
             match self.spaces.link(tap.netns.id(), &tap.name, tap.ifindex) {
-                Ok(Some(link)) if link.kind == Some(tap.kind) => {
+                Ok(Some(link)) if same(&link, tap) => {
                     scan.held.push(Holding { netns: tap.netns.id(), link, persistent: tap.persistent });
                 }
+                Ok(_) if tap.kind == InterfaceKind::Macvtap => scan.passed.push(elsewhere(tap)),
                 // It went after its file was asked.
                 Ok(_) => {}
                 Err(error) => self.fail("a link cannot be asked for", &error),
@@ -122,4 +130,10 @@ impl<P: Programs> Worker<P> {
     pub(super) fn is_same(&self, vm: VmKey) -> bool {
         self.procfs.stat(Tgid(vm.tgid)).is_ok_and(|stat| stat.start_ticks == vm.start_ticks)
     }
+}
+
+/// A macvtap that is not where its VMM is. (If it went after its file was asked, the next look says so.)
+fn elsewhere(tap: &HeldTap) -> (String, InterfaceKind, String) {
+    let reason = "macvtap in another network namespace than its VMM's: the kernel does not tell in which (tap_ioctl)";
+    (tap.name.clone(), tap.kind, reason.to_owned())
 }
