@@ -1,5 +1,5 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, network, waits and trace and what lies between two
+//! commands, the host's own clocks, processes, control groups, network and traffic, waits and trace and what lies between two
 //! readings of them, what is shown on other kernels, and saying what was skipped; and `bench`, which measures.
 
 pub mod agent;
@@ -22,5 +22,6 @@ pub mod process;
 pub mod skip;
 pub mod swap;
 pub mod trace;
+pub mod traffic;
 pub mod vmm;
 pub mod waits;

@@ -149,6 +149,8 @@ fn is_device(target: &Path) -> bool {
 /// a jail has its own `/dev/net/tun` that we see under another path.
 fn classify(target: &Path, link: &Path) -> Option<(InterfaceKind, Option<u32>)> {
     let name = target.file_name()?.to_str()?;
+    // A jail may remove its node once it is open; proc then says so behind the name (d_path).
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
     let index = name.strip_prefix("tap").and_then(|digits| digits.parse::<u32>().ok());
     if name != "tun" && index.is_none() {
         return None;

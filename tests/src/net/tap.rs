@@ -96,7 +96,8 @@ fn macvtap_device(name: &str, index: u32) -> Result<File> {
         nix::mount::umount(room.path())?;
         // A file system of its own, since /tmp may refuse devices.
         mount(Some("tmpfs"), room.path(), Some("tmpfs"), MsFlags::empty(), none).context("mounting tmpfs")?;
-        let node = room.path().join(name);
+        // Named as udev names it.
+        let node = room.path().join(format!("tap{index}"));
         mknod(&node, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major.parse()?, minor.parse()?))?;
         let file = device(&node);
         std::fs::remove_file(&node)?;

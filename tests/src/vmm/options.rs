@@ -27,6 +27,10 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub name: Option<String>,
 
+    /// An option and its value of another VMM, only for the command line; may be given again.
+    #[arg(long, num_args = 2, value_names = ["OPTION", "VALUE"], allow_hyphen_values = true)]
+    pub words: Vec<String>,
+
     /// vCPUs of a VM, each a thread `vcpu0`, `vcpu1`, …; numbered through the process with --vms.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_VCPUS)))]
     pub vcpus: u32,

@@ -90,6 +90,7 @@ impl<P: Programs> Worker<P> {
                 Ok(Some(link)) if link.kind == Some(tap.kind) && may_be(tap, &link.name) => {
                     scan.held.push(Holding { netns: tap.netns.id(), link, persistent: tap.persistent });
                 }
+                Ok(_) if tap.kind == InterfaceKind::Macvtap => scan.passed.push(elsewhere(tap)),
                 // It went after its file was asked.
                 Ok(_) => {}
                 Err(error) => self.fail("a link cannot be asked for", &error),
@@ -143,4 +144,10 @@ fn is_tap(tap: &HeldTap) -> bool {
 /// Whether a link found by a macvtap's index can be that macvtap; a tap's file tells where it is.
 fn may_be(tap: &HeldTap, name: &str) -> bool {
     is_tap(tap) || tap.name.is_empty() || tap.name == name
+}
+
+/// A macvtap that is not where its VMM is. (If it went after its file was asked, the next look says so.)
+fn elsewhere(tap: &HeldTap) -> (String, InterfaceKind, String) {
+    let reason = "macvtap in another network namespace than its VMM's: the kernel does not tell in which (tap_ioctl)";
+    (tap.name.clone(), tap.kind, reason.to_owned())
 }
