@@ -83,6 +83,7 @@ impl<P: Programs> Worker<P> {
         let mut scan = Scan { home: home.map(|home| home.id()), held: Vec::new(), passed };
         for tap in &held.taps {
             if !self.watch(&tap.netns) {
+                scan.passed.push(unheard(tap));
                 continue;
             }
             match self.spaces.link(tap.netns.id(), &tap.name, tap.ifindex) {
@@ -144,6 +145,12 @@ fn is_tap(tap: &HeldTap) -> bool {
 /// Whether a link found by a macvtap's index can be that macvtap; a tap's file tells where it is.
 fn may_be(tap: &HeldTap, name: &str) -> bool {
     is_tap(tap) || tap.name.is_empty() || tap.name == name
+}
+
+/// An interface in a namespace that cannot be entered.
+fn unheard(tap: &HeldTap) -> (String, InterfaceKind, String) {
+    let reason = "in a network namespace that the agent cannot listen in (it takes CAP_SYS_ADMIN)".to_owned();
+    (tap.name.clone(), tap.kind, reason)
 }
 
 /// A macvtap that is not where its VMM is. (If it went after its file was asked, the next look says so.)
