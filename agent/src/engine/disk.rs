@@ -135,6 +135,9 @@ impl Engine {
     /// is still to come.
     pub(super) fn settle_disk(&mut self, reading: &VmReading, at: Instant2) -> bool {
         let (tgid, start_ns) = (reading.tgid, reading.start_ns);
+        if self.registry.of_tgid(tgid).is_none_or(|vm| vm.disk.settled) {
+            return true;
+        }
         self.open_task_io(tgid);
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return true };
         let zombie = match &vm.disk.file {
@@ -155,9 +158,12 @@ impl Engine {
         let Some(io) = io else {
             let since = *vm.disk.waiting_ns.get_or_insert(at.boot_ns);
             let given_up = at.boot_ns.saturating_sub(since) > FINAL_NS;
+            // Counted once, also where something else is still waited for.
+            vm.disk.settled = given_up;
             self.count_loss("final_io", u64::from(given_up));
             return given_up;
         };
+        vm.disk.settled = true;
         let fell = vm.disk.take_io(io);
         self.count_error("regression", u64::from(fell));
         true
