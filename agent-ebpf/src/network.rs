@@ -6,7 +6,10 @@ mod size;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem,
+        generated::bpf_probe_read_kernel,
+    },
     macros::classifier,
     programs::TcContext,
 };
@@ -93,8 +96,24 @@ fn transmit_account() -> u64 {
     if constant!(SPLIT) == 0 {
         return active;
     }
-    let writer = bpf_get_current_pid_tgid() >> 32;
+    let writer = writer();
     if active >> 32 == writer { active } else { switch(writer, active) }
+}
+
+/// The process that writes.
+#[inline(always)]
+fn writer() -> u64 {
+    let place = constant!(TASK_TGID);
+    if place == 0 {
+        return bpf_get_current_pid_tgid() >> 32;
+    }
+    let mut tgid = 0_u32;
+    // SAFETY: reads as many bytes as the place has; where that fails it stays 0, as of the idle task.
+    unsafe {
+        let task = bpf_get_current_task();
+        bpf_probe_read_kernel((&raw mut tgid).cast(), 4, (task + place) as *const core::ffi::c_void);
+    }
+    u64::from(tgid)
 }
 
 /// Another process writes than before: goes on with its account, or with a new one. Out of line, off the hot path.
