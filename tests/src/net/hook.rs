@@ -10,6 +10,12 @@ use super::{
 
 /// Where the discipline `clsact` hangs, whose filters are the hooks of kernels before 6.6.
 const CLSACT: u32 = 0xffff_fff1;
+/// `NLM_F_ECHO`: the asker gets the answer, too.
+const ECHO: u16 = 8;
+/// Bytes of `struct tcmsg`.
+const HEADER: usize = 20;
+/// `TCA_KIND`.
+const KIND: u16 = 1;
 
 /// What is there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,8 +34,12 @@ pub fn hooks(link: &Link) -> Result<Hooks> {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(0),
             other => other.context("BPF_PROG_QUERY"),
         };
-        let filters = match rtnetlink::ask(GET_DISCIPLINE, 0, &Body::discipline(link.index(), CLSACT)) {
-            Ok(_) => true,
+        let filters = match rtnetlink::ask(GET_DISCIPLINE, ECHO, &Body::discipline(link.index(), CLSACT)) {
+            // The place outlives it, with a discipline of the kernel's own that is not told.
+            Ok(answer) => {
+                let kind = rtnetlink::attribute(&answer, HEADER, KIND).unwrap_or_default();
+                kind.starts_with(b"clsact") || kind.starts_with(b"ingress")
+            }
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => false,
             Err(error) => return Err(error).context("RTM_GETQDISC"),
         };
