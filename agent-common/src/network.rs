@@ -155,6 +155,8 @@ pub mod constant {
     pub const TABLE_MASK: u64 = MARK + 5;
     /// CPUs that count by themselves; 0 where the kernel lets another task in between (`PREEMPT_RT`).
     pub const LANES: u64 = MARK + 6;
+    /// Where a task has its process's id, in bytes; 0 where a helper tells it.
+    pub const TASK_TGID: u64 = MARK + 7;
 }
 
 /// The classes' table: a trie of nodes of 256 entries, one a value of the next byte of the address. An entry with

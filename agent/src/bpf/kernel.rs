@@ -15,6 +15,7 @@ use kvmeter_common::loss;
 
 use super::{
     finals::Finals,
+    group_counters,
     maps::{MapError, Mapped},
     object::{self, LoadError, Setup, Sizes},
     plan::{self, Hooks, State, Status},
@@ -31,7 +32,8 @@ pub struct Kernel {
     adopt: BpfHashMap<MapData, u32, u32>,
     processes: BpfHashMap<MapData, u32, u32>,
     finals: Finals,
-    sockets: Sockets,
+    /// `None` where the kernel has no counters for control groups.
+    sockets: Option<Sockets>,
     wakes: RingBuf<MapData>,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     cpus: Vec<u32>,
@@ -49,8 +51,13 @@ impl Kernel {
     /// # Errors
     /// When CPU cannot be accounted by the kernel here, with the first reason; nothing stays attached then.
     pub fn start(setup: &Setup, btf: &Path) -> Result<Self, (LoadError, Vec<Status>)> {
-        let (mut ebpf, mut statuses) =
-            object::load(setup, btf).map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
+        Self::start_on(setup, btf, group_counters::exist())
+    }
+
+    /// The same on a kernel that has counters for control groups, or has none.
+    pub(super) fn start_on(setup: &Setup, btf: &Path, counters: bool) -> Result<Self, (LoadError, Vec<Status>)> {
+        let (mut ebpf, mut statuses) = object::load(setup, btf, counters)
+            .map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
         let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
         let mut kernel = match Self::with_maps(ebpf, setup.sizes, log) {
             Ok(kernel) => kernel,
@@ -83,7 +90,7 @@ impl Kernel {
             adopt: typed(&mut ebpf, "ADOPT")?,
             processes: typed(&mut ebpf, "VM_OF_TGID")?,
             finals: Finals::new(&mut ebpf)?,
-            sockets: Sockets::new(&mut ebpf)?,
+            sockets: Sockets::new(&mut ebpf),
             wakes: typed(&mut ebpf, "WAKES")?,
             log,
             cpus: aya::util::online_cpus().map_err(|(path, source)| LoadError::Cpus(path.to_owned(), source))?,
@@ -251,7 +258,8 @@ impl Kernel {
     /// # Errors
     /// As [`Sockets::read`].
     pub fn socket_bytes(&self, group: &CountedGroup) -> std::io::Result<SocketBytes> {
-        self.sockets.read(group)
+        let none = || std::io::Error::from(std::io::ErrorKind::Unsupported);
+        self.sockets.as_ref().ok_or_else(none)?.read(group)
     }
 
     /// The tables.

@@ -5,6 +5,7 @@
 pub mod btf;
 pub mod finals;
 pub mod format;
+mod group_counters;
 pub mod kernel;
 pub mod maps;
 pub mod network;

@@ -17,6 +17,7 @@ mod table;
 mod template;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -36,6 +37,7 @@ pub use reading::{Account, CLASSES, Flow, Hook, Losses, PortId};
 use syscall::MapShape;
 use table::Table;
 use template::{Constants, Templates};
+use writer::Writer;
 
 use super::object::OBJECT;
 use crate::account::class::ClassTable;
@@ -56,6 +58,7 @@ pub struct NetworkPrograms {
     own: Option<NetNsId>,
     lanes: u32,
     hook: Hook,
+    writer: Writer,
     ports: BTreeMap<PortId, Port>,
     last: u32,
     /// Of ports that are gone.
@@ -69,10 +72,10 @@ impl NetworkPrograms {
     /// # Errors
     /// Without the capabilities, or where the kernel has no hook.
     pub fn load() -> Result<Self, Error> {
-        Self::load_for(probe()?)
+        Self::load_for(probe()?, Writer::probe())
     }
 
-    fn load_for(hook: Hook) -> Result<Self, Error> {
+    fn load_for(hook: Hook, writer: Writer) -> Result<Self, Error> {
         let claims = syscall::create_map(&MapShape {
             name: "NETWORK_CLAIMS",
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
@@ -91,6 +94,7 @@ impl NetworkPrograms {
             own: NetNs::own().ok().map(|own| own.id()),
             lanes: lanes(),
             hook,
+            writer,
             ports: BTreeMap::new(),
             last: 0,
             losses: Losses::default(),
@@ -150,6 +154,7 @@ impl NetworkPrograms {
             claims: self.claims.as_fd(),
             lanes: self.lanes,
             split: port.split,
+            writer: self.writer,
             table: table.map(|table| (table.fd.as_fd(), table.mask)),
         };
         let names =
@@ -201,10 +206,11 @@ impl NetworkPrograms {
     fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
         let code = self.templates.instance(name, constants)?;
         syscall::load_classifier(name, &code, None).map_err(|source| {
-            let mut log = vec![0; 64 * 1024];
+            let mut log = vec![0; 256 * 1024];
             let _again = syscall::load_classifier(name, &code, Some(&mut log));
-            let text = String::from_utf8_lossy(&log);
-            let lines: Vec<_> = text.trim_end_matches('\0').lines().collect();
+            // Behind the first 0 are words that the verifier took back.
+            let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
+            let lines: Vec<_> = text.lines().collect();
             let log = lines[lines.len().saturating_sub(4)..].join(" | ");
             Error::Program { name, log, source }
         })

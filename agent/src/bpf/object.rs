@@ -1,6 +1,9 @@
 //! Loading the kernel programs: one object, each program loaded and attached by itself.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Btf as AyaBtf, Ebpf, EbpfLoader,
@@ -12,6 +15,7 @@ use kvmeter_common::{exit, name::Rule, thread::cause};
 
 use super::{
     btf::Btf,
+    group_counters,
     maps::MapError,
     offsets,
     plan::{self, State, Status, Unwanted},
@@ -116,11 +120,12 @@ pub struct Setup {
     pub log: bool,
 }
 
-/// Loads maps and every program this kernel can take. Nothing is attached yet.
+/// Loads maps and every program this kernel can take. Nothing is attached yet. `group_counters`: the kernel has counters
+/// for control groups.
 ///
 /// # Errors
 /// When there is no type information, or the kernel takes no map.
-pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadError> {
+pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<(Ebpf, Vec<Status>), LoadError> {
     let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
     let mut places = offsets::resolve(&Btf::parse(&bytes)?);
     records::resolve(&mut places, &setup.formats);
@@ -145,9 +150,10 @@ pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadE
         loader.override_global(name, place, true);
     }
     loader.override_global(aya_log::LEVEL, &log_level, false);
-    let mut ebpf = loader.load(OBJECT).map_err(|e| LoadError::Refused(Box::new(e)))?;
+    let (object, unwanted) = fitting(setup, group_counters);
+    let mut ebpf = loader.load(&object).map_err(|e| LoadError::Refused(Box::new(e)))?;
     fill(&mut ebpf, setup)?;
-    let statuses = plan::plan(&places, &setup.unwanted)
+    let statuses = plan::plan(&places, &unwanted)
         .into_iter()
         .map(|(program, verdict)| {
             let state = match verdict {
@@ -161,6 +167,15 @@ pub fn load(setup: &Setup, btf_path: &Path) -> Result<(Ebpf, Vec<Status>), LoadE
         })
         .collect();
     Ok((ebpf, statuses))
+}
+
+/// The object whose maps this kernel has, and the programs that are not to be loaded from it.
+fn fitting(setup: &Setup, group_counters: bool) -> (Cow<'static, [u8]>, Vec<Unwanted>) {
+    let mut unwanted = setup.unwanted.clone();
+    let replaced = if group_counters { None } else { group_counters::replaced(OBJECT) };
+    let Some(replaced) = replaced else { return (Cow::Borrowed(OBJECT), unwanted) };
+    unwanted.extend(group_counters::unwanted());
+    (Cow::Owned(replaced), unwanted)
 }
 
 /// Fills the tables that the programs only read. They stay with the object: its programs are not loaded yet.

@@ -10,11 +10,12 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program, cgroup_skb::CgroupSkbLink},
 };
 
-use super::{kernel::typed, maps::MapError, object::chain};
+use super::{kernel::typed, object::chain};
 
-/// The programs' names, and the way each counts.
-const WAYS: [(&str, CgroupSkbAttachType); 2] =
-    [("host_socket_receive", CgroupSkbAttachType::Ingress), ("host_socket_transmit", CgroupSkbAttachType::Egress)];
+/// The programs.
+pub(super) const PROGRAMS: [&str; 2] = ["host_socket_receive", "host_socket_transmit"];
+/// The way each counts.
+const WAYS: [CgroupSkbAttachType; 2] = [CgroupSkbAttachType::Ingress, CgroupSkbAttachType::Egress];
 /// `BPF_CGROUP_INET_INGRESS` and `BPF_CGROUP_INET_EGRESS` (uapi/linux/bpf.h): part of a counter's key.
 const KEYS: [u32; 2] = [0, 1];
 
@@ -37,8 +38,9 @@ pub struct CountedGroup {
 pub struct Sockets(CgroupStorage<MapData, u64>);
 
 impl Sockets {
-    pub(super) fn new(ebpf: &mut Ebpf) -> Result<Self, MapError> {
-        typed(ebpf, "SOCKET_BYTES").map(Self)
+    /// `None` where the kernel has no such counters, so that another map stands there.
+    pub(super) fn new(ebpf: &mut Ebpf) -> Option<Self> {
+        typed(ebpf, "SOCKET_BYTES").ok().map(Self)
     }
 
     /// Puts both programs on a group, beside those of others.
@@ -50,7 +52,7 @@ impl Sockets {
         let group = File::open(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let id = group.metadata().map_err(|error| format!("{}: {error}", dir.display()))?.ino();
         let mut links = Vec::with_capacity(WAYS.len());
-        for (name, way) in WAYS {
+        for (name, way) in PROGRAMS.into_iter().zip(WAYS) {
             let program: &mut CgroupSkb = match ebpf.program_mut(name) {
                 Some(Program::CgroupSkb(program)) => program,
                 _ => return Err(format!("program {name} is not in the object")),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{cpu, exits, guest, handling, lives, memory, programs::Programs, suites, trace::Trace, vhost};
+use super::{cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, trace::Trace, vhost};
 use crate::agent::{Agent, Setup};
 
 /// What a check found out; that it failed is an error.
@@ -38,7 +38,7 @@ pub struct Bench {
 type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 16] = [
     ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
     ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
     ("CPU time of vhost workers is their VM's, in role vhost, and no other's", vhost::attributed),
@@ -53,6 +53,8 @@ const CHECKS: [(&str, Check); 14] = [
     ("halt polling equals the kernel's trace", guest::halt_poll),
     ("memory that comes and goes lies between two readings of /proc", memory::moved),
     ("faults of the guest equal the kernel's trace", memory::guest_faults),
+    ("packets of a tap by class equal the guest's own count and the link's", network::tap),
+    ("packets of a macvtap by class equal the guest's own count and the link's", network::macvtap),
 ];
 
 /// Runs every check, whichever fails; results go to the directory that is the only argument.
@@ -65,13 +67,15 @@ pub fn run() -> Result<()> {
     }
     let ahead = Trace::start("ahead", &handling::EVENTS)?;
     ahead.stand_by()?;
-    let agent = Agent::with(Setup::of("[metrics]\nhistograms = true\n"))?;
+    let agent = Agent::with(Setup::of(&format!("[metrics]\nhistograms = true\n{}", network::CLASSES)))?;
     let bench = Bench { programs, ahead, agent };
     for (name, check) in CHECKS {
         lines.tell(name, check(&bench))?;
     }
     // The tests start agents of their own, and each would see the other's VMs.
-    drop(bench);
+    let Bench { programs, agent, ahead } = bench;
+    drop(ahead);
+    lines.tell(network::NOTHING_LEFT, network::nothing_left(&programs, agent))?;
     suites::each(Path::new("/tests"), &directory, |name, outcome| lines.tell(name, outcome))
 }
 

@@ -12,6 +12,7 @@ pub mod handling;
 pub mod init;
 pub mod lives;
 pub mod memory;
+pub mod network;
 pub mod parcel;
 pub mod programs;
 pub mod suites;

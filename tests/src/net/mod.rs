@@ -7,6 +7,7 @@
 //! `tests/tests/nic.rs`, which shows them.
 
 pub mod frame;
+pub mod hook;
 pub mod kind;
 pub mod link;
 pub mod netns;

@@ -1,4 +1,4 @@
-//! The system calls of this part that have no safe form: the tun device's requests, and packet sockets.
+//! The system calls of this part that have no safe form: the tun device's requests, packet sockets, and asking bpf(2).
 //!
 //! This is the one file of `net` that has `unsafe`; each function is a call and its check, and nothing else.
 
@@ -18,6 +18,11 @@ pub const IFF_MULTI_QUEUE: i16 = 0x0100;
 pub const IFF_VNET_HDR: i16 = 0x4000;
 /// `TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6`: what may be read with work left to do.
 pub const OFFLOADS: i32 = 0x01 | 0x02 | 0x04;
+
+/// `BPF_TCX_INGRESS`.
+pub const TCX_INGRESS: u32 = 46;
+/// `BPF_TCX_EGRESS`.
+pub const TCX_EGRESS: u32 = 47;
 
 /// Most frames that one [`send_many`] sends.
 pub const MANY: usize = 256;
@@ -104,4 +109,15 @@ pub fn send_many(socket: &OwnedFd, header: &[u8], frame: &[u8], count: usize) ->
     // SAFETY: `count` messages are valid, and what they point to is read only and outlives the call.
     let sent = Errno::result(unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) })?;
     Ok(usize::try_from(sent).unwrap_or_default())
+}
+
+/// How many programs are on a hook of the interface of this index (`BPF_PROG_QUERY`).
+pub fn programs_on(ifindex: u32, hook: u32) -> io::Result<u32> {
+    const PROG_QUERY: libc::c_int = 16;
+    // `union bpf_attr` as far as `query.prog_cnt`, and what fills the last eight bytes: index, hook, flags, flags of the
+    // answer, a pointer to ids (none), how many.
+    let mut query = [ifindex, hook, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the kernel reads and writes the array, whose size is given and which outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, query.as_mut_ptr(), size_of_val(&query)) })?;
+    Ok(query[6])
 }

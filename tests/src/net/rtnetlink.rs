@@ -13,6 +13,8 @@ pub const NEW_LINK: u16 = 16;
 pub const DELETE_LINK: u16 = 17;
 /// `RTM_GETLINK`.
 pub const GET_LINK: u16 = 18;
+/// `RTM_GETQDISC`.
+pub const GET_DISCIPLINE: u16 = 38;
 /// `RTM_GETSTATS`.
 pub const GET_STATS: u16 = 94;
 
@@ -31,6 +33,16 @@ impl Body {
     pub fn link(index: u32, flags: u32, change: u32) -> Self {
         let mut body = vec![0; 4];
         for word in [index, flags, change] {
+            body.extend(word.to_ne_bytes());
+        }
+        Self(body)
+    }
+
+    /// `struct tcmsg`: the queueing discipline that hangs there.
+    #[must_use]
+    pub fn discipline(index: u32, parent: u32) -> Self {
+        let mut body = vec![0; 4];
+        for word in [index, 0, parent, 0] {
             body.extend(word.to_ne_bytes());
         }
         Self(body)

@@ -10,8 +10,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// KVM on AMD, and what the checks' machines and VMs use besides.
-const WANTED: [&str; 5] = ["virtio_pci", "virtio_blk", "kvm_amd", "tun", "vhost_net"];
+/// KVM on AMD, what the checks' machines and VMs use besides, and the hooks of interfaces before tcx.
+const WANTED: [&str; 9] =
+    ["virtio_pci", "virtio_blk", "kvm_amd", "tun", "vhost_net", "veth", "macvtap", "sch_ingress", "cls_bpf"];
 
 /// A module as the kernel takes it.
 #[derive(Debug)]

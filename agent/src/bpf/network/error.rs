@@ -20,7 +20,7 @@ pub enum Error {
     )]
     NoHook,
     /// A program did not load.
-    #[error("the kernel refused program {name}: {log}")]
+    #[error("the kernel refused program {name} ({source}): {log}")]
     Program {
         /// Its name.
         name: &'static str,

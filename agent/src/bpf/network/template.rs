@@ -8,7 +8,7 @@ use std::{
 use aya_obj::{Object, generated::bpf_insn};
 use kvmeter_common::network::constant;
 
-use super::Error;
+use super::{Error, writer::Writer};
 
 /// `BPF_LD | BPF_DW | BPF_IMM`: a 64-bit constant, in two instructions.
 const LOAD_64: u8 = 0x18;
@@ -28,6 +28,8 @@ pub(super) struct Constants<'a> {
     pub lanes: u32,
     /// Whether writers are told apart.
     pub split: bool,
+    /// How the process that writes is learnt.
+    pub writer: Writer,
     /// The classes' table, and the mask that keeps an offset inside.
     pub table: Option<(BorrowedFd<'a>, u32)>,
 }
@@ -74,8 +76,9 @@ fn fill(code: &mut [bpf_insn], constants: &Constants<'_>) {
         let (kind, low) = match value {
             constant::PORT => (MAP_VALUE, constants.port.as_raw_fd()),
             constant::CLAIMS => (MAP, constants.claims.as_raw_fd()),
-            constant::SPLIT => (0, i32::from(constants.split)),
+            constant::SPLIT => (0, i32::from(constants.split && constants.writer != Writer::Untold)),
             constant::LANES => (0, constants.lanes.cast_signed()),
+            constant::TASK_TGID => (0, constants.writer.place().cast_signed()),
             constant::TABLE => match constants.table {
                 Some((table, _)) => (MAP_VALUE, table.as_raw_fd()),
                 None => (0, 0),

@@ -15,7 +15,23 @@ fn has_clsact(lab: &Lab, ifindex: u32) -> bool {
 }
 
 fn load() -> NetworkPrograms {
-    NetworkPrograms::load_for(Hook::Clsact).expect("network programs")
+    NetworkPrograms::load_for(Hook::Clsact, Writer::of_task()).expect("network programs")
+}
+
+#[test]
+fn who_writes_is_read_from_the_task_where_no_helper_tells() {
+    let lab = Lab::new();
+    let mut writers = Vec::new();
+    for way in [Writer::Helper, Writer::of_task(), Writer::Untold] {
+        let tap = lab.tap("tap0", 0);
+        let mut programs = NetworkPrograms::load_for(Hook::Clsact, way).expect("network programs");
+        let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+        tap.transmit(&frames::kinds()[0]);
+        let accounts = programs.detach(port);
+        assert_eq!(totals(&accounts).0.packets, 1);
+        writers.push(accounts.last().expect("an account").writer);
+    }
+    assert_eq!(writers, [std::process::id(), std::process::id(), 0]);
 }
 
 #[test]
