@@ -10,7 +10,7 @@
 //!   its writer is not known as a VM yet. No figure of a VM ever falls.
 //! * Transmitted packets belong to the VM whose process, or vhost worker, wrote them, however fast an interface changes
 //!   hands and however late events arrive, as long as the programs have an account for each writer between two readings
-//!   (seven, [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
+//!   (three beside the one in use, [`NetworkTally::shared_packets`] counts the rest). Two processes are never one: a process id that is used again belongs to the
 //!   later VM only for accounts that began after it was born.
 //! * Received packets belong to the VM that wrote last before them, or, from the moment an event was handled, to the VM
 //!   that holds the interface. So at a handover packets for the new holder may be told on the old one between its
