@@ -15,6 +15,7 @@ mod limits;
 mod linker;
 mod lint;
 mod packaging;
+mod packets;
 mod paths;
 mod run;
 mod setup;
@@ -74,6 +75,8 @@ enum Task {
     Lint,
     /// Measure what kvmeter costs on this machine (needs root) and write docs/performance.md
     Bench(BenchArgs),
+    /// Very many packets through a VM's tap, each way, held against the link's own counters (needs root)
+    Packets(packets::PacketsArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {
         /// Only compare, and fail if it is out of date
@@ -139,6 +142,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Bench(args) => bench::bench(&workspace, &args),
         Task::Kernels(args) => kernels::kernels(&workspace, &args),
         Task::Lint => lint::lint(&workspace),
+        Task::Packets(args) => packets::packets(&workspace, &args),
         Task::Docs { check } => docs::docs(&workspace, check),
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
 }
 
 /// Lets cargo start the test programs, and only these, through sudo.
-fn as_root(command: &mut Command) -> Result<()> {
+pub(crate) fn as_root(command: &mut Command) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }

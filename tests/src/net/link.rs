@@ -14,6 +14,9 @@ const NAME: u16 = 3;
 const MTU: u16 = 4;
 const LOWER: u16 = 5;
 const QUEUE_LENGTH: u16 = 13;
+const OPERATIONAL_STATE: u16 = 16;
+/// `IF_OPER_UP`
+const OPERATIONAL: u8 = 6;
 const LINKINFO: u16 = 18;
 const NETNS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
@@ -175,6 +178,11 @@ impl Link {
         let fd = namespace.as_fd().as_raw_fd();
         self.change(&self.body().with(NETNS_FD, &fd.to_ne_bytes()), "move")?;
         Self::find(namespace, &name)
+    }
+
+    /// Whether it sends: a moment after its carrier came (linkwatch); until then all that is sent to it is dropped.
+    pub fn is_operational(&self) -> Result<bool> {
+        Ok(self.attribute(OPERATIONAL_STATE)?.first() == Some(&OPERATIONAL))
     }
 
     /// Deletes it; a veth's peer goes with it.

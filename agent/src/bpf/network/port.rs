@@ -130,6 +130,7 @@ impl Port {
 
     /// Lets no writer go on with the account it had.
     pub(super) fn next(&mut self, claims: BorrowedFd<'_>, grace: &Grace) {
+        let judged = self.active();
         for number in 0..ACCOUNTS {
             if matches!(self.head(number).state, state::HELD | state::OPEN) {
                 self.put_state(number, state::CLOSED);
@@ -137,7 +138,7 @@ impl Port {
         }
         // Who found an account held before that may put it to use until here.
         let waited = grace.wait();
-        if waited.is_ok() && self.head(self.active()).state == state::CLOSED {
+        if waited.is_ok() && self.active() == judged && self.head(judged).state == state::CLOSED {
             self.open(claims);
         }
     }
@@ -169,10 +170,17 @@ impl Port {
         account
     }
 
+    /// Those that are no use to their writers go first: who loses another finds one of them.
     pub(super) fn retire(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64) -> Vec<Account> {
+        let mut finals = self.retire_some(claims, grace, up_to, &[state::CLOSED]);
+        finals.extend(self.retire_some(claims, grace, up_to, &[state::HELD, state::OPEN]));
+        finals
+    }
+
+    fn retire_some(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64, states: &[u32]) -> Vec<Account> {
         let old = |port: &Self, number: &usize| {
             let head = port.head(*number);
-            head.state != state::FREE && head.serial <= up_to && *number != port.active()
+            states.contains(&head.state) && head.serial <= up_to && *number != port.active()
         };
         let before: Vec<_> = (0..ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
         if before.is_empty() {

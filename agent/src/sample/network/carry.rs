@@ -24,14 +24,7 @@ impl<P: Programs> Worker<P> {
         let whose = |writer: u32| self.procfs.writer(writer);
         match *command {
             Command::Attach { link, reversed } => self.attach(link, reversed),
-            Command::Turn(link) => {
-                let Some(port) = self.ports.get(&link) else { return };
-                self.model.accounts(link, &self.programs.read(*port), &whose, now_ns());
-                if self.model.turn(link, now_ns()) {
-                    self.programs.next_account(*port);
-                    self.model.accounts(link, &self.programs.read(*port), &whose, now_ns());
-                }
-            }
+            Command::Turn(link) => self.turn(link),
             Command::Changed(link) => {
                 if let Some(port) = self.ports.get(&link) {
                     self.programs.link_changed(*port);

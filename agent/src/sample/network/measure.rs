@@ -19,6 +19,24 @@ impl<P: Programs> Worker<P> {
         }
     }
 
+    /// An interface changed hands: who writes next begins an account, unless the next one has written already.
+    pub(super) fn turn(&mut self, link: LinkKey) {
+        let whose = |writer: u32| self.procfs.writer(writer);
+        let Some(port) = self.ports.get(&link).copied() else { return };
+        let list = self.programs.read(port);
+        self.model.accounts(link, &list, &whose, now_ns());
+        if list.len() > 2 {
+            // A turn ends all accounts, and there are few: those that are done make room first.
+            let last = self.programs.retire(port, self.model.done(link));
+            self.model.retired(link, &last, &whose, now_ns());
+            self.model.accounts(link, &self.programs.read(port), &whose, now_ns());
+        }
+        if self.model.turn(link, now_ns()) {
+            self.programs.next_account(port);
+            self.model.accounts(link, &self.programs.read(port), &whose, now_ns());
+        }
+    }
+
     /// The links' counters first, the accounts after them: that order makes the difference a lower bound.
     fn measure(&mut self, links: &[LinkKey]) {
         let spaces: BTreeSet<NetNsId> = links.iter().map(|link| link.netns).collect();

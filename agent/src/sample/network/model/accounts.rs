@@ -59,6 +59,14 @@ impl Model {
         self.ports.insert(link, port);
     }
 
+    /// Up to which its accounts are to be given back before all of them end: all but the one in use.
+    #[must_use]
+    pub fn done(&self, link: LinkKey) -> u64 {
+        let Some(port) = self.ports.get(&link) else { return 0 };
+        let former = |serial: &&u64| Some(**serial) != port.current;
+        port.accounts.keys().take_while(former).last().copied().unwrap_or(0)
+    }
+
     /// The last figures of accounts that the program has given back.
     pub fn retired(&mut self, link: LinkKey, list: &[Account], whose: &dyn Fn(u32) -> Writer, now_ns: u64) {
         let Some(mut port) = self.ports.remove(&link) else { return };

@@ -65,6 +65,8 @@ pub(super) struct Port {
     pub(super) stats: Option<LinkStats>,
     /// It went to another namespace.
     pub(super) moved: bool,
+    /// The holder that let go of it last.
+    pub(super) left: Option<VmKey>,
     /// When an account was ended because of a handover, and when that is to be looked at again.
     pub(super) turned_ns: Option<u64>,
     pub(super) turn_at_ns: Option<u64>,
@@ -87,6 +89,7 @@ impl Port {
             before,
             stats: None,
             moved: false,
+            left: None,
             turned_ns: None,
             turn_at_ns: None,
             idle_since_ns: None,
@@ -112,6 +115,7 @@ impl Port {
 
     /// A VM let go of it: its accounts are given back at the next reading, before its process id means another.
     pub(super) fn released(&mut self, vm: VmKey) {
+        self.left = Some(vm);
         for seen in self.accounts.values_mut().filter(|seen| seen.owner == Owner::Vm(vm)) {
             seen.quiet = QUIET;
         }
@@ -136,6 +140,11 @@ impl Port {
         let current = self.current.and_then(|serial| self.accounts.get_mut(&serial));
         let Some(current) = current else { return false };
         if current.owner == holder {
+            return false;
+        }
+        // Somebody has written since: the next holder, of whom no event has told yet.
+        let next = |vm| current.by_writer && self.left != Some(vm);
+        if holder == Owner::Nobody && matches!(current.owner, Owner::Vm(vm) if next(vm)) {
             return false;
         }
         if current.last.writer == 0 && is_empty(&current.last) {
