@@ -53,7 +53,6 @@ pub struct MemoryFiles {
     dir: PathBuf,
     stat: File,
     status: File,
-    text: Vec<u8>,
 }
 
 impl MemoryFiles {
@@ -66,10 +65,10 @@ impl MemoryFiles {
         // In this order: if `stat` is the right process's, the id was its all along.
         let status = open(&dir.join("status"))?;
         let stat = open(&dir.join("stat"))?;
-        let mut files = Self { tgid, dir, stat, status, text: Vec::new() };
+        let files = Self { tgid, dir, stat, status };
         let path = files.dir.join("stat");
-        let start = fetch(&files.stat, &mut files.text).map_err(|error| ProcError::of(error, &path))?;
-        match parse::start_ticks(start) {
+        let start = fetch(&files.stat).map_err(|error| ProcError::of(error, &path))?;
+        match parse::start_ticks(&start) {
             Some(tick) if tick == start_tick => Ok(files),
             Some(_) => Err(ProcError::Gone { path }),
             None => Err(ProcError::Malformed { path, field: "starttime" }),
@@ -84,12 +83,12 @@ impl MemoryFiles {
         let Some(mut reading) = self.status()? else {
             return self.by_another_thread(procfs);
         };
-        reading.faults = gone_is_none(fetch(&self.stat, &mut self.text))?.and_then(parse::faults);
+        reading.faults = gone_is_none(fetch(&self.stat))?.and_then(|text| parse::faults(&text));
         Ok(Some(reading))
     }
 
     fn status(&mut self) -> io::Result<Option<MemoryReading>> {
-        Ok(gone_is_none(fetch(&self.status, &mut self.text))?.and_then(parse::status))
+        Ok(gone_is_none(fetch(&self.status))?.and_then(|text| parse::status(&text)))
     }
 
     /// The leader has ended or the process has: a thread that shows memory is asked from now on.
@@ -101,7 +100,7 @@ impl MemoryFiles {
             self.status = file;
             let Some(mut reading) = self.status()? else { continue };
             // Still the same process: its id was not given to another, whose thread this would be.
-            reading.faults = gone_is_none(fetch(&self.stat, &mut self.text))?.and_then(parse::faults);
+            reading.faults = gone_is_none(fetch(&self.stat))?.and_then(|text| parse::faults(&text));
             return Ok(reading.faults.map(|_| reading));
         }
         Ok(None)
@@ -115,7 +114,7 @@ impl MemoryFiles {
         let path = self.dir.join("smaps_rollup");
         let file = open(&path)?;
         // Opened anew each time; the descriptor that pins the process says whether the id is still its.
-        let alive = gone_is_none(fetch(&self.stat, &mut self.text)).map_err(|error| ProcError::of(error, &path))?;
+        let alive = gone_is_none(fetch(&self.stat)).map_err(|error| ProcError::of(error, &path))?;
         Ok(alive.map(|_| PssFile(file)))
     }
 }
@@ -124,15 +123,15 @@ fn open(path: &Path) -> Result<File, ProcError> {
     File::open(path).map_err(|error| ProcError::of(error, path))
 }
 
-/// The whole text with one call, or with more if it is long.
-fn fetch<'a>(file: &File, text: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-    if text.len() < ORDINARY {
-        text.resize(ORDINARY, 0);
-    }
+/// The whole text with one call, or with more if it is long. Nothing of it is kept: of a thousand VMs that would be
+/// megabytes.
+fn fetch(file: &File) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; ORDINARY];
     loop {
-        let length = file.read_at(text, 0)?;
+        let length = file.read_at(&mut text, 0)?;
         if length < text.len() || text.len() >= LONGEST {
-            return Ok(text.get(..length).unwrap_or_default());
+            text.truncate(length);
+            return Ok(text);
         }
         text.resize(text.len() * 4, 0);
     }

@@ -17,8 +17,7 @@ pub struct PssFile(pub(super) File);
 
 impl PssFile {
     fn read(&self) -> io::Result<Option<u64>> {
-        let mut text = Vec::new();
-        Ok(gone_is_none(fetch(&self.0, &mut text))?.and_then(parse::pss))
+        Ok(gone_is_none(fetch(&self.0))?.and_then(|text| parse::pss(&text)))
     }
 }
 
