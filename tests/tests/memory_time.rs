@@ -111,8 +111,8 @@ fn reads_a_second(agent: &Agent, vms: u32) -> Result<f64> {
         Ok(agent.metrics()?.all(INTEGRAL, &[]).filter(|s| s.labels["vm_id"].starts_with("idle")).count()
             >= vms as usize)
     })?;
-    // Until births are over: names, groups, first readings.
-    std::thread::sleep(Duration::from_secs(2));
+    // Until births are over: names, groups, first readings, and the last of the looks for taps, 5 s after a birth.
+    std::thread::sleep(Duration::from_secs(7));
     let (began, before) = (Instant::now(), reads(agent.pid())?);
     std::thread::sleep(Duration::from_secs(6));
     let rate = (reads(agent.pid())? - before) as f64 / began.elapsed().as_secs_f64();
