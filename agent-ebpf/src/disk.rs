@@ -13,16 +13,17 @@ use kvmeter_common::{disk::Final, event::kind, limits};
 
 use crate::{counter::wake, offsets, task::direct};
 
-/// Processes of VMs that have passed their exit hook, until the agent has taken their numbers.
+/// Processes of VMs that have passed their exit hook, until the agent has taken their numbers: by start and process id,
+/// because a later life of the id may end before the earlier one is let go.
 #[map]
-pub static FINALS: HashMap<u32, Final> = HashMap::with_max_entries(limits::VMS, 0);
+pub static FINALS: HashMap<[u64; 2], Final> = HashMap::with_max_entries(limits::VMS, 0);
 
 /// Has the numbers of a process kept when it goes.
 #[inline(always)]
 pub fn keep(tgid: u32, start_ns: u64, slot: u32) {
     let wanted = Final { start_ns, read_bytes: 0, written_bytes: 0, slot: u64::from(slot), done: 0 };
     // Full: the agent waits in vain and counts it.
-    let _ = FINALS.insert(tgid, wanted, 0);
+    let _ = FINALS.insert([start_ns, u64::from(tgid)], wanted, 0);
 }
 
 /// `sched_process_free(task)`: the task is let go; of a process, the leader is the last.
@@ -36,10 +37,8 @@ pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
         if tgid != tid {
             return 0;
         }
-        let Some(kept) = FINALS.get_ptr_mut(tgid) else { return 0 };
-        if (*kept).start_ns != direct::<u64>(task, &offsets::TASK_START) {
-            return 0;
-        }
+        let start_ns: u64 = direct(task, &offsets::TASK_START);
+        let Some(kept) = FINALS.get_ptr_mut([start_ns, u64::from(tgid)]) else { return 0 };
         let signal: *const u8 = direct(task, &offsets::TASK_SIGNAL);
         (*kept).read_bytes = direct(signal, &offsets::SIGNAL_READ_BYTES);
         (*kept).written_bytes = direct(signal, &offsets::SIGNAL_WRITE_BYTES);

@@ -9,7 +9,7 @@ use kvmeter_common::disk::WORDS;
 use super::{kernel::typed, maps::MapError};
 
 /// The numbers of processes that have passed their exit hook.
-pub struct Finals(BpfHashMap<MapData, u32, [u64; WORDS]>);
+pub struct Finals(BpfHashMap<MapData, [u64; 2], [u64; WORDS]>);
 
 /// Storage I/O of a process that is gone, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +28,16 @@ impl Finals {
     /// The numbers of the process of this id that began at `start_ns`; `None` as long as the kernel has not let it go.
     #[must_use]
     pub fn get(&self, tgid: u32, start_ns: u64) -> Option<FinalIo> {
-        let [start, read_bytes, written_bytes, _, done] = self.0.get(&tgid, 0).ok()?;
-        (start == start_ns && done == 1).then_some(FinalIo { read_bytes, written_bytes })
+        let [_, read_bytes, written_bytes, _, done] = self.0.get(&key(tgid, start_ns), 0).ok()?;
+        (done == 1).then_some(FinalIo { read_bytes, written_bytes })
     }
 
-    /// Lets an entry go; one that is not there is as good. A later process of this id has its own start, and overwrites.
+    /// Lets an entry go; one that is not there is as good.
     pub fn forget(&mut self, tgid: u32, start_ns: u64) {
-        if self.0.get(&tgid, 0).is_ok_and(|[start, ..]| start == start_ns) {
-            let _ = self.0.remove(&tgid);
-        }
+        let _ = self.0.remove(&key(tgid, start_ns));
     }
+}
+
+fn key(tgid: u32, start_ns: u64) -> [u64; 2] {
+    [start_ns, u64::from(tgid)]
 }
