@@ -29,7 +29,7 @@ fn told(trace: &Trace, tids: &[i32]) -> Result<(u64, u64)> {
 }
 
 fn start_trace(test: &str) -> Option<Trace> {
-    match Trace::of("kvm", "kvm_vcpu_wakeup") {
+    match Trace::start("halts", &["kvm_vcpu_wakeup"]) {
         Ok(trace) => Some(trace),
         Err(error) => {
             skipped(test, &format!("no trace of kvm_vcpu_wakeup: {error:#}"));

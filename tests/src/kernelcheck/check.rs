@@ -12,8 +12,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, trace::Trace, vhost};
-use crate::agent::{Agent, Setup};
+use super::{cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, vhost};
+use crate::{
+    agent::{Agent, Setup},
+    trace::Trace,
+};
 
 /// What a check found out; that it failed is an error.
 #[derive(Debug)]

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{
-    check::{Bench, Verdict},
+use super::check::{Bench, Verdict};
+use crate::{
+    metrics::Metrics,
     trace::{Record, Trace},
+    vmm::spawn,
 };
-use crate::{metrics::Metrics, vmm::spawn};
 
 const EXITS: &str = "kvmeter_vm_exits_total";
 const USERSPACE_EXITS: &str = "kvmeter_vm_userspace_exits_total";

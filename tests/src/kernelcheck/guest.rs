@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     check::{Bench, Verdict},
     exits,
-    trace::Record,
 };
 use crate::{
     metrics::{Metrics, Series},
     process::thread_stat,
+    trace::Record,
     vmm::{schedstat, spawn::TestVm},
 };
 

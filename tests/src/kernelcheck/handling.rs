@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result, ensure};
 use super::{
     check::{Bench, Verdict},
     exits,
+};
+use crate::{
+    metrics::{Metrics, Series},
     trace::Record,
 };
-use crate::metrics::{Metrics, Series};
 
 const HANDLING: &str = "kvmeter_vm_exit_handling_seconds";
 /// Events that the agent's clock goes by, and that end a halt.

@@ -2,7 +2,7 @@
 //!
 //! `cargo xtask kernels` boots a kernel in software emulation with one program in it, this one. As process 1 (`init`) it
 //! inserts modules, starts itself again for the checks, and writes what came out to a raw disk (`parcel`). `check` runs
-//! the checks one after the other and says each on a line of JSON; `trace` is the kernel's own word they compare with.
+//! the checks one after the other and says each on a line of JSON; `crate::trace` is the kernel's own word they compare with.
 
 pub mod check;
 pub mod cpu;
@@ -16,5 +16,4 @@ pub mod network;
 pub mod parcel;
 pub mod programs;
 pub mod suites;
-pub mod trace;
 pub mod vhost;
