@@ -77,6 +77,14 @@ pub fn boot_ns() -> io::Result<u64> {
     read(ClockId::CLOCK_BOOTTIME)
 }
 
+/// CLOCK_MONOTONIC in nanoseconds, which kernel programs read with `bpf_ktime_get_ns`.
+///
+/// # Errors
+/// As [`now`].
+pub fn monotonic_ns() -> io::Result<u64> {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
 /// Unix nanoseconds as RFC 3339 with nine decimals and `Z`, the form of every time in the ledger.
 #[must_use]
 pub fn rfc3339(unix_ns: u64) -> String {

@@ -5,6 +5,7 @@
 pub mod account;
 pub mod app;
 pub mod bpf;
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::{App, Source, settings};
 use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
+    cause,
     clock::{self, Instant2},
     config::{BpfMode, Config},
     engine::{Counting, Engine, EngineError, Parts},
@@ -92,15 +93,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         }
         kernel
     });
-    started.map_err(|(error, programs)| {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        NoKernel { why: text, obstacle: error.obstacle(), programs }
-    })
+    started.map_err(|(error, programs)| NoKernel { why: cause::chain(&error), obstacle: error.obstacle(), programs })
 }
 
 /// Starts everything.

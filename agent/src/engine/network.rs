@@ -12,8 +12,9 @@ use super::Engine;
 use crate::{
     account::class::{ClassTable, Classes, Numbers},
     bpf::network::{Hook, NetworkPrograms},
+    cause,
     clock::Instant2,
-    sample::network::{ClassChange, ClassNames, Network, VmKey},
+    sample::network::{ClassChange, Network, VmKey},
     vm::Vm,
 };
 
@@ -39,16 +40,11 @@ impl Counting {
     /// # Errors
     /// One sentence: what the kernel lacks or refuses, or the classes that do not fit.
     pub fn start(root: &std::path::Path, classes: &Classes) -> Result<Self, String> {
-        let told = |error: &dyn std::error::Error| {
-            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            format!("{error}{cause}")
-        };
-        let mut programs = NetworkPrograms::load().map_err(|error| told(&error))?;
-        let numbers = Numbers::default().after(classes).map_err(|error| told(&error))?;
-        let table = ClassTable::new(classes, &numbers).map_err(|error| told(&error))?;
-        programs.set_classes(table.as_ref()).map_err(|error| told(&error))?;
+        let mut programs = NetworkPrograms::load().map_err(|error| cause::chain(&error))?;
+        let first = change(&Numbers::default(), classes, &mut programs);
+        let (numbers, first) = first.map_err(|error| cause::chain(error.as_ref()))?;
         let hook = programs.hook();
-        let network = Network::start(root.to_owned(), programs, names(&numbers)).map_err(|error| told(&error))?;
+        let network = Network::start(root.to_owned(), programs, first.names).map_err(|error| cause::chain(&error))?;
         Ok(Self { network, numbers: Arc::new(Mutex::new(numbers)), hook })
     }
 
@@ -78,8 +74,9 @@ impl Counting {
     }
 }
 
-fn names(numbers: &Numbers) -> ClassNames {
-    std::array::from_fn(|number| numbers.name(number).cloned())
+/// Which VM, to the thread.
+fn key(vm: &Vm, tick_ns: u64) -> VmKey {
+    VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(tick_ns) }
 }
 
 fn change(
@@ -89,7 +86,8 @@ fn change(
 ) -> Result<(Numbers, ClassChange), Box<dyn std::error::Error>> {
     let mut next = now.after(classes)?;
     programs.set_classes(ClassTable::new(classes, &next)?.as_ref())?;
-    let change = ClassChange { names: names(&next), freed: next.gone().collect() };
+    let names = std::array::from_fn(|number| next.name(number).cloned());
+    let change = ClassChange { names, freed: next.gone().collect() };
     // The thread reads and wipes them before it does anything else.
     for number in &change.freed {
         next.release(*number);
@@ -98,14 +96,10 @@ fn change(
 }
 
 impl Engine {
-    fn network_key(&self, vm: &Vm) -> VmKey {
-        VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(self.tick_ns()) }
-    }
-
     /// A VM is one of ours.
     pub(super) fn network_born(&self, tgid: u32) {
         if let (Some(counting), Some(vm)) = (&self.counting, self.registry.of_tgid(tgid)) {
-            counting.network.born(self.network_key(vm));
+            counting.network.born(key(vm, self.tick_ns()));
         }
     }
 
@@ -130,8 +124,7 @@ impl Engine {
         let tick_ns = self.tick_ns();
         let mut fell = 0;
         for vm in self.registry.live_mut() {
-            let key = VmKey { tgid: vm.fixed.tgid, start_ticks: vm.start_tick(tick_ns) };
-            if let Some(usage) = usages.get(&key) {
+            if let Some(usage) = usages.get(&key(vm, tick_ns)) {
                 fell += u64::from(vm.take_network(usage));
             }
         }
@@ -168,9 +161,9 @@ impl Engine {
     }
 
     /// Tells the thread that a VM ends, once.
-    pub(super) fn network_end(&mut self, tgid: u32, at: Instant2) -> Option<VmKey> {
+    fn network_end(&mut self, tgid: u32, at: Instant2) -> Option<VmKey> {
         self.counting.as_ref()?;
-        let key = self.network_key(self.registry.of_tgid(tgid)?);
+        let key = key(self.registry.of_tgid(tgid)?, self.tick_ns());
         let vm = self.registry.of_tgid_mut(tgid)?;
         if vm.network_ends_ns.is_none() {
             vm.network_ends_ns = Some(at.boot_ns);

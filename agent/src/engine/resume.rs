@@ -2,11 +2,7 @@
 
 use super::{Engine, scan::Process};
 use crate::{
-    account::{
-        Told,
-        network::{Continued, Traffic},
-        snapshot::VmFixed,
-    },
+    account::{Told, network::Continued, snapshot::VmFixed},
     bpf::Want,
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
@@ -119,16 +115,7 @@ impl Engine {
 
 /// What the newest line of a VM told of its interfaces.
 fn told_network(usage: &Usage) -> Continued {
-    let told = usage.net.iter().map(|net| {
-        let traffic = Traffic {
-            receive_bytes: net.receive_bytes,
-            receive_packets: net.receive_packets,
-            transmit_bytes: net.transmit_bytes,
-            transmit_packets: net.transmit_packets,
-        };
-        (net.interface.as_str(), net.class.as_str(), traffic)
-    });
-    Continued::resume(told)
+    Continued::resume(usage.net.iter().map(|net| (net.interface.as_str(), net.class.as_str(), net.traffic())))
 }
 
 /// The process id inside `<boot>-<tgid>-<start_ns>`.

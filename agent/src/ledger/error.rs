@@ -1,5 +1,6 @@
 //! What can go wrong with a line and with the file, each with all its own fields and none of its source's words.
 
+use crate::cause;
 use std::io;
 use std::path::PathBuf;
 
@@ -175,13 +176,6 @@ impl LedgerError {
     /// The error and its causes in one text, for `stats` and status pages.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        cause::chain(self)
     }
 }

@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::{Draft, NetUsage, Subject};
+use crate::account::network::{OTHER, Traffic};
 
 /// Identity texts keep this many encoded bytes each; six of them and the rest below stay within a line.
 const IDENTITY_BYTES: usize = 1024;
 /// Other texts keep this many when all else failed.
 const TEXT_BYTES: usize = 384;
-/// Interfaces that are told together.
-const OTHER: &str = "other";
 const UNKNOWN: &str = "unknown";
 
 /// What is given up, in order.
@@ -60,19 +59,12 @@ impl Step {
 
 /// All interfaces as one, by class: sixteen entries at most, and nothing that a bill adds up is lost.
 fn together(net: &[NetUsage]) -> Vec<NetUsage> {
-    let mut by_class: BTreeMap<&str, NetUsage> = BTreeMap::new();
+    let mut by_class: BTreeMap<&str, Traffic> = BTreeMap::new();
     for one in net {
-        let all = by_class.entry(&one.class).or_insert_with(|| NetUsage {
-            interface: OTHER.to_owned(),
-            class: one.class.clone(),
-            ..NetUsage::default()
-        });
-        all.receive_bytes = all.receive_bytes.saturating_add(one.receive_bytes);
-        all.receive_packets = all.receive_packets.saturating_add(one.receive_packets);
-        all.transmit_bytes = all.transmit_bytes.saturating_add(one.transmit_bytes);
-        all.transmit_packets = all.transmit_packets.saturating_add(one.transmit_packets);
+        let sum = by_class.entry(&one.class).or_default();
+        *sum = sum.plus(&one.traffic());
     }
-    by_class.into_values().collect()
+    by_class.into_iter().map(|(class, sum)| NetUsage::new(OTHER, class, &sum)).collect()
 }
 
 fn clip_texts(draft: &mut Draft, trimmed: &mut Vec<String>) {

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::wire::Dec;
+use crate::account::network::Traffic;
 
 macro_rules! usage {
     ($($(#[$doc:meta])* $name:ident: $number:ty,)*) => {
@@ -110,6 +111,32 @@ pub struct NetUsage {
     pub transmit_bytes: u64,
     /// Packets out of the guest.
     pub transmit_packets: u64,
+}
+
+impl NetUsage {
+    /// One class of one interface.
+    #[must_use]
+    pub fn new(interface: &str, class: &str, traffic: &Traffic) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            class: class.to_owned(),
+            receive_bytes: traffic.receive_bytes,
+            receive_packets: traffic.receive_packets,
+            transmit_bytes: traffic.transmit_bytes,
+            transmit_packets: traffic.transmit_packets,
+        }
+    }
+
+    /// Its numbers.
+    #[must_use]
+    pub const fn traffic(&self) -> Traffic {
+        Traffic {
+            receive_bytes: self.receive_bytes,
+            receive_packets: self.receive_packets,
+            transmit_bytes: self.transmit_bytes,
+            transmit_packets: self.transmit_packets,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -121,16 +121,11 @@ impl About<'_> {
 
 /// One entry an interface and class. What is not observed has none, never a zero.
 fn net(usage: &NetworkUsage) -> Vec<NetUsage> {
-    let classes = usage.interfaces.iter().flat_map(|interface| interface.classes.iter().map(move |c| (interface, c)));
-    let entry = |(interface, (class, traffic)): (&Interface, (&Arc<str>, &Traffic))| NetUsage {
-        interface: interface.name.to_string(),
-        class: class.to_string(),
-        receive_bytes: traffic.receive_bytes,
-        receive_packets: traffic.receive_packets,
-        transmit_bytes: traffic.transmit_bytes,
-        transmit_packets: traffic.transmit_packets,
+    let of = |interface: &Interface| {
+        let entry = |(class, traffic): (&Arc<str>, &Traffic)| NetUsage::new(&interface.name, class, traffic);
+        interface.classes.iter().map(entry).collect::<Vec<_>>()
     };
-    classes.map(entry).collect()
+    usage.interfaces.iter().flat_map(of).collect()
 }
 
 fn net_unobserved(usage: &NetworkUsage) -> Vec<NetUnobserved> {

@@ -13,6 +13,7 @@ use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim
 use super::{Account, Error, PortId, attachment::Attachment, grace::Grace, offload, syscall};
 use crate::{
     bpf::maps::{MapError, Mapped},
+    clock,
     host::{link::LinkDevice, netns::NetNs},
 };
 
@@ -111,7 +112,7 @@ impl Port {
         let free = (0..ACCOUNTS).find(|number| self.head(*number).state == state::FREE && self.claim(claims, *number));
         let Some(number) = free else { return };
         let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
-        self.last_serial = monotonic_ns().max(self.last_serial + 1);
+        self.last_serial = clock::monotonic_ns().unwrap_or(0).max(self.last_serial + 1);
         self.page.put_u64(0, at + offset_of!(Head, serial), self.last_serial);
         self.page.put_u32(0, at + offset_of!(Head, writer), 0);
         self.put_state(number, state::OPEN);
@@ -259,9 +260,4 @@ impl Port {
 /// A number of blocks or bytes; all that are met are far below the limit.
 fn size(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn monotonic_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from);
-    now.ok().and_then(|now| u64::try_from(now.as_nanos()).ok()).unwrap_or(0)
 }

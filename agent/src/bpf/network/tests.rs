@@ -11,7 +11,7 @@ mod older;
 mod split;
 
 use super::*;
-use lab::Lab;
+use lab::{Lab, Tap};
 
 fn add(one: Flow, other: Flow) -> Flow {
     Flow { bytes: one.bytes + other.bytes, packets: one.packets + other.packets }
@@ -33,6 +33,15 @@ fn class(accounts: &[Account], class: usize) -> (Flow, Flow) {
     accounts.iter().fold((Flow::default(), Flow::default()), |(transmit, receive), account| {
         (add(transmit, account.transmit[class]), add(receive, account.receive[class]))
     })
+}
+
+/// A tap that is counted.
+fn counted_tap() -> (Lab, Tap, NetworkPrograms, PortId) {
+    let lab = Lab::new();
+    let tap = lab.tap("tap0", 0);
+    let mut programs = programs();
+    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    (lab, tap, programs, port)
 }
 
 fn programs() -> NetworkPrograms {

@@ -10,7 +10,6 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::EventFd,
-    time::{ClockId, clock_gettime},
 };
 
 use super::{
@@ -19,7 +18,10 @@ use super::{
     share::{NetworkTally, Shared},
     spaces::{Spaces, Touched},
 };
-use crate::host::{NetNs, NetNsId, ProcFs, link::LinkChange, tap::HeldTap};
+use crate::{
+    clock,
+    host::{NetNs, NetNsId, ProcFs, link::LinkChange, tap::HeldTap},
+};
 
 /// How long an ended VM's process may take to let go of its files.
 const LET_GO_NS: u64 = 2_000_000_000;
@@ -239,7 +241,5 @@ impl<P: Programs> Worker<P> {
 
 /// CLOCK_BOOTTIME, as start ticks of processes are.
 pub(super) fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
-    let (seconds, nanoseconds) = (now.tv_sec().unsigned_abs(), now.tv_nsec().unsigned_abs());
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+    clock::boot_ns().unwrap_or(0)
 }

@@ -35,10 +35,7 @@ pub(super) fn packets(accounts: &[Account]) -> Vec<(u32, u64)> {
 
 #[test]
 fn each_process_that_writes_has_an_account_and_the_one_in_use_is_last() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     let me = std::process::id();
     tap.transmit(frame);
@@ -56,10 +53,7 @@ fn each_process_that_writes_has_an_account_and_the_one_in_use_is_last() {
 
 #[test]
 fn a_handover_that_the_agent_knows_of_begins_an_account_for_the_same_process_too() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     let me = std::process::id();
     tap.transmit(frame);
@@ -74,10 +68,7 @@ fn a_handover_that_the_agent_knows_of_begins_an_account_for_the_same_process_too
 
 #[test]
 fn accounts_taken_over_are_given_back_and_lose_nothing() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     let before = lab.stats("tap0");
     let mut taken = Vec::new();
@@ -97,10 +88,7 @@ fn accounts_taken_over_are_given_back_and_lose_nothing() {
 
 #[test]
 fn without_a_free_account_packets_are_shared_and_that_is_counted() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (_lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     let writers: Vec<_> = (0..network::ACCOUNTS).map(|_| write_from_another(&tap, frame, 1)).collect();
     assert_eq!(programs.losses().shared_packets, 0);
@@ -114,10 +102,7 @@ fn without_a_free_account_packets_are_shared_and_that_is_counted() {
 
 #[test]
 fn a_deleted_interface_is_told_as_gone_and_its_counts_stay() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     (0..7).for_each(|_| tap.transmit(frame));
     assert!(programs.is_attached(port));

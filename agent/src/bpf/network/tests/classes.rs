@@ -149,10 +149,7 @@ fn classes_exchanged_under_traffic_lose_no_packet_and_mix_none() {
 
 #[test]
 fn without_classes_there_are_ip_and_the_rest() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (_lab, tap, mut programs, port) = counted_tap();
     let classes = configured(&[("a", &["10.0.0.0/8"])]);
     let numbers = Numbers::default().after(&classes).expect("room");
     programs.set_classes(Some(&table(&classes, &numbers))).expect("classes");

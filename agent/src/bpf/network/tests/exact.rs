@@ -13,10 +13,7 @@ fn of_tap(before: LinkStats, after: LinkStats) -> (Flow, Flow) {
 
 #[test]
 fn frames_of_every_kind_through_a_tap_count_as_the_link_counts_them() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let sender = lab.sender(tap.ifindex);
     tap.drain();
     let (before, told) = (lab.stats("tap0"), totals(&programs.read(port)));
@@ -40,10 +37,7 @@ fn frames_of_every_kind_through_a_tap_count_as_the_link_counts_them() {
 
 #[test]
 fn what_a_guest_does_not_take_is_received_and_dropped() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let sender = lab.sender(tap.ifindex);
     tap.drain();
     let (before, told) = (lab.stats("tap0"), totals(&programs.read(port)).1.packets);

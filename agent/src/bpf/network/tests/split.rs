@@ -45,10 +45,7 @@ fn a_tap_that_is_polled_names_no_writer() {
 
 #[test]
 fn a_tap_whose_packets_go_to_other_cpus_names_no_writer_for_as_long() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let (frame, me) = (&frames::kinds()[0], std::process::id());
     (0..2).for_each(|_| tap.transmit(frame));
     steer(&lab, &tap, "3");
@@ -69,10 +66,7 @@ fn a_tap_whose_packets_go_to_other_cpus_names_no_writer_for_as_long() {
 
 #[test]
 fn without_a_free_account_none_is_begun_until_one_is_given_back() {
-    let lab = Lab::new();
-    let tap = lab.tap("tap0", 0);
-    let mut programs = programs();
-    let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    let (lab, tap, mut programs, port) = counted_tap();
     let frame = &frames::kinds()[0];
     let mut writers: Vec<_> = (0..network::ACCOUNTS).map(|_| (write_from_another(&tap, frame, 1), 1)).collect();
     steer(&lab, &tap, "3");
