@@ -29,8 +29,11 @@ pub struct MemoryUsage {
     pub faults: Option<Faults>,
     /// Faults of the guest that KVM handled, since the kernel programs first saw the VM.
     pub guest_faults: Option<u64>,
-    /// Integral of used memory over the time that was observed, byte-nanoseconds.
-    pub byte_ns: Option<u128>,
+    /// Integral of used memory over the time that was observed; asked by [`Self::byte_ns`].
+    pub integral: Integral,
+    /// What was read last has held at every sample since, so its integral is a matter of the instant: nothing has to be
+    /// written down, or made anew, for a VM whose memory stands still.
+    pub stands: bool,
     /// The most there was used.
     pub peak_bytes: Option<u64>,
     /// Why nothing could be read; absent where it could.
@@ -46,6 +49,12 @@ impl MemoryUsage {
     #[must_use]
     pub fn used_bytes(&self) -> Option<u64> {
         Some(self.resident?.bytes().saturating_add(self.hugetlb_bytes.unwrap_or(0)))
+    }
+
+    /// Byte-nanoseconds at `sampled_ns`, the newest sample's instant; absent if nothing was ever measured.
+    #[must_use]
+    pub fn byte_ns(&self, sampled_ns: u64) -> Option<u128> {
+        if self.stands { self.integral.held(sampled_ns).byte_ns() } else { self.integral.byte_ns() }
     }
 
     /// Takes over a reading; counters never fall.
@@ -105,6 +114,13 @@ impl Integral {
             self.add(u128::from(bytes) * u128::from(at_ns - since));
             self.last = Some((at_ns, bytes));
         }
+    }
+
+    /// As it would be had nothing moved up to this instant.
+    #[must_use]
+    pub fn held(mut self, at_ns: u64) -> Self {
+        self.hold(at_ns);
+        self
     }
 
     /// Something was not seen: what comes next begins anew.

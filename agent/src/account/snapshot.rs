@@ -140,6 +140,8 @@ pub struct Detail {
 pub struct Snapshot {
     /// When the numbers were read.
     pub taken: Instant2,
+    /// When the newest sample was taken, CLOCK_BOOTTIME nanoseconds: memory that stands still has held up to here.
+    pub sampled_ns: u64,
     /// How many snapshots came before.
     pub serial: u64,
     /// Running VMs and lingering ones, each vm_id once.

@@ -50,7 +50,8 @@ impl Engine {
             halt_poll_ns: vm.halt_poll_ns(),
             network: vm.network.last().map(AsRef::as_ref),
             disk: vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
-            memory: vm.memory.usage(),
+            memory_byte_ns: vm.memory.byte_ns(),
+            memory_peak_bytes: vm.memory.usage().peak_bytes,
         }
     }
 

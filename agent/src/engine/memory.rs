@@ -30,9 +30,9 @@ impl Engine {
         let marked = self.kernel.as_ref().is_some_and(|kernel| kernel.is_at_work(MOVES));
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         let marks = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
-        let done = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
+        let sampled = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
         vm.changed = true;
-        self.count_error("memory", u64::from(!done));
+        self.count_error("memory", u64::from(!sampled.done));
     }
 
     /// Once a sample: every VM's memory, where it moved.
@@ -40,17 +40,22 @@ impl Engine {
         let marked = self.kernel.as_ref().is_some_and(|kernel| kernel.is_at_work(MOVES));
         let (mut failed, mut faulted) = (0, false);
         let told = self.faults == Entries::Seen;
-        for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
+        for vm in self.registry.live_mut() {
+            if vm.exiting {
+                // Its end will tell how long what was read last has held.
+                vm.changed |= vm.memory.rest();
+                continue;
+            }
             let marks =
                 vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
-            let done = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
-            failed += u64::from(!done);
+            let sampled = vm.memory.sample(&self.procfs, at.boot_ns, marks.filter(|_| marked), || now_ns(at));
+            failed += u64::from(!sampled.done);
+            vm.changed |= sampled.changed;
             let faults = marks.map(|marks| marks.guest_faults);
             faulted |= faults > Some(0);
-            vm.memory.take_guest_faults(faults.filter(|count| told || *count > 0));
-            // Its integral grows also while nothing moves.
-            vm.changed = true;
+            vm.changed |= vm.memory.take_guest_faults(faults.filter(|count| told || *count > 0));
         }
+        self.sampled_ns = at.boot_ns;
         self.count_error("memory", failed);
         self.judge_faults(faulted);
         self.sample_pss(at);
@@ -80,12 +85,12 @@ impl Engine {
             failed += u64::from(answer.bytes.is_err());
             let (tgid, start_ns) = answer.vm;
             if let Some(vm) = self.registry.of_tgid_mut(tgid).filter(|vm| vm.fixed.start_ns == start_ns) {
-                vm.memory.take_pss(answer.bytes.ok().flatten().filter(|_| every_ns > 0));
+                vm.changed |= vm.memory.take_pss(answer.bytes.ok().flatten().filter(|_| every_ns > 0));
             }
         }
         self.count_error("memory", failed);
         if every_ns == 0 {
-            self.registry.live_mut().for_each(|vm| vm.memory.take_pss(None));
+            self.registry.live_mut().for_each(|vm| vm.changed |= vm.memory.take_pss(None));
             return;
         }
         for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
@@ -135,7 +140,7 @@ impl Engine {
         let marks = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
         vm.memory.end(stop_ns, marks.filter(|_| marked));
         if let Some(marks) = marks {
-            vm.memory.take_guest_faults(Some(marks.guest_faults).filter(|count| told || *count > 0));
+            vm.changed |= vm.memory.take_guest_faults(Some(marks.guest_faults).filter(|count| told || *count > 0));
         }
     }
 }

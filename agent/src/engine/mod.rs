@@ -119,6 +119,8 @@ pub struct Engine {
     control: mpsc::Receiver<Control>,
     waker: Arc<EventFd>,
     next_tick_ns: u64,
+    /// When memory was looked at last.
+    sampled_ns: u64,
     next_scan_ns: u64,
     next_heartbeat_s: u64,
     /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
@@ -209,7 +211,7 @@ impl Engine {
             ..Host::default()
         };
         let counting = parts.counting.map(|counting| counting.waking(&parts.waker));
-        let empty = Snapshot { taken: now, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
+        let empty = Snapshot { taken: now, sampled_ns: 0, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
         let root = parts.root;
@@ -236,6 +238,7 @@ impl Engine {
             lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,
+            sampled_ns: 0,
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             last_slot_s: 0,

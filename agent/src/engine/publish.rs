@@ -87,7 +87,13 @@ impl Engine {
         self.name_offenders();
         let mut vms = Vec::with_capacity(self.registry.len());
         vms.extend(self.registry.all_mut().filter_map(|vm| view(vm, durable, degraded)));
-        let snapshot = Snapshot { taken: at, serial: self.serial, vms, host: Arc::new(self.host.clone()) };
+        let snapshot = Snapshot {
+            taken: at,
+            sampled_ns: self.sampled_ns,
+            serial: self.serial,
+            vms,
+            host: Arc::new(self.host.clone()),
+        };
         self.snapshots.send_replace(Arc::new(snapshot));
     }
 }

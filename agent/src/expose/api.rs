@@ -76,7 +76,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
         more.insert("cpu_ns".into(), by_role(|time| time.runtime_ns));
         more.insert("cpu_delay_ns".into(), by_role(|time| time.run_delay_ns));
     }
-    more.extend(work_detail::of(vm));
+    more.extend(work_detail::of(vm, snapshot.sampled_ns));
     if let Some(network) = network::detail(vm) {
         more.insert("network".into(), network);
     }

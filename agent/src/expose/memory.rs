@@ -1,5 +1,6 @@
 //! The series and the JSON of a VM's memory. A size is shown only while the VM runs, a counter also after its end.
 
+use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -7,10 +8,10 @@ use super::{
     family::Family,
     vm::{Fill, labels},
 };
-use crate::account::{MemoryUsage, VmView, snapshot::Detail};
+use crate::account::{MemoryUsage, Snapshot, VmView, snapshot::Detail};
 
 /// The families, with what a VM adds to each.
-pub const ROWS: [(&Metric, Fill); 10] = [
+pub const ROWS: [(&Metric, Fill); 9] = [
     (&catalog::VM_MEMORY_CONFIGURED, configured),
     (&catalog::VM_MEMORY_RESIDENT, resident),
     (&catalog::VM_MEMORY_HUGETLB, |family, vm, _| size(family, vm, |memory| memory.hugetlb_bytes)),
@@ -18,7 +19,6 @@ pub const ROWS: [(&Metric, Fill); 10] = [
     (&catalog::VM_MEMORY_PEAK, |family, vm, _| size(family, vm, |memory| memory.peak_resident_bytes)),
     (&catalog::VM_MEMORY_PSS, |family, vm, _| size(family, vm, |memory| memory.pss_bytes)),
     (&catalog::VM_MEMORY_CGROUP, |family, vm, _| size(family, vm, |memory| memory.cgroup_bytes)),
-    (&catalog::VM_MEMORY_INTEGRAL, integral),
     (&catalog::VM_PAGE_FAULTS, faults),
     (&catalog::VM_GUEST_FAULTS, guest_faults),
 ];
@@ -44,10 +44,16 @@ fn resident(family: &mut Family, vm: &VmView, _: Detail) {
     }
 }
 
-fn integral(family: &mut Family, vm: &VmView, _: Detail) {
-    if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns) {
-        family.push(&labels(vm), byte_ns as f64 / 1e9);
+/// The integral of all VMs: of one whose memory stands still it is a matter of the snapshot's instant.
+#[must_use]
+pub fn integral(snapshot: &Snapshot) -> MetricFamily {
+    let mut family = Family::new(&catalog::VM_MEMORY_INTEGRAL);
+    for vm in &snapshot.vms {
+        if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(snapshot.sampled_ns)) {
+            family.push(&labels(vm), byte_ns as f64 / 1e9);
+        }
     }
+    family.done()
 }
 
 fn faults(family: &mut Family, vm: &VmView, _: Detail) {
@@ -65,9 +71,9 @@ fn guest_faults(family: &mut Family, vm: &VmView, _: Detail) {
 }
 
 /// All that is known of a VM's memory; what was not measured is absent. Bytes and counts, all whole; the integral is a
-/// decimal string, as it is in the ledger.
+/// decimal string, as it is in the ledger, up to `sampled_ns`.
 #[must_use]
-pub fn json(memory: &MemoryUsage) -> Value {
+pub fn json(memory: &MemoryUsage, sampled_ns: u64) -> Value {
     let mut all = Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -84,7 +90,7 @@ pub fn json(memory: &MemoryUsage) -> Value {
     put("pss_bytes", memory.pss_bytes.map(Value::from));
     put("cgroup_bytes", memory.cgroup_bytes.map(Value::from));
     put("cgroup_why_not", memory.cgroup_why_not.as_deref().map(Value::from));
-    put("byte_ns", memory.byte_ns.map(|byte_ns| json!(byte_ns.to_string())));
+    put("byte_ns", memory.byte_ns(sampled_ns).map(|byte_ns| json!(byte_ns.to_string())));
     put("peak_bytes", memory.peak_bytes.map(Value::from));
     put("page_faults", memory.faults.map(|faults| json!({ "minor": faults.minor, "major": faults.major })));
     put("guest_page_faults", memory.guest_faults.map(Value::from));

@@ -33,13 +33,14 @@ const ROWS: [(&Metric, Fill); 7] = [
 /// All families with a `vm_id`, each made when it is asked for.
 pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
     let rows = ROWS.iter().chain(&work::ROWS).chain(&memory::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
-    rows.map(|(metric, fill)| {
+    let made = rows.map(|(metric, fill)| {
         let mut family = Family::new(metric);
         for vm in &snapshot.vms {
             fill(&mut family, vm, snapshot.host.detail);
         }
         family.done()
-    })
+    });
+    made.chain(std::iter::once_with(|| memory::integral(snapshot)))
 }
 
 /// The two labels that every series of a VM has.

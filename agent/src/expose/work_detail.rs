@@ -16,9 +16,9 @@ fn counts(pairs: impl IntoIterator<Item = (&'static str, u64)>) -> Value {
     pairs.into_iter().map(|(key, count)| (key.to_owned(), json!(count))).collect()
 }
 
-/// All that is known of what a VM's threads did; what was not measured is absent.
+/// All that is known of what a VM's threads did, and of its memory up to `sampled_ns`; what was not measured is absent.
 #[must_use]
-pub fn of(vm: &VmView) -> Map<String, Value> {
+pub fn of(vm: &VmView, sampled_ns: u64) -> Map<String, Value> {
     let mut all = Map::new();
     let mut put = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -29,7 +29,7 @@ pub fn of(vm: &VmView) -> Map<String, Value> {
     put("halt_poll_ns", vm.halt_poll_ns.map(|ns| json!(ns.to_string())));
     put("cpu_throttled_ns", vm.throttled_ns.map(|ns| json!(ns.to_string())));
     put("cpu_throttled_why_not", vm.unthrottled.as_deref().map(|why| json!(why)));
-    put("memory", vm.memory.as_deref().map(super::memory::json));
+    put("memory", vm.memory.as_deref().map(|memory| super::memory::json(memory, sampled_ns)));
     let Some(work) = &vm.work else { return all };
     let cpu = vm.cpu.unwrap_or_default();
     put("vcpu_mode_ns", work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).map(strings));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     account::{
-        CpuUsage, MemoryUsage, NetworkUsage, Role,
+        CpuUsage, NetworkUsage, Role,
         network::{Interface, Traffic},
         snapshot::VmFixed,
     },
@@ -35,8 +35,10 @@ pub struct About<'a> {
     pub network: Option<&'a NetworkUsage>,
     /// Bytes its process read from and wrote to storage; absent if they could not be read.
     pub disk: Option<(u64, u64)>,
-    /// Its memory.
-    pub memory: &'a MemoryUsage,
+    /// The integral of its memory, byte-nanoseconds; absent if it was never measured.
+    pub memory_byte_ns: Option<u128>,
+    /// The most it used; absent likewise.
+    pub memory_peak_bytes: Option<u64>,
 }
 
 impl About<'_> {
@@ -71,8 +73,8 @@ impl About<'_> {
             net_unobserved: self.network.map(net_unobserved).unwrap_or_default(),
             disk_read_bytes: self.disk.map(|(read, _)| read),
             disk_written_bytes: self.disk.map(|(_, written)| written),
-            mem_byte_ns: self.memory.byte_ns,
-            mem_peak_bytes: self.memory.peak_bytes,
+            mem_byte_ns: self.memory_byte_ns,
+            mem_peak_bytes: self.memory_peak_bytes,
         })
     }
 
@@ -160,7 +162,8 @@ mod tests {
                 halt_poll_ns: None,
                 network: None,
                 disk: None,
-                memory: &MemoryUsage::default(),
+                memory_byte_ns: None,
+            memory_peak_bytes: None,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -181,7 +184,8 @@ mod tests {
             halt_poll_ns: None,
             network: None,
             disk: None,
-            memory: &MemoryUsage::default(),
+            memory_byte_ns: None,
+            memory_peak_bytes: None,
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

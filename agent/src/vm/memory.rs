@@ -37,10 +37,20 @@ pub struct Memory {
     /// What the kernel programs had counted just before the last reading.
     marks: Option<MemoryMarks>,
     read_ns: u64,
+    /// The newest sample at which what was read last still held.
+    held_ns: u64,
     /// When the proportional size was asked for last, CLOCK_BOOTTIME nanoseconds.
     pss_ns: Option<u64>,
-    integral: Integral,
     usage: MemoryUsage,
+}
+
+/// What came of a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampled {
+    /// No file failed.
+    pub done: bool,
+    /// Something is to be told that was not before, or no longer.
+    pub changed: bool,
 }
 
 impl Memory {
@@ -56,10 +66,23 @@ impl Memory {
         &self.usage
     }
 
+    /// Byte-nanoseconds up to the newest sample at which it was looked at.
+    #[must_use]
+    pub fn byte_ns(&self) -> Option<u128> {
+        self.usage.byte_ns(self.held_ns)
+    }
+
     /// Goes on from what an earlier agent told.
     pub fn resume(&mut self, byte_ns: Option<u128>, peak_bytes: Option<u64>) {
-        self.integral = Integral::after(byte_ns);
-        (self.usage.byte_ns, self.usage.peak_bytes) = (byte_ns, peak_bytes);
+        (self.usage.integral, self.usage.peak_bytes) = (Integral::after(byte_ns), peak_bytes);
+    }
+
+    /// It no longer follows the samples: what held so far is written down. False if it did not follow them anyway.
+    pub fn rest(&mut self) -> bool {
+        if self.usage.stands {
+            self.usage.integral.hold(self.held_ns);
+        }
+        std::mem::take(&mut self.usage.stands)
     }
 
     /// Whether its files still have to be opened.
@@ -94,9 +117,28 @@ impl Memory {
     }
 
     /// Once a sample, at `at_ns`: reads if something has moved since the last reading, if that was long ago, or if
-    /// nobody tells (`marks`, taken just before, are `None`). `clock` is asked when a reading is taken. False when a file
-    /// could not be read.
+    /// nobody tells (`marks`, taken just before, are `None`). `clock` is asked when a reading is taken.
     pub fn sample(
+        &mut self,
+        procfs: &ProcFs,
+        at_ns: u64,
+        marks: Option<MemoryMarks>,
+        clock: impl FnOnce() -> u64,
+    ) -> Sampled {
+        if !matches!(self.files, Files::Open(_)) {
+            return Sampled { done: true, changed: self.rest() };
+        }
+        if marks.is_some() && marks == self.marks && at_ns.saturating_sub(self.read_ns) < SLOW_NS {
+            self.held_ns = self.held_ns.max(at_ns);
+            return Sampled { done: true, changed: !std::mem::replace(&mut self.usage.stands, true) };
+        }
+        self.rest();
+        self.usage.on_change = marks.is_some();
+        Sampled { done: self.read(procfs, at_ns, marks, clock), changed: true }
+    }
+
+    /// Reads its files; false when one could not be read.
+    fn read(
         &mut self,
         procfs: &ProcFs,
         at_ns: u64,
@@ -104,12 +146,6 @@ impl Memory {
         clock: impl FnOnce() -> u64,
     ) -> bool {
         let Files::Open(files) = &mut self.files else { return true };
-        self.usage.on_change = marks.is_some();
-        if marks.is_some() && marks == self.marks && at_ns.saturating_sub(self.read_ns) < SLOW_NS {
-            self.integral.hold(at_ns);
-            self.usage.byte_ns = self.integral.byte_ns();
-            return true;
-        }
         let now_ns = clock().max(at_ns);
         let read = files.read(procfs);
         let done = read.is_ok();
@@ -117,16 +153,16 @@ impl Memory {
             Ok(Some(reading)) => {
                 self.usage.take(&reading);
                 match self.usage.used_bytes() {
-                    Some(bytes) => self.integral.read(now_ns, bytes),
-                    None => self.integral.gap(),
+                    Some(bytes) => self.usage.integral.read(now_ns, bytes),
+                    None => self.usage.integral.gap(),
                 }
-                (self.marks, self.read_ns) = (marks, now_ns);
-                self.usage.byte_ns = self.integral.byte_ns();
+                (self.marks, self.read_ns, self.held_ns) = (marks, now_ns, at_ns);
+                self.usage.stands = marks.is_some();
             }
             // What was read last stands, up to the end if nothing moved until then.
             Ok(None) => self.files = Files::Ended,
             Err(_) => {
-                self.integral.gap();
+                self.usage.integral.gap();
                 self.marks = None;
             }
         }
@@ -139,9 +175,9 @@ impl Memory {
         self.usage.cgroup_bytes = self.group.as_ref().and_then(|group| group.read().ok().flatten());
     }
 
-    /// What its guest's faults are now; `None` where they are not told.
-    pub fn take_guest_faults(&mut self, faults: Option<u64>) {
-        self.usage.guest_faults = faults;
+    /// What its guest's faults are now; `None` where they are not told. True if that is news.
+    pub fn take_guest_faults(&mut self, faults: Option<u64>) -> bool {
+        std::mem::replace(&mut self.usage.guest_faults, faults) != faults
     }
 
     /// The file to read its proportional size from, if that is due.
@@ -160,20 +196,20 @@ impl Memory {
         self.pss_ns = None;
     }
 
-    /// The proportional size, as it was read; `None` if it could not be, or is not wanted any more.
-    pub fn take_pss(&mut self, bytes: Option<u64>) {
-        self.usage.pss_bytes = bytes;
+    /// The proportional size, as it was read; `None` if it could not be, or is not wanted any more. True if that is news.
+    pub fn take_pss(&mut self, bytes: Option<u64>) -> bool {
+        std::mem::replace(&mut self.usage.pss_bytes, bytes) != bytes
     }
 
     /// Its process ended at `stop_ns`: what was read last held until then if nothing moved; else the time since the last
     /// reading stays out. Its memory is gone before anyone is told of the end.
     pub fn end(&mut self, stop_ns: u64, marks: Option<MemoryMarks>) {
+        self.rest();
         let moves = |marks: Option<MemoryMarks>| marks.map(|marks| marks.moves);
         if moves(marks).is_some() && moves(marks) == moves(self.marks) {
-            self.integral.hold(stop_ns);
-            self.usage.byte_ns = self.integral.byte_ns();
+            self.usage.integral.hold(stop_ns);
         }
-        self.integral.gap();
+        self.usage.integral.gap();
         (self.files, self.group) = (Files::Ended, None);
     }
 }
