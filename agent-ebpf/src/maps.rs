@@ -15,10 +15,14 @@ use kvmeter_common::{
     vm::{VmArgs, VmSlot},
 };
 
-/// One byte a thread id, by the id itself: 0 = it has no entry in [`TIDS`], whatever else = look there. One value, so
-/// that one lookup serves any number of ids; 4 MiB, the most a value may have (`KMALLOC_MAX_SIZE`), hold every id.
-#[map]
-pub static HELD: Array<[u8; limits::TID_LIMIT as usize]> = Array::with_max_entries(1, 0);
+/// By the low bits of the thread id: the sum of the numbers of all thread slots that are pointed to under such an id. So
+/// 0 = no thread of a VM, and where one thread has the bits for itself, its slot; a task's address in that slot tells
+/// whether it is. A sum, because it needs one plain atomic add to change it, and no two CPUs have to agree on anything.
+///
+/// A section of its own is a map of its own, whose address the programs hold as a constant: no look-up, no key.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.near")]
+pub static mut NEAR: [u32; limits::NEAR as usize] = [0; limits::NEAR as usize];
 
 /// Thread id to thread slot.
 #[map]

@@ -19,8 +19,8 @@ use crate::{
     maps::{THREADS, VMS},
     offsets,
     part::{fold, promote, take_wanted},
-    task::{self, Address, TASK_DEAD, copy, direct},
-    tracked::{byte, current_ids, entry, held, owned, reused, slot_of, track},
+    task::{self, TASK_DEAD, copy, direct, field},
+    tracked::{current_ids, entry, near, owned, slot_near, slot_of, track, unowned},
     vm::take_leader,
     waiting::{blame, charge},
 };
@@ -30,57 +30,63 @@ use crate::{
 /// the two waits for.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
-    let held = held();
-    if held.is_null() {
-        return 0;
-    }
     let (prev, next): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
-    // SAFETY: both are typed arguments, and the bytes are there.
+    // SAFETY: both are typed arguments.
     unsafe {
-        let pid = offsets::at(&offsets::TASK_PID);
-        let (prev, next) = (prev.add(pid).cast::<u32>().read_volatile(), next.add(pid).cast::<u32>().read_volatile());
-        if u64::from(byte(held, prev).read_volatile()) | u64::from(byte(held, next).read_volatile()) == 0 {
+        let (prev, next) = (field!(u32, prev, TASK_PID), field!(u32, next, TASK_PID));
+        let (out, into) = (near(prev).read_volatile(), near(next).read_volatile());
+        if out | into == 0 {
             return 0;
         }
-        switched(ctx.as_ptr(), prev, next)
+        switched(ctx.as_ptr(), out, into)
     }
 }
 
-/// A switch from or to a thread that has a slot. Out of line: so what a stranger runs through saves hardly a register
-/// and has no stack.
+/// A switch from or to a thread that may have a slot: `out` and `into` are what [`NEAR`](crate::maps::NEAR) has for them.
+/// Out of line: so what a stranger runs through saves hardly a register and has no stack.
 ///
 /// # Safety
 /// `ctx` must be the hook's.
-#[inline(never)]
-unsafe fn switched(ctx: *mut c_void, prev_tid: u32, next_tid: u32) -> i32 {
+#[inline(always)]
+unsafe fn switched(ctx: *mut c_void, out: u32, into: u32) -> i32 {
     let ctx = BtfTracePointContext::new(ctx);
     let mut vm = 0;
-    if let Some((number, slot)) = entry(prev_tid) {
-        // SAFETY: a live map value. Its VM is read first: afterwards the slot may be given back.
-        unsafe {
-            vm = (*slot).vm;
-            switched_out(number, slot, &ctx, next_tid);
+    if out != 0 {
+        match slot_near(out, ctx.arg(1)) {
+            // SAFETY: a live map value of this task. Its VM is read first: afterwards the slot may be given back.
+            Some((number, slot)) => unsafe {
+                vm = (*slot).vm;
+                switched_out(number, slot, &ctx);
+            },
+            None => {
+                unowned(field!(u32, ctx.arg(1), TASK_PID));
+            }
         }
     }
-    if let Some((number, slot)) = entry(next_tid) {
-        // SAFETY: a live map value.
-        unsafe { switched_in(number, slot, ctx.arg(2), prev_tid, vm) };
+    if into != 0
+        && let Some((number, slot)) = slot_near(into, ctx.arg(2))
+    {
+        // SAFETY: a live map value of this task.
+        unsafe { switched_in(number, slot, ctx.arg(1), vm) };
     }
     0
 }
 
 /// # Safety
-/// `slot` must be the live map value with this number.
+/// `slot` must be the live map value with this number, of the task that is switched in; `from` a typed argument.
 #[inline(always)]
-unsafe fn switched_in(number: u32, slot: *mut ThreadSlot, task: Address, from_tid: u32, from_vm: u32) {
-    // SAFETY: the caller's promise; its one writer is this CPU from here on, if it is the task's own.
+unsafe fn switched_in(number: u32, slot: *mut ThreadSlot, from: *const u8, from_vm: u32) {
+    // SAFETY: the caller's promise; its one writer is this CPU from here on.
     unsafe {
-        if (*slot).task != task {
-            return;
-        }
         if (*slot).waits_for == cause::ASLEEP {
             // The CPU was idle where thread 0 had it: waking it took a while, and nobody is to blame.
-            (*slot).waits_for = if from_tid == 0 { cause::REST } else { blame((*slot).vm, from_vm) };
+            (*slot).waits_for = if from_vm != 0 {
+                blame((*slot).vm, from_vm)
+            } else if field!(u32, from, TASK_PID) == 0 {
+                cause::REST
+            } else {
+                cause::HOST
+            };
         }
         if (*slot).timed != 0 {
             guest::on(number);
@@ -89,29 +95,25 @@ unsafe fn switched_in(number: u32, slot: *mut ThreadSlot, task: Address, from_ti
 }
 
 /// # Safety
-/// As `switched_in`; `ctx` must be the hook's.
+/// `slot` must be the live map value with this number, of the task that is switched out; `ctx` must be the hook's.
 #[inline(always)]
-unsafe fn switched_out(number: u32, slot: *mut ThreadSlot, ctx: &BtfTracePointContext, to_tid: u32) {
+unsafe fn switched_out(number: u32, slot: *mut ThreadSlot, ctx: &BtfTracePointContext) {
     let prev: *const u8 = ctx.arg(1);
     // SAFETY: the caller's promise, and `prev` is a typed argument; its one writer is this CPU until the switch is done.
     unsafe {
-        if (*slot).task != prev as Address {
-            reused();
-            return;
-        }
-        (*slot).runtime_ns = direct(prev, &offsets::TASK_RUNTIME);
-        charge(slot, direct(prev, &offsets::TASK_RUN_DELAY));
+        (*slot).runtime_ns = field!(u64, prev, TASK_RUNTIME);
+        charge(slot, field!(u64, prev, TASK_RUN_DELAY));
         if (*slot).timed != 0 {
             guest::off(number);
         }
         if (*slot).wanted != 0 {
             found(slot);
         }
-        let state: u32 = direct(prev, &offsets::TASK_STATE);
+        let state = field!(u32, prev, TASK_STATE);
         if state & TASK_DEAD != 0 {
             ended(number);
         } else if state == 0 || ctx.arg::<u8>(0) != 0 {
-            (*slot).waits_for = taken((*slot).vm, to_tid);
+            (*slot).waits_for = taken((*slot).vm, field!(u32, ctx.arg(2), TASK_PID));
         } else {
             (*slot).waits_for = cause::ASLEEP;
         }

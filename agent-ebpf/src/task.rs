@@ -24,6 +24,25 @@ pub unsafe fn direct<T: Copy>(base: *const u8, offset: &'static u32) -> T {
     unsafe { base.add(at(offset)).cast::<T>().read_volatile() }
 }
 
+/// As [`direct`], with the place in the code itself (`kvmeter_common::offset`): for the way of every switch.
+macro_rules! field {
+    ($type:ty, $base:expr, $place:ident) => {{
+        let mut at: *const u8 = $base;
+        // SAFETY: an addition; where it leads, and that it is right, is as with `direct`.
+        #[allow(unused_unsafe, reason = "stands in unsafe code as well")]
+        unsafe {
+            core::arch::asm!(
+                "{0} += {1}",
+                inout(reg) at,
+                const kvmeter_common::offset::$place,
+                options(pure, nomem, nostack)
+            );
+            at.cast::<$type>().read_volatile()
+        }
+    }};
+}
+pub(crate) use field;
+
 /// Copies a field of any kernel object; `None` when the address faults.
 #[inline(always)]
 pub fn copy<T: Copy>(base: Address, offset: &'static u32) -> Option<T> {

@@ -2,7 +2,7 @@
 //!
 //! The thread-id table is the truth. A slot that no table entry points to belongs to nobody; the agent returns it.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_map_lookup_elem};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use kvmeter_common::{
     index, limits, loss,
     thread::{ThreadSlot, cause, role},
@@ -10,11 +10,11 @@ use kvmeter_common::{
 
 use crate::{
     counter::{add32, lose},
-    maps::{FREE_THREADS, HELD, THREADS, TIDS, VMS},
+    maps::{FREE_THREADS, NEAR, THREADS, TIDS, VMS},
     name::role_of,
     offsets,
     part::{fold, owner, start_vcpu},
-    task::{self, Address, copy},
+    task::{self, Address, copy, direct},
 };
 
 /// Thread id and process id of the running task, in the initial pid namespace.
@@ -31,28 +31,11 @@ pub fn slot_of(tid: u32) -> u32 {
     place(tid).map_or(0, |place| unsafe { place.read_volatile() })
 }
 
-/// The bytes of [`HELD`], or null, which they never are.
-///
-/// The key lies beside the offsets, which are read anyway: a key on the stack would give the caller a stack, and a
-/// wait for its own store.
+/// A thread id's entry in [`NEAR`].
 #[inline(always)]
-pub fn held() -> *mut u8 {
-    // SAFETY: a map and a key that live as long as the program; the helper only reads the key.
-    unsafe { bpf_map_lookup_elem((&raw const HELD).cast_mut().cast(), (&raw const ONLY).cast_mut().cast()).cast() }
-}
-
-/// Key of the one value of [`HELD`].
-#[unsafe(no_mangle)]
-static ONLY: u32 = 0;
-
-/// The byte of a thread id.
-///
-/// # Safety
-/// `held` must be what [`held`] gave, and not null.
-#[inline(always)]
-pub unsafe fn byte(held: *mut u8, tid: u32) -> *mut u8 {
-    // SAFETY: the caller's promise; the mask keeps the place inside the value.
-    unsafe { held.add((tid & (limits::TID_LIMIT - 1)) as usize) }
+pub fn near(tid: u32) -> *mut u32 {
+    // SAFETY: the mask keeps the place inside the table.
+    unsafe { (&raw mut NEAR).cast::<u32>().add((tid & (limits::NEAR - 1)) as usize) }
 }
 
 /// Where the slot number of a thread id lies; `None` beyond the table.
@@ -63,38 +46,59 @@ fn place(tid: u32) -> Option<*mut u32> {
     Some(unsafe { (&raw mut (*word).slots).cast::<u32>().add(index::place(tid)) })
 }
 
-/// Points a thread id at a slot; false when the id is beyond the table. The byte is set before the entry, so there is
-/// no entry that a switch does not see.
+/// Points a thread id at a slot; false when the id is beyond the table. The sum grows before the entry is set, so there
+/// is no entry that a switch does not see.
 #[inline(always)]
 fn point(tid: u32, slot: u32) -> bool {
-    let (held, Some(place)) = (held(), place(tid)) else { return false };
-    if held.is_null() {
-        return false;
-    }
+    let Some(place) = place(tid) else { return false };
     // SAFETY: live map values.
     unsafe {
-        byte(held, tid).write_volatile(1);
+        add32(near(tid), slot);
         place.write_volatile(slot);
     }
     true
 }
 
-/// Takes a thread id's entry away, if it still is this slot's: the id may be another thread's by now. The byte goes
-/// last, for the same reason as in [`point`], and comes back where an entry did.
+/// Takes back what [`point`] did for a slot. The entry goes first, for the same reason, and only if it still is this
+/// slot's: the id may be another thread's by now. A slot that the agent collects stays in its sum, which costs those
+/// with the same bits a look-up each.
 #[inline(always)]
 pub fn unpoint(tid: u32, slot: u32) {
-    let (held, Some(place)) = (held(), place(tid)) else { return };
+    let Some(place) = place(tid) else { return };
     // SAFETY: live map values.
     unsafe {
-        if held.is_null() || place.read_volatile() != slot {
-            return;
+        if place.read_volatile() == slot {
+            place.write_volatile(0);
         }
-        place.write_volatile(0);
-        byte(held, tid).write_volatile(0);
-        if place.read_volatile() != 0 {
-            byte(held, tid).write_volatile(1);
-        }
+        add32(near(tid), 0u32.wrapping_sub(slot));
     }
+}
+
+/// The slot of this very task, with its number, where its id's entry in [`NEAR`] is `near`, which is not 0.
+#[inline(always)]
+pub fn slot_near(near: u32, task: *const u8) -> Option<(u32, *mut ThreadSlot)> {
+    // SAFETY: a live map value.
+    match THREADS.get_ptr_mut(near).filter(|slot| unsafe { (**slot).task } == task as Address) {
+        Some(slot) => Some((near, slot)),
+        None => far(task),
+    }
+}
+
+/// Several ids share the entry, or the slot is another's: the thread-id table knows.
+#[inline(always)]
+fn far(task: *const u8) -> Option<(u32, *mut ThreadSlot)> {
+    // SAFETY: a typed argument.
+    let number = far_number(unsafe { direct(task, &offsets::TASK_PID) });
+    let slot = THREADS.get_ptr_mut(number)?;
+    // SAFETY: a live map value.
+    if number != 0 && unsafe { (*slot).task } == task as Address { Some((number, slot)) } else { None }
+}
+
+/// Out of line: hardly ever needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn far_number(tid: u32) -> u32 {
+    slot_of(tid)
 }
 
 /// The slot of a thread id, with its number.
@@ -102,6 +106,13 @@ pub fn unpoint(tid: u32, slot: u32) {
 pub fn entry(tid: u32) -> Option<(u32, *mut ThreadSlot)> {
     let number = slot_of(tid);
     if number == 0 { None } else { Some((number, THREADS.get_ptr_mut(number)?)) }
+}
+
+/// A task that is none of ours has come to an entry: counts it if its very id has a slot, which is another task's then.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn unowned(tid: u32) -> u32 {
+    if slot_of(tid) == 0 { 0 } else { reused() }
 }
 
 /// Counts a slot that belongs to another task than the one that runs under its thread id.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod engine;
 pub mod expose;
 pub mod health;
+pub mod heap;
 pub mod history;
 pub mod host;
 pub mod ledger;

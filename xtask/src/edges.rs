@@ -52,10 +52,12 @@ const KERNEL_FILES_ELSEWHERE: [(&str, &str); 4] = [
     ("agent/src/bpf/", "/sys/kernel/tracing"),
 ];
 
-const UNSAFE: [&str; 7] = [
+const UNSAFE: [&str; 8] = [
     "agent-common/",
     "agent-ebpf/",
     "agent/src/bpf/",
+    // Two settings of the C library's allocator.
+    "agent/src/heap.rs",
     // pidfd_getfd and the ioctls of tun, which nothing wraps.
     "agent/src/host/tun.rs",
     // fsopen and what belongs to it, likewise.

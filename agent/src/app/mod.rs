@@ -17,6 +17,7 @@ use crate::{
     config::{self, Config, Overrides},
     engine::{Control, EngineError, Remote, Settings},
     expose::Status,
+    heap,
     ledger::{Writer, WriterHandle},
     logging::{self, LevelHandle},
 };
@@ -66,6 +67,7 @@ struct App {
 /// # Errors
 /// Whatever keeps it from starting or going on.
 pub fn run(source: Source) -> anyhow::Result<()> {
+    heap::share();
     let (config, warnings) = source.load()?;
     let level = logging::start(config.log.format, config.log.level).context("logging cannot be started")?;
     for warning in &warnings {

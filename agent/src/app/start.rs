@@ -24,6 +24,7 @@ use crate::{
         Status, http, serve,
         status::{self, Unavailable},
     },
+    heap,
     host::{HostFacts, UeventSocket, tracefs},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
@@ -118,6 +119,8 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
     let counting = Counting::start(root, &config.network.classes);
+    // The kernel's types and our own programs are read whole for it.
+    heap::trim();
     let mut status = Status::new(
         &facts,
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),

@@ -151,7 +151,7 @@ pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<(Ebp
     }
     loader.override_global(aya_log::LEVEL, &log_level, false);
     let (object, unwanted) = fitting(setup, group_counters);
-    let mut ebpf = loader.load(&object).map_err(|e| LoadError::Refused(Box::new(e)))?;
+    let mut ebpf = loader.load(&offsets::put_in(&object, &places)).map_err(|e| LoadError::Refused(Box::new(e)))?;
     fill(&mut ebpf, setup)?;
     let statuses = plan::plan(&places, &unwanted)
         .into_iter()

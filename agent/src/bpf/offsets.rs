@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use kvmeter_common::offset;
+
 use super::btf::{Btf, BtfError};
 
 /// A global of the kernel programs, the struct it points into, and the field's names.
@@ -65,6 +67,23 @@ pub fn resolve(btf: &Btf<'_>) -> Offsets {
     FIELDS.iter().map(|field| (field.global, locate(btf, field).map_err(|error| error.to_string()))).collect()
 }
 
+/// The object with the places that stand in its code. One that is not known stays as it was: the programs that need it
+/// are refused.
+#[must_use]
+pub fn put_in(object: &[u8], places: &Offsets) -> Vec<u8> {
+    let mut code = object.to_vec();
+    let known: BTreeMap<i32, u32> =
+        offset::ALL.iter().filter_map(|(name, mark)| Some((*mark, *places.get(name)?.as_ref().ok()?))).collect();
+    for instruction in code.as_chunks_mut::<8>().0 {
+        // Operation, registers, a 16-bit offset, then what is added.
+        let [offset::ADD, _, 0, 0, added @ ..] = instruction else { continue };
+        if let Some(place) = known.get(&i32::from_le_bytes(*added)) {
+            *added = place.to_le_bytes();
+        }
+    }
+    code
+}
+
 fn locate(btf: &Btf<'_>, field: &Field) -> Result<u32, BtfError> {
     let mut first_error = None;
     for (path, size) in field.paths {
@@ -84,5 +103,28 @@ mod tests {
     fn every_global_is_named_once() {
         let names: std::collections::BTreeSet<_> = FIELDS.iter().map(|f| f.global).collect();
         assert_eq!(names.len(), FIELDS.len());
+    }
+
+    #[test]
+    fn places_stand_in_the_code_where_they_are_known_and_nothing_else_is_changed() {
+        let object = crate::bpf::object::OBJECT;
+        let marks = |code: &[u8]| -> Vec<i32> {
+            let instructions = code.as_chunks::<8>().0.iter();
+            let added = instructions.filter(|i| i[0] == offset::ADD && i[2..4] == [0, 0]);
+            added.map(|i| i32::from_le_bytes([i[4], i[5], i[6], i[7]])).collect()
+        };
+        let known: Offsets = offset::ALL.iter().map(|(name, mark)| (*name, Ok(mark.cast_unsigned() & 0xff))).collect();
+        let code = put_in(object, &known);
+        let (before, after) = (marks(object), marks(&code));
+        assert_eq!(before.len(), after.len());
+        for (name, mark) in offset::ALL {
+            assert!(FIELDS.iter().any(|field| field.global == *name), "{name} is a field");
+            assert!(before.contains(mark) && !after.contains(mark), "{name} is used, and is replaced");
+        }
+        let changed = object.iter().zip(&code).filter(|(before, after)| before != after).count();
+        let places = before.iter().filter(|added| offset::ALL.iter().any(|(_, mark)| mark == *added)).count();
+        assert!(changed <= 4 * places, "{changed} bytes of {places} places");
+        let unknown = offset::ALL.iter().map(|(name, _)| (*name, Err("not there".to_owned()))).collect();
+        assert!(put_in(object, &unknown) == object, "a place that is not known is left as it was");
     }
 }

@@ -163,7 +163,7 @@ mod tests {
                 network: None,
                 disk: None,
                 memory_byte_ns: None,
-            memory_peak_bytes: None,
+                memory_peak_bytes: None,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");

@@ -12,6 +12,10 @@ use crate::{
     host::{MemoryFiles, MemoryGroup, ProcError, ProcFs, WhyNot, memory::PssFile},
 };
 
+/// Of how many proportional sizes that are due one is read where the VM's memory stands still: only what others map of the
+/// same pages changes it then, and reading it costs more than all else of an idle VM.
+const PSS_IDLE: u64 = 10;
+
 /// How long a VM whose memory stands still goes unread, nanoseconds.
 pub const SLOW_NS: u64 = 60_000_000_000;
 
@@ -41,6 +45,8 @@ pub struct Memory {
     held_ns: u64,
     /// When the proportional size was asked for last, CLOCK_BOOTTIME nanoseconds.
     pss_ns: Option<u64>,
+    /// Its moves up to then.
+    pss_moves: Option<u64>,
     usage: MemoryUsage,
 }
 
@@ -138,13 +144,7 @@ impl Memory {
     }
 
     /// Reads its files; false when one could not be read.
-    fn read(
-        &mut self,
-        procfs: &ProcFs,
-        at_ns: u64,
-        marks: Option<MemoryMarks>,
-        clock: impl FnOnce() -> u64,
-    ) -> bool {
+    fn read(&mut self, procfs: &ProcFs, at_ns: u64, marks: Option<MemoryMarks>, clock: impl FnOnce() -> u64) -> bool {
         let Files::Open(files) = &mut self.files else { return true };
         let now_ns = clock().max(at_ns);
         let read = files.read(procfs);
@@ -182,12 +182,15 @@ impl Memory {
 
     /// The file to read its proportional size from, if that is due.
     pub fn pss_due(&mut self, at_ns: u64, every_ns: u64) -> Option<PssFile> {
+        let moves = self.marks.map(|marks| marks.moves);
+        let stands = moves.is_some() && moves == self.pss_moves;
+        let every_ns = if stands { every_ns.saturating_mul(PSS_IDLE) } else { every_ns };
         let due = self.pss_ns.is_none_or(|last| at_ns.saturating_sub(last) >= every_ns);
         let Files::Open(files) = &mut self.files else { return None };
         if !due {
             return None;
         }
-        self.pss_ns = Some(at_ns);
+        (self.pss_ns, self.pss_moves) = (Some(at_ns), moves);
         files.pss_file().ok().flatten()
     }
 

@@ -114,7 +114,7 @@ impl Object {
             loader.override_global(name, place, true);
         }
         loader.override_global(aya_log::LEVEL, &quiet, false);
-        let mut ebpf = loader.load(&code).context("the kernel refused the maps")?;
+        let mut ebpf = loader.load(&offsets::put_in(&code, &places)).context("the kernel refused the maps")?;
         let slots = Slots::new(&mut ebpf, sizes)?;
         let adopt = HashMap::try_from(map(&mut ebpf, "ADOPT")?)?;
         let stats = if stats { Some(enable_stats(Stats::RunTime)?) } else { None };

@@ -14,7 +14,7 @@ metrics! {
     VM_MEMORY_PEAK: Gauge "kvmeter_vm_memory_peak_resident_bytes" ["vm_id", "name"] "bytes",
         "The most that was resident, by the kernel's own mark; hugetlb left out.";
     VM_MEMORY_PSS: Gauge "kvmeter_vm_memory_pss_bytes" ["vm_id", "name"] "bytes",
-        "Resident memory with shared pages by their share, read every memory.pss_interval; absent where it is 0s.";
+        "Resident memory with shared pages by their share, read every memory.pss_interval, of memory that stands still every tenth time; absent where it is 0s.";
     VM_MEMORY_CGROUP: Gauge "kvmeter_vm_memory_cgroup_bytes" ["vm_id", "name"] "bytes",
         "What the VM's control group is charged for, page cache and kernel memory included; absent where it is not the VM's own.";
     VM_MEMORY_INTEGRAL: Counter "kvmeter_vm_memory_byte_seconds_total" ["vm_id", "name"] "byte-seconds",
