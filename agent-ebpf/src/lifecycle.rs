@@ -9,7 +9,6 @@ use kvmeter_common::{
 
 use crate::{
     counter::wake,
-    disk,
     maps::{ADOPT, VM_OF_TGID, VMS},
     name, offsets,
     task::{self, Address, PF_KTHREAD, SIGNAL_GROUP_EXIT, copy, direct},
@@ -36,7 +35,6 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
             take_leader(vm, (*vm).leader_task);
         }
         end(vm, code);
-        disk::keep(tgid, (*vm).start_ns, number);
         let _ = VM_OF_TGID.remove(tgid);
         wake(kind::VM_EXITED, number);
     }

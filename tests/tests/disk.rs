@@ -120,6 +120,34 @@ fn a_vm_that_wrote_just_before_its_end_is_charged_for_all_of_it() -> Result<()> 
 }
 
 #[test]
+fn what_threads_did_that_ended_before_and_after_a_vm_was_found_is_told_at_its_end() -> Result<()> {
+    const TEST: &str = "what_threads_did_that_ended_before_and_after_a_vm_was_found_is_told_at_its_end";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", 4 * MIB)?.display().to_string();
+    let write = |bytes: u64| format!("write {path} {bytes} rw,direct");
+    let mut vm = OrderedVm::start(&["--id", "many"])?;
+    for _ in 0..20 {
+        vm.order(&format!("thread {}", write(4096)))?;
+    }
+    // Nothing but a first reading comes before the end.
+    let agent = Agent::with(Setup::of("sample_interval = \"30s\"\n"))?;
+    agent.wait_vms(&["many"])?;
+    let before = truth(vm.vm.pid())?;
+    assert!(before.1 >= 20 * 4096, "nothing was tested: {before:?}");
+    for _ in 0..20 {
+        vm.order(&format!("thread {}", write(8192)))?;
+    }
+    vm.order(&write(MIB))?;
+    vm.send(&format!("thread read {path} 8192 ro,direct\nthread {}\nexit 0\n", write(12288)))?;
+    vm.vm.wait()?;
+    let stop = agent.ended("many")?.stop.context("no stop")?;
+    assert_eq!(in_ledger(&stop)?, (before.0 + 8192, before.1 + 20 * 8192 + MIB + 12288), "{stop}");
+    assert_eq!(agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", "final_io")]), Some(0.0));
+    agent.verify()
+}
+
+#[test]
 fn a_returning_agent_goes_on_from_what_was_told() -> Result<()> {
     let Some(_host) = host("a_returning_agent_goes_on_from_what_was_told") else { return Ok(()) };
     let dir = on_disk()?;

@@ -9,6 +9,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapData, Stack},
 };
 use kvmeter_common::{
+    disk::IoBytes,
     exit,
     index::{self, TidWord},
     limits,
@@ -47,6 +48,8 @@ pub struct Slots {
     pub(super) looks: Vec<Look>,
     /// Whether the program that counts halts is at work.
     pub(super) halts_told: bool,
+    /// Whether what tasks read from and write to storage is told here.
+    pub(super) io_told: bool,
     orphans: BTreeSet<(u32, u64)>,
     unreturned: u64,
 }
@@ -78,6 +81,7 @@ impl Slots {
             vms_used: 0,
             looks: Vec::new(),
             halts_told: false,
+            io_told: false,
             orphans: BTreeSet::new(),
             unreturned: 0,
         })
@@ -226,7 +230,8 @@ const EMPTY: VmSlot = VmSlot {
     userspace_exits: [0; limits::EXIT_REASONS],
     moves: 0,
     guest_faults: 0,
-    spare: [0; 6],
+    io: IoBytes { read_bytes: 0, written_bytes: 0 },
+    spare: [0; 4],
 };
 
 const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };

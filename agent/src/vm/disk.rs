@@ -52,10 +52,6 @@ pub struct VmDisk {
     pub moved: bool,
     /// Its disks are being listed.
     pub asked: bool,
-    /// Since when its final numbers are waited for, CLOCK_BOOTTIME nanoseconds.
-    pub waiting_ns: Option<u64>,
-    /// Its final numbers are taken, or given up.
-    pub settled: bool,
 }
 
 impl VmDisk {
