@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::Engine;
 use crate::{
     bpf::VmReading,
+    clock::Instant2,
     host::{
         GroupSearch, ProcFs,
         disk::{
@@ -173,9 +174,9 @@ impl Engine {
     }
 
     /// Looks for a VM's groups: it may have been moved.
-    pub(super) fn follow_group_io(&mut self, search: &GroupSearch, tgid: u32) {
+    pub(super) fn follow_group_io(&mut self, search: &GroupSearch, tgid: u32, at: Instant2) {
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
-            vm.disk.take_groups(GroupIoFiles::find(search, Tgid(tgid)));
+            vm.disk.take_groups(GroupIoFiles::find(search, Tgid(tgid)), at.boot_ns);
             vm.changed = true;
         }
     }
