@@ -102,8 +102,11 @@ pub struct VmSlot {
     pub guest_faults: u64,
     /// What its ended threads read from and wrote to storage.
     pub io: IoBytes,
+    /// Until when its memory was there for certain: the end of its last thread where the kernel tells of that before it
+    /// takes the memory back (6.16), else the end of the thread before; 0 = no thread has ended.
+    pub memory_until_ns: u64,
     /// Nothing; fills the cache line.
-    pub spare: [u64; 4],
+    pub spare: [u64; 3],
 }
 
 assert_layout!(VmSlot, size 1216, {
@@ -113,7 +116,7 @@ assert_layout!(VmSlot, size 1216, {
     ended: [RoleTime; 4] => 112, waited_ns: [u64; 6] => 176, waits: [u64; 9] => 224,
     offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, reserved: u32 => 636,
     userspace_exits: [u64; 64] => 640, moves: u64 => 1152, guest_faults: u64 => 1160, io: IoBytes => 1168,
-    spare: [u64; 4] => 1184,
+    memory_until_ns: u64 => 1184, spare: [u64; 3] => 1192,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

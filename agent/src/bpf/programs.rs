@@ -81,6 +81,8 @@ pub const PROGRAMS: &[Program] = &[
         name: "sched_process_exit",
         hook: Hook::BtfTracepoint("sched_process_exit"),
         fields: &[
+            "TASK_PID",
+            "TASK_MM",
             "TASK_TGID",
             "TASK_SIGNAL",
             "TASK_LEADER",

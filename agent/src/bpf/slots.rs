@@ -117,6 +117,13 @@ impl Slots {
         })
     }
 
+    /// Until when the memory of a VM that has ended was there for certain; `None` of one that lives.
+    #[must_use]
+    pub fn memory_until_ns(&self, slot: u32) -> Option<u64> {
+        let until_ns = self.vms.u64_at(slot, std::mem::offset_of!(VmSlot, memory_until_ns));
+        until_ns.filter(|_| self.has_exited(slot))
+    }
+
     /// Whether any thread of a VM holds a slot.
     #[must_use]
     pub fn has_threads(&self, slot: u32) -> bool {
@@ -231,7 +238,8 @@ const EMPTY: VmSlot = VmSlot {
     moves: 0,
     guest_faults: 0,
     io: IoBytes { read_bytes: 0, written_bytes: 0 },
-    spare: [0; 4],
+    memory_until_ns: 0,
+    spare: [0; 3],
 };
 
 const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };
