@@ -1,7 +1,9 @@
 //! One slot per VM: what its ended threads left behind, its exits, its end.
 
 use crate::{
-    assert_layout, limits,
+    assert_layout,
+    disk::IoBytes,
+    limits,
     thread::{cause, role},
     vcpu::VcpuTimes,
 };
@@ -98,8 +100,13 @@ pub struct VmSlot {
     pub moves: u64,
     /// Faults of its guest that KVM handled (`kvm_page_fault`).
     pub guest_faults: u64,
+    /// What its ended threads read from and wrote to storage.
+    pub io: IoBytes,
+    /// Until when its memory was there for certain: the end of its last thread where the kernel tells of that before it
+    /// takes the memory back (6.16), else the end of the thread before; 0 = no thread has ended.
+    pub memory_until_ns: u64,
     /// Nothing; fills the cache line.
-    pub spare: [u64; 6],
+    pub spare: [u64; 3],
 }
 
 assert_layout!(VmSlot, size 1216, {
@@ -108,7 +115,8 @@ assert_layout!(VmSlot, size 1216, {
     fold_begin: u64 => 72, fold_end: u64 => 80, leader_task: u64 => 88, leader: RoleTime => 96,
     ended: [RoleTime; 4] => 112, waited_ns: [u64; 6] => 176, waits: [u64; 9] => 224,
     offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, reserved: u32 => 636,
-    userspace_exits: [u64; 64] => 640, moves: u64 => 1152, guest_faults: u64 => 1160, spare: [u64; 6] => 1168,
+    userspace_exits: [u64; 64] => 640, moves: u64 => 1152, guest_faults: u64 => 1160, io: IoBytes => 1168,
+    memory_until_ns: u64 => 1184, spare: [u64; 3] => 1192,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

@@ -1,49 +1,58 @@
-//! What a VM's process read and wrote in all, for those that are reaped before anybody could look.
+//! What ended threads of a VM read and wrote, for VMs that are reaped before anybody could look.
 //!
-//! `/proc/PID/io` answers for a zombie and for nobody after it. When the leader is reaped (`__exit_signal`,
-//! kernel/exit.c), the threads' numbers have all been added up in `signal->ioac`; the task itself, and with it the
-//! signal structure, goes after an RCU grace period, and `sched_process_free` is told of that.
+//! `/proc/PID/io` answers for a zombie and for nobody after it. A thread does no I/O any more at its last switch (its
+//! files and its memory are gone), so its `ioac` is left to its VM there, in the thread's own context; what ended
+//! before the VM was seen is in `signal->ioac`, as its run time is in the sum beside it. No hook of the reaping serves:
+//! those run wherever a grace period happens to end, and a kernel may run no program there.
 
-use aya_ebpf::{
-    macros::{btf_tracepoint, map},
-    maps::HashMap,
-    programs::BtfTracePointContext,
+use kvmeter_common::vm::VmSlot;
+
+use crate::{
+    counter::add,
+    maps::VMS,
+    offsets::{self, MISSING, at},
+    task::{Address, copy},
 };
-use kvmeter_common::{disk::Final, event::kind, limits};
 
-use crate::{counter::wake, offsets, task::direct};
-
-/// Processes of VMs that have passed their exit hook, until the agent has taken their numbers: by start and process id,
-/// because a later life of the id may end before the earlier one is let go.
-#[map]
-pub static FINALS: HashMap<[u64; 2], Final> = HashMap::with_max_entries(limits::VMS, 0);
-
-/// Has the numbers of a process kept when it goes.
-#[inline(always)]
-pub fn keep(tgid: u32, start_ns: u64, slot: u32) {
-    let wanted = Final { start_ns, read_bytes: 0, written_bytes: 0, slot: u64::from(slot), done: 0 };
-    // Full: the agent waits in vain and counts it.
-    let _ = FINALS.insert([start_ns, u64::from(tgid)], wanted, 0);
+/// How much of something is left to a VM.
+pub mod times {
+    /// Once.
+    pub const ONCE: u64 = 1;
+    /// It was counted twice.
+    pub const LESS_ONCE: u64 = u64::MAX;
 }
 
-/// `sched_process_free(task)`: the task is let go; of a process, the leader is the last.
-#[btf_tracepoint(function = "sched_process_free")]
-pub fn sched_process_free(ctx: BtfTracePointContext) -> i32 {
-    let task: *const u8 = ctx.arg(0);
-    // SAFETY: `task` is a typed argument, `signal` a typed field of it that lives until after this hook
-    // (`__put_task_struct`).
-    unsafe {
-        let (tgid, tid): (u32, u32) = (direct(task, &offsets::TASK_TGID), direct(task, &offsets::TASK_PID));
-        if tgid != tid {
-            return 0;
-        }
-        let start_ns: u64 = direct(task, &offsets::TASK_START);
-        let Some(kept) = FINALS.get_ptr_mut([start_ns, u64::from(tgid)]) else { return 0 };
-        let signal: *const u8 = direct(task, &offsets::TASK_SIGNAL);
-        (*kept).read_bytes = direct(signal, &offsets::SIGNAL_READ_BYTES);
-        (*kept).written_bytes = direct(signal, &offsets::SIGNAL_WRITE_BYTES);
-        (&raw mut (*kept).done).write_volatile(1);
-        wake(kind::VM_EXITED, (*kept).slot as u32);
+/// Adds what a task has read and written to its VM. Kernel threads that work for a VM are left out: `/proc/PID/io` has
+/// the process's own threads.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn leave_io(task: Address, vm_number: u32, times: u64) -> u32 {
+    let Some(vm) = VMS.get_ptr_mut(vm_number) else { return 0 };
+    // SAFETY: a live map value.
+    if copy::<u32>(task, &offsets::TASK_TGID) == Some(unsafe { (*vm).tgid }) {
+        leave(vm, task, [&offsets::TASK_READ_BYTES, &offsets::TASK_WRITE_BYTES], times);
     }
     0
+}
+
+/// Adds what a process's released threads have read and written.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn leave_released_io(signal: Address, vm_number: u32) -> u32 {
+    let Some(vm) = VMS.get_ptr_mut(vm_number) else { return 0 };
+    leave(vm, signal, [&offsets::SIGNAL_READ_BYTES, &offsets::SIGNAL_WRITE_BYTES], times::ONCE);
+    0
+}
+
+/// Only with CONFIG_TASK_IO_ACCOUNTING are there such fields; the agent knows.
+#[inline(always)]
+fn leave(vm: *mut VmSlot, object: Address, [read, written]: [&'static u32; 2], times: u64) {
+    if at(read) == MISSING as usize || at(written) == MISSING as usize {
+        return;
+    }
+    // SAFETY: a live map value; both fields are aligned to 8.
+    unsafe {
+        add(&raw mut (*vm).io.read_bytes, copy::<u64>(object, read).unwrap_or(0).wrapping_mul(times));
+        add(&raw mut (*vm).io.written_bytes, copy::<u64>(object, written).unwrap_or(0).wrapping_mul(times));
+    }
 }

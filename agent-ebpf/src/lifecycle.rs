@@ -9,11 +9,10 @@ use kvmeter_common::{
 
 use crate::{
     counter::wake,
-    disk,
     maps::{ADOPT, VM_OF_TGID, VMS},
     name, offsets,
     task::{self, Address, PF_KTHREAD, SIGNAL_GROUP_EXIT, copy, direct},
-    tracked::{slot_of, track},
+    tracked::{entry, slot_of, track},
     vm::{birth, now, take_leader},
 };
 
@@ -26,6 +25,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     unsafe {
         let signal: *const u8 = direct(task, &offsets::TASK_SIGNAL);
         if direct::<i32>(signal, &offsets::SIGNAL_LIVE) != 0 {
+            thread_gone(task as Address, direct(task, &offsets::TASK_PID));
             return 0;
         }
         let tgid: u32 = direct(task, &offsets::TASK_TGID);
@@ -35,12 +35,29 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         if (*vm).leader_task != 0 {
             take_leader(vm, (*vm).leader_task);
         }
+        // Up to 6.15 the hook comes after the memory went, which takes seconds of a large VM.
+        if (*vm).exit_ns == 0 && direct::<u64>(task, &offsets::TASK_MM) != 0 {
+            (*vm).memory_until_ns = now();
+        }
         end(vm, code);
-        disk::keep(tgid, (*vm).start_ns, number);
         let _ = VM_OF_TGID.remove(tgid);
         wake(kind::VM_EXITED, number);
     }
     0
+}
+
+/// A thread has ended and others live: the process has its memory still.
+#[inline(always)]
+fn thread_gone(task: Address, tid: u32) {
+    let Some((_, thread)) = entry(tid) else { return };
+    // SAFETY: live map values; of several instants close together any will do.
+    unsafe {
+        if (*thread).task == task
+            && let Some(vm) = VMS.get_ptr_mut((*thread).vm)
+        {
+            (*vm).memory_until_ns = now();
+        }
+    }
 }
 
 /// The wait status, as `wait_task_zombie` (kernel/exit.c) takes it.

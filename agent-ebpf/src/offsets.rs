@@ -1,7 +1,7 @@
 //! Where the running kernel keeps the fields we read, filled in by the agent from the kernel's own BTF at load.
 //!
 //! rustc emits no CO-RE relocations, so an offset is a read-only global: frozen before load, which makes it a known
-//! constant to the verifier. [`MISSING`] never reaches a loaded program: the agent refuses the program instead.
+//! constant to the verifier. [`MISSING`] reaches no program that cannot do without: the agent refuses those.
 
 use core::ptr::addr_of;
 
@@ -31,6 +31,8 @@ offsets!(
     TASK_EXIT_CODE,
     TASK_GUEST_TIME,
     TASK_THREAD_NODE,
+    TASK_READ_BYTES,
+    TASK_WRITE_BYTES,
     SIGNAL_LIVE,
     SIGNAL_FLAGS,
     SIGNAL_THREADS,

@@ -12,6 +12,7 @@ use kvmeter_common::{
 
 use crate::{
     counter::{lose, wake},
+    disk::{leave_io, leave_released_io, times},
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
     name::family_of,
     offsets::{self, at},
@@ -67,11 +68,11 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     let vcpu = if with_args { task } else { 0 };
     if member(leader, number, vcpu) == 0 {
         // SAFETY: a live map value.
-        unsafe { dead_leader(vm, leader) };
+        unsafe { dead_leader(vm, leader, number) };
     }
     walk(signal, number, vcpu);
     // SAFETY: a live map value.
-    unsafe { take_ended(vm, signal) };
+    unsafe { take_ended(vm, signal, number) };
     wake(kind::VM_SEEN, number);
     Some(number)
 }
@@ -156,12 +157,13 @@ fn copy_args(task: Address, number: u32) -> Option<u32> {
 /// # Safety
 /// `vm` must be a live map value.
 #[inline(always)]
-unsafe fn dead_leader(vm: *mut VmSlot, leader: Address) {
+unsafe fn dead_leader(vm: *mut VmSlot, leader: Address, number: u32) {
     if copy::<u32>(leader, &offsets::TASK_STATE).is_some_and(|state| state & task::TASK_DEAD != 0) {
         // SAFETY: the caller's promise.
         unsafe {
             (*vm).leader_task = leader;
             take_leader(vm, leader);
+            leave_io(leader, number, times::ONCE);
         }
     }
 }
@@ -203,7 +205,7 @@ fn walk(signal: Address, number: u32, vcpu: Address) {
     }
 }
 
-/// Adds what threads ran that ended before they could be taken in: `signal->sum_sched_runtime` (kernel/exit.c,
+/// Adds what threads ran (and read and wrote, `signal->ioac`) that ended before they could be taken in: `signal->sum_sched_runtime` (kernel/exit.c,
 /// `__exit_signal`), read after the walk. A thread that the walk took in and that was released since (`sighand` is
 /// cleared in the same place) is in that sum as well as in its slot, so it is taken out of the sum again. The run-queue
 /// delay of ended threads is kept nowhere.
@@ -211,12 +213,13 @@ fn walk(signal: Address, number: u32, vcpu: Address) {
 /// # Safety
 /// `vm` must be a live map value, just walked on this CPU.
 #[inline(always)]
-unsafe fn take_ended(vm: *mut VmSlot, signal: Address) {
+unsafe fn take_ended(vm: *mut VmSlot, signal: Address, number: u32) {
     let Some(walked) = WALKED.get_ptr_mut(0) else { return };
     let Some(ended_ns) = copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) else { return };
     // SAFETY: the caller's promise; the turn is below the array's length.
     unsafe {
         leave(vm, role::VMM, ended_ns, 0);
+        leave_released_io(signal, number);
         let mut turn = 0;
         while turn < WALK {
             let thread = walked.cast::<u64>().add(turn).read_volatile();
@@ -231,6 +234,7 @@ unsafe fn take_ended(vm: *mut VmSlot, signal: Address) {
             if copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
                 let again: u64 = copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0);
                 leave(vm, role::VMM, 0u64.wrapping_sub(again), 0);
+                leave_io(thread, number, times::LESS_ONCE);
             }
             turn += 1;
         }

@@ -8,6 +8,7 @@ pub mod bracket;
 pub mod cgroup;
 pub mod clock;
 pub mod command;
+pub mod disk;
 pub mod http;
 pub mod kernelcheck;
 pub mod ledger;

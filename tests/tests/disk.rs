@@ -1,40 +1,22 @@
 //! Law: the dead are still charged. What a VM reads and writes is told to the byte that the kernel accounts, up to its end.
 
-use std::{
-    fs::{self, File},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
-    cgroup::Group,
+    disk::{image, on_disk},
     metrics::Metrics,
     orders::OrderedVm,
-    skip::{host, skipped},
+    skip::host,
     vmm::spawn::{TestFleet, TestVm},
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 const READ: &str = "kvmeter_vm_disk_read_bytes_total";
 const WRITTEN: &str = "kvmeter_vm_disk_written_bytes_total";
 const PATIENCE: Duration = Duration::from_secs(20);
 const MIB: u64 = 1 << 20;
-
-/// A directory on a disk: not a tmpfs, which does no I/O.
-fn on_disk() -> Result<TempDir> {
-    Ok(TempDir::new_in("/var/tmp")?)
-}
-
-/// A file whose blocks are all written, so that writing it again changes its data alone.
-fn image(dir: &TempDir, name: &str, bytes: u64) -> Result<PathBuf> {
-    let path = dir.path().join(name);
-    fs::write(&path, vec![1; usize::try_from(bytes)?])?;
-    File::open(&path)?.sync_all()?;
-    Ok(path)
-}
 
 /// Bytes read and written, as the kernel accounts them to a process.
 fn truth(pid: i32) -> Result<(u64, u64)> {
@@ -120,6 +102,34 @@ fn a_vm_that_wrote_just_before_its_end_is_charged_for_all_of_it() -> Result<()> 
 }
 
 #[test]
+fn what_threads_did_that_ended_before_and_after_a_vm_was_found_is_told_at_its_end() -> Result<()> {
+    const TEST: &str = "what_threads_did_that_ended_before_and_after_a_vm_was_found_is_told_at_its_end";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let dir = on_disk()?;
+    let path = image(&dir, "a.img", 4 * MIB)?.display().to_string();
+    let write = |bytes: u64| format!("write {path} {bytes} rw,direct");
+    let mut vm = OrderedVm::start(&["--id", "many"])?;
+    for _ in 0..20 {
+        vm.order(&format!("thread {}", write(4096)))?;
+    }
+    // Nothing but a first reading comes before the end.
+    let agent = Agent::with(Setup::of("sample_interval = \"30s\"\n"))?;
+    agent.wait_vms(&["many"])?;
+    let before = truth(vm.vm.pid())?;
+    assert!(before.1 >= 20 * 4096, "nothing was tested: {before:?}");
+    for _ in 0..20 {
+        vm.order(&format!("thread {}", write(8192)))?;
+    }
+    vm.order(&write(MIB))?;
+    vm.send(&format!("thread read {path} 8192 ro,direct\nthread {}\nexit 0\n", write(12288)))?;
+    vm.vm.wait()?;
+    let stop = agent.ended("many")?.stop.context("no stop")?;
+    assert_eq!(in_ledger(&stop)?, (before.0 + 8192, before.1 + 20 * 8192 + MIB + 12288), "{stop}");
+    assert_eq!(agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", "final_io")]), Some(0.0));
+    agent.verify()
+}
+
+#[test]
 fn a_returning_agent_goes_on_from_what_was_told() -> Result<()> {
     let Some(_host) = host("a_returning_agent_goes_on_from_what_was_told") else { return Ok(()) };
     let dir = on_disk()?;
@@ -172,50 +182,5 @@ fn idle_vms_cost_no_read_of_a_file() -> Result<()> {
     agent.wait_samples(20)?;
     let busy = reads()? - before;
     assert!(busy >= 20, "{busy} reads in 20 ticks with a busy VM");
-    Ok(())
-}
-
-#[test]
-fn own_groups_tell_their_block_io_beside_it() -> Result<()> {
-    const TEST: &str = "own_groups_tell_their_block_io_beside_it";
-    let Some(_host) = host(TEST) else { return Ok(()) };
-    let Some(group) = Group::blkio("io") else {
-        skipped(TEST, "needs control groups of version 1 with blkio");
-        return Ok(());
-    };
-    let dir = on_disk()?;
-    let path = image(&dir, "a.img", MIB)?.display().to_string();
-    let agent = Agent::start()?;
-    let mut vm = OrderedVm::start(&["--id", "grouped", "--cgroup", group.dir().to_str().context("no text")?])?;
-    let shared = TestVm::start(&["--id", "root"])?;
-    agent.wait_vms(&["grouped", "root"])?;
-    // Without a limit on the device the kernel may count nothing at all (since 6.10); that is no zero.
-    let told = |agent: &Agent| Ok::<_, anyhow::Error>(agent.json("/v1/vms/grouped")?["disk_cgroup"].clone());
-    let counted = || fs::read_to_string(group.dir().join("blkio.throttle.io_service_bytes"));
-    if !counted()?.contains(':') {
-        agent.wait_samples(2)?;
-        assert!(told(&agent)?.is_null() && agent.json("/v1/vms/grouped")?["disk_cgroup_why_not"].is_string());
-    }
-    let device = nix::sys::stat::stat(path.as_str())?.st_dev;
-    let limit = format!("{}:{} 1000000000", nix::sys::stat::major(device), nix::sys::stat::minor(device));
-    fs::write(group.dir().join("blkio.throttle.write_bps_device"), limit)?;
-    vm.order(&format!("write {path} {MIB} rw,direct"))?;
-    let counted = counted()?;
-    let of = |key: &str| -> u64 {
-        let lines = counted.lines().filter(|line| line.contains(':'));
-        lines.filter_map(|line| line.split_once(key)?.1.trim().parse::<u64>().ok()).sum()
-    };
-    let expected = (of(" Read "), of(" Write "));
-    assert!(expected.1 >= MIB, "{counted}");
-    agent.wait_until("the group's count", PATIENCE, |a| {
-        let told = told(a)?;
-        let of = |key: &str| told[key].as_str().and_then(|bytes| bytes.parse::<u64>().ok());
-        let told_now = (of("read_bytes"), of("written_bytes"));
-        let right = told_now == (Some(expected.0), Some(expected.1));
-        Ok(right && told["source"] == "blkio.throttle.io_service_bytes")
-    })?;
-    let root = agent.json("/v1/vms/root")?;
-    assert!(root["disk_cgroup"].is_null() && root["disk_cgroup_why_not"].is_string(), "{root}");
-    drop(shared);
     Ok(())
 }

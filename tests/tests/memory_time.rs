@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::signal::Signal;
 use kvmeter_tests::{
     agent::{Agent, Setup},
     clock::boot_ns,
@@ -167,6 +168,48 @@ fn a_vm_that_stands_still_is_charged_to_its_end_and_not_beyond() -> Result<()> {
     eprintln!("{told} told, {least} at least, {most} at most");
     ensure!(least <= told && told <= most, "{told} is told; {least} at least, {most} at most");
     Ok(())
+}
+
+#[test]
+fn freeing_a_large_memory_after_a_kill_is_charged_to_nobody() -> Result<()> {
+    const TEST: &str = "freeing_a_large_memory_after_a_kill_is_charged_to_nobody";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let agent = Agent::with(Setup::of(
+        &QUIET.replace("200ms", "6s").replace("[memory]", "[history]\ninterval = \"6s\"\n[memory]"),
+    ))?;
+    if !is_at_work(&agent, "rss_stat")? {
+        skipped(TEST, "rss_stat is not at work here");
+        return Ok(());
+    }
+    let mut vm = MemoryVm::start("large", &[])?;
+    vm.orders.give(&format!("hold anon {}", 3072 * MIB))?;
+    agent.wait_vms(&["large"])?;
+    agent.wait_samples(2)?;
+    let shown = || -> Result<u128> { wide(&agent.json("/v1/vms/large")?["memory"]["byte_ns"]) };
+    let (integral, sampled, level) = (shown()?, boot_ns()?, u128::from(vm.used()?));
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(shown()? == integral, "a sample came meanwhile: nothing was tested");
+    let killed = boot_ns()?;
+    vm.vm.signal(Signal::SIGKILL)?;
+    vm.vm.wait()?;
+    let freed = boot_ns()? - killed;
+    ensure!(freed > 100_000_000, "freed in {freed} ns: nothing was tested");
+    let stop = agent.stop_line("large")?;
+    let told = wide(&stop["usage"]["mem_byte_ns"])?;
+    // Before: the last sample was taken a little before it was shown. After: no thread lives on for a quarter of the time
+    // that freeing takes; all of it at the last level would be four of them.
+    let (low, high) = (integral, integral + level * u128::from(killed - sampled + freed / 4));
+    let after = told.saturating_sub(integral + level * u128::from(killed - sampled));
+    eprintln!(
+        "{} MiB freed in {} ms; {:.1} ms of it charged after the kill, and since the sample was shown",
+        level / u128::from(MIB),
+        freed / 1_000_000,
+        after as f64 / level as f64 / 1e6
+    );
+    ensure!(low < told && told <= high, "{told} told, {low} at least, {high} at most");
+    let ended = number(&stop["mono_ns"])?;
+    ensure!(ended < killed + freed, "{stop}");
+    agent.verify()
 }
 
 #[test]

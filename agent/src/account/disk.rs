@@ -8,6 +8,17 @@ use crate::host::disk::{
     image::{Disks, Image, Role},
 };
 
+/// What a VM's control groups have counted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTold {
+    /// The file it is read from.
+    pub source: &'static str,
+    /// Bytes since then.
+    pub io: GroupIo,
+    /// Since when, CLOCK_BOOTTIME nanoseconds: a group may be older than the VM, and tells nobody what was another's.
+    pub since_ns: u64,
+}
+
 /// A VM's storage at one instant. What was not measured is `None`; counters only grow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
@@ -15,8 +26,8 @@ pub struct DiskUsage {
     pub io: Option<TaskIo>,
     /// Why that is not known, or not known any more.
     pub io_why_not: Option<Arc<str>>,
-    /// What its own control groups count, and in which file; another measure, never added to `io`.
-    pub group: Option<(&'static str, GroupIo)>,
+    /// What its own control groups count; another measure, never added to `io`.
+    pub group: Option<GroupTold>,
     /// Why they count nothing for it alone.
     pub group_why_not: Option<Arc<str>>,
     /// Its disks; `None` until somebody has looked.
@@ -40,10 +51,11 @@ impl DiskUsage {
     }
 
     /// Takes what its groups count.
-    pub fn advance_group(&mut self, source: &'static str, now: GroupIo) {
-        let before = self.group.map(|(_, io)| io).unwrap_or_default();
-        let read_bytes = now.read_bytes.max(before.read_bytes);
-        self.group = Some((source, GroupIo { read_bytes, written_bytes: now.written_bytes.max(before.written_bytes) }));
+    pub fn advance_group(&mut self, now: GroupTold) {
+        let before = self.group.map(|group| group.io).unwrap_or_default();
+        let read_bytes = now.io.read_bytes.max(before.read_bytes);
+        let io = GroupIo { read_bytes, written_bytes: now.io.written_bytes.max(before.written_bytes) };
+        self.group = Some(GroupTold { io, ..now });
         self.group_why_not = None;
     }
 

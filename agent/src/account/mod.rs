@@ -10,7 +10,7 @@ pub mod snapshot;
 pub mod usage;
 pub mod work;
 
-pub use disk::DiskUsage;
+pub use disk::{DiskUsage, GroupTold};
 pub use histogram::Histogram;
 pub use host::Host;
 pub use memory::{Integral, MemoryUsage};

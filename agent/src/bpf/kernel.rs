@@ -14,10 +14,9 @@ use aya::{
 use kvmeter_common::loss;
 
 use super::{
-    finals::Finals,
     group_counters,
     maps::{MapError, Mapped},
-    object::{self, LoadError, Setup, Sizes},
+    object::{self, LoadError, Loaded, Setup, Sizes},
     plan::{self, Hooks, State, Status},
     slots::Slots,
     sockets::{CountedGroup, SocketBytes, Sockets},
@@ -31,7 +30,6 @@ pub struct Kernel {
     losses: Mapped<u64>,
     adopt: BpfHashMap<MapData, u32, u32>,
     processes: BpfHashMap<MapData, u32, u32>,
-    finals: Finals,
     /// `None` where the kernel has no counters for control groups.
     sockets: Option<Sockets>,
     wakes: RingBuf<MapData>,
@@ -56,7 +54,7 @@ impl Kernel {
 
     /// The same on a kernel that has counters for control groups, or has none.
     pub(super) fn start_on(setup: &Setup, btf: &Path, counters: bool) -> Result<Self, (LoadError, Vec<Status>)> {
-        let (mut ebpf, mut statuses) = object::load(setup, btf, counters)
+        let Loaded { mut ebpf, mut statuses, io_told } = object::load(setup, btf, counters)
             .map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
         let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
         let mut kernel = match Self::with_maps(ebpf, setup.sizes, log) {
@@ -74,6 +72,7 @@ impl Kernel {
             return Err((LoadError::Insufficient(text), statuses));
         }
         kernel.statuses = statuses;
+        kernel.slots.io_told = io_told;
         kernel.note_halts();
         Ok(kernel)
     }
@@ -89,7 +88,6 @@ impl Kernel {
             losses: Mapped::new(ebpf.take_map("LOSSES"), "LOSSES", stages)?,
             adopt: typed(&mut ebpf, "ADOPT")?,
             processes: typed(&mut ebpf, "VM_OF_TGID")?,
-            finals: Finals::new(&mut ebpf)?,
             sockets: Sockets::new(&mut ebpf),
             wakes: typed(&mut ebpf, "WAKES")?,
             log,
@@ -238,11 +236,6 @@ impl Kernel {
     #[must_use]
     pub fn has(&self, program: &str) -> bool {
         self.statuses.iter().any(|status| status.name == program && status.state == State::Attached)
-    }
-
-    /// What processes that are gone had read and written; `None` where the kernel programs do not tell.
-    pub fn finals(&mut self) -> Option<&mut Finals> {
-        self.has("sched_process_free").then_some(&mut self.finals)
     }
 
     /// Counts the bytes of a control group's sockets from now on.

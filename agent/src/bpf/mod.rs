@@ -3,7 +3,6 @@
 //! What leaves here are readings: cumulative numbers by VM, at one instant. Nothing here knows what they mean.
 
 pub mod btf;
-pub mod finals;
 pub mod format;
 mod group_counters;
 pub mod kernel;
@@ -19,7 +18,6 @@ pub mod records;
 pub mod slots;
 pub mod sockets;
 
-pub use finals::FinalIo;
 pub use kernel::Kernel;
 pub use object::{Obstacle, Setup};
 pub use plan::{Hooks, State, Status};

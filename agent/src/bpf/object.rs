@@ -120,12 +120,25 @@ pub struct Setup {
     pub log: bool,
 }
 
+/// A loaded object.
+pub struct Loaded {
+    /// Its programs and maps.
+    pub ebpf: Ebpf,
+    /// What became of each program.
+    pub statuses: Vec<Status>,
+    /// Whether this kernel tells what a task reads from and writes to storage.
+    pub io_told: bool,
+}
+
+/// Fields that tell it.
+const IO: [&str; 4] = ["TASK_READ_BYTES", "TASK_WRITE_BYTES", "SIGNAL_READ_BYTES", "SIGNAL_WRITE_BYTES"];
+
 /// Loads maps and every program this kernel can take. Nothing is attached yet. `group_counters`: the kernel has counters
 /// for control groups.
 ///
 /// # Errors
 /// When there is no type information, or the kernel takes no map.
-pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<(Ebpf, Vec<Status>), LoadError> {
+pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<Loaded, LoadError> {
     let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
     let mut places = offsets::resolve(&Btf::parse(&bytes)?);
     records::resolve(&mut places, &setup.formats);
@@ -143,7 +156,7 @@ pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<(Ebp
         .map_max_entries("VCPUS", sizes.threads)
         .map_max_entries("CLAIMS", sizes.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX)))
         .map_max_entries("FREE_THREADS", sizes.threads);
-    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "FINALS"] {
+    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT"] {
         loader.map_max_entries(name, sizes.vms);
     }
     for (name, place) in &globals {
@@ -166,7 +179,8 @@ pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<(Ebp
             Status::of(program, state)
         })
         .collect();
-    Ok((ebpf, statuses))
+    let io_told = IO.iter().all(|field| matches!(places.get(field), Some(Ok(_))));
+    Ok(Loaded { ebpf, statuses, io_told })
 }
 
 /// The object whose maps this kernel has, and the programs that are not to be loaded from it.

@@ -49,7 +49,9 @@ pub const FIELDS: &[Field] = &[
     field("SIGNAL_THREADS", "signal_struct", &[("thread_head", 16)]),
     field("SIGNAL_EXIT_CODE", "signal_struct", &[("group_exit_code", 4)]),
     field("SIGNAL_RUNTIME", "signal_struct", &[("sum_sched_runtime", 8)]),
-    // Only with CONFIG_TASK_IO_ACCOUNTING, as /proc/PID/io.
+    // These four only with CONFIG_TASK_IO_ACCOUNTING, as /proc/PID/io. No program needs them: without, I/O is not told.
+    field("TASK_READ_BYTES", "task_struct", &[("ioac.read_bytes", 8)]),
+    field("TASK_WRITE_BYTES", "task_struct", &[("ioac.write_bytes", 8)]),
     field("SIGNAL_READ_BYTES", "signal_struct", &[("ioac.read_bytes", 8)]),
     field("SIGNAL_WRITE_BYTES", "signal_struct", &[("ioac.write_bytes", 8)]),
     field("MM_ARG_START", "mm_struct", &[("arg_start", 8)]),

@@ -81,6 +81,8 @@ pub const PROGRAMS: &[Program] = &[
         name: "sched_process_exit",
         hook: Hook::BtfTracepoint("sched_process_exit"),
         fields: &[
+            "TASK_PID",
+            "TASK_MM",
             "TASK_TGID",
             "TASK_SIGNAL",
             "TASK_LEADER",
@@ -122,13 +124,6 @@ pub const PROGRAMS: &[Program] = &[
         fields: BIRTH,
         essential: false,
         gives: "threads that do I/O, and kernel threads that work for a VM, told apart by their names at once",
-    },
-    Program {
-        name: "sched_process_free",
-        hook: Hook::BtfTracepoint("sched_process_free"),
-        fields: &["TASK_PID", "TASK_TGID", "TASK_START", "TASK_SIGNAL", "SIGNAL_READ_BYTES", "SIGNAL_WRITE_BYTES"],
-        essential: false,
-        gives: "what a VM read and wrote up to its very end, also if it was reaped at once",
     },
     Program {
         name: "host_socket_receive",

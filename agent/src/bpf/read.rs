@@ -199,7 +199,9 @@ impl Slots {
             let begun = self.vms.u64_at(vm.slot, offset_of!(VmSlot, fold_begin));
             let consistent = slot.fold_end == vm.folds && begun == Some(vm.folds);
             if consistent || last {
-                done.push(reading(vm, &slot, consistent, self.halts_told));
+                let mut told = reading(vm, &slot, consistent, self.halts_told);
+                told.ended_io = self.io_told.then_some(slot.io);
+                done.push(told);
             } else {
                 again.push(self.begin(vm.slot));
             }
@@ -256,6 +258,7 @@ fn reading(open: Open, vm: &VmSlot, consistent: bool, halts_told: bool) -> VmRea
         work,
         family: vm.family,
         comm: vm.comm,
+        ended_io: None,
         consistent,
     }
 }

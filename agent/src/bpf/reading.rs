@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kvmeter_common::{
+    disk::IoBytes,
     limits::{BUCKETS, EXIT_REASONS},
     thread::{cause, role},
     vcpu::VcpuTimes,
@@ -100,6 +101,8 @@ pub struct VmReading {
     pub family: u32,
     /// The leader's name when first seen.
     pub comm: [u8; 16],
+    /// What its ended threads read from and wrote to storage; `None` where that is not told.
+    pub ended_io: Option<IoBytes>,
     /// False when threads ended during every attempt to read: keep the previous numbers.
     pub consistent: bool,
 }

@@ -9,6 +9,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapData, Stack},
 };
 use kvmeter_common::{
+    disk::IoBytes,
     exit,
     index::{self, TidWord},
     limits,
@@ -47,6 +48,8 @@ pub struct Slots {
     pub(super) looks: Vec<Look>,
     /// Whether the program that counts halts is at work.
     pub(super) halts_told: bool,
+    /// Whether what tasks read from and write to storage is told here.
+    pub(super) io_told: bool,
     orphans: BTreeSet<(u32, u64)>,
     unreturned: u64,
 }
@@ -78,6 +81,7 @@ impl Slots {
             vms_used: 0,
             looks: Vec::new(),
             halts_told: false,
+            io_told: false,
             orphans: BTreeSet::new(),
             unreturned: 0,
         })
@@ -111,6 +115,13 @@ impl Slots {
             moves: of(std::mem::offset_of!(VmSlot, moves))?,
             guest_faults: of(std::mem::offset_of!(VmSlot, guest_faults))?,
         })
+    }
+
+    /// Until when the memory of a VM that has ended was there for certain; `None` of one that lives.
+    #[must_use]
+    pub fn memory_until_ns(&self, slot: u32) -> Option<u64> {
+        let until_ns = self.vms.u64_at(slot, std::mem::offset_of!(VmSlot, memory_until_ns));
+        until_ns.filter(|_| self.has_exited(slot))
     }
 
     /// Whether any thread of a VM holds a slot.
@@ -226,7 +237,9 @@ const EMPTY: VmSlot = VmSlot {
     userspace_exits: [0; limits::EXIT_REASONS],
     moves: 0,
     guest_faults: 0,
-    spare: [0; 6],
+    io: IoBytes { read_bytes: 0, written_bytes: 0 },
+    memory_until_ns: 0,
+    spare: [0; 3],
 };
 
 const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };

@@ -170,7 +170,7 @@ impl Engine {
         self.check_count(newest);
         self.attach_missing(at);
         self.drop_vanished(at);
-        self.follow_groups();
+        self.follow_groups(at);
         self.follow_disks();
         self.follow_network();
         self.follow_memory();

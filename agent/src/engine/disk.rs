@@ -21,8 +21,6 @@ use crate::{
 
 /// Processes whose disks are waited for at once; the others come at the next reconcile.
 const QUEUE: usize = 8_192;
-/// How long the kernel may take to let a reaped process go: an RCU grace period, tens of milliseconds.
-const FINAL_NS: u64 = 3_000_000_000;
 
 /// Whose disks are listed.
 struct Asked {
@@ -131,42 +129,26 @@ impl Engine {
     }
 
     /// Takes the final numbers of a VM whose threads have all made their last switch: of a zombie from `/proc`, of one
-    /// that was reaped from the kernel programs, which have them once the kernel has let the process go. False if that
-    /// is still to come.
-    pub(super) fn settle_disk(&mut self, reading: &VmReading, at: Instant2) -> bool {
-        let (tgid, start_ns) = (reading.tgid, reading.start_ns);
-        if self.registry.of_tgid(tgid).is_none_or(|vm| vm.disk.settled) {
-            return true;
-        }
+    /// that was reaped from the kernel programs, with which each thread has left its own.
+    pub(super) fn settle_disk(&mut self, reading: &VmReading) {
+        let tgid = reading.tgid;
         self.open_task_io(tgid);
-        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return true };
+        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         let zombie = match &vm.disk.file {
             Source::Open(file) => file.read_final(),
             _ => Ok(None),
         };
         vm.disk.read_groups();
-        let io = match (zombie, self.kernel.as_mut().and_then(crate::bpf::Kernel::finals)) {
-            (Ok(Some(io)), _) => Some(io),
-            (_, Some(finals)) => finals.get(tgid, start_ns).map(|last| TaskIo {
-                read_bytes: last.read_bytes,
-                written_bytes: last.written_bytes,
-                cancelled_bytes: vm.disk.usage.io.map_or(0, |io| io.cancelled_bytes),
-            }),
-            // Nobody tells: what was read last stands.
-            _ => return true,
-        };
-        let Some(io) = io else {
-            let since = *vm.disk.waiting_ns.get_or_insert(at.boot_ns);
-            let given_up = at.boot_ns.saturating_sub(since) > FINAL_NS;
-            // Counted once, also where something else is still waited for.
-            vm.disk.settled = given_up;
-            self.count_loss("final_io", u64::from(given_up));
-            return given_up;
-        };
-        vm.disk.settled = true;
+        let left = reading.ended_io.map(|left| TaskIo {
+            read_bytes: left.read_bytes,
+            written_bytes: left.written_bytes,
+            cancelled_bytes: vm.disk.usage.io.map_or(0, |io| io.cancelled_bytes),
+        });
+        // Where nobody tells, what was read last stands.
+        let Some(io) = zombie.ok().flatten().or(left) else { return };
+        // Less than was read before: what some thread did at its end is missing.
         let fell = vm.disk.take_io(io);
-        self.count_error("regression", u64::from(fell));
-        true
+        self.count_loss("final_io", u64::from(fell));
     }
 
     /// Takes the final numbers of a VM whose end nobody saw, if it is a zombie still.
@@ -192,9 +174,9 @@ impl Engine {
     }
 
     /// Looks for a VM's groups: it may have been moved.
-    pub(super) fn follow_group_io(&mut self, search: &GroupSearch, tgid: u32) {
+    pub(super) fn follow_group_io(&mut self, search: &GroupSearch, tgid: u32, at: Instant2) {
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
-            vm.disk.take_groups(GroupIoFiles::find(search, Tgid(tgid)));
+            vm.disk.take_groups(GroupIoFiles::find(search, Tgid(tgid)), at.boot_ns);
             vm.changed = true;
         }
     }

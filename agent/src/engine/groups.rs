@@ -2,28 +2,28 @@
 //! search for all that is counted in them.
 
 use super::Engine;
-use crate::host::GroupSearch;
+use crate::{clock::Instant2, host::GroupSearch};
 
 impl Engine {
     /// Once a sample: the groups of VMs that are new.
-    pub(super) fn find_groups(&mut self) {
+    pub(super) fn find_groups(&mut self, at: Instant2) {
         let new = self.registry.live().filter(|vm| !vm.exiting && !vm.memory.has_looked());
         let new = new.map(|vm| vm.fixed.tgid).collect::<Vec<_>>();
-        self.search_groups(&new);
+        self.search_groups(&new, at);
     }
 
     /// At a reconcile: VMs are moved from group to group, and strangers come into them.
-    pub(super) fn follow_groups(&mut self) {
+    pub(super) fn follow_groups(&mut self, at: Instant2) {
         let all: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
-        self.search_groups(&all);
+        self.search_groups(&all, at);
     }
 
-    fn search_groups(&mut self, tgids: &[u32]) {
+    fn search_groups(&mut self, tgids: &[u32], at: Instant2) {
         let search = GroupSearch::new(&self.root);
         // A VM at a time: what was seen of it serves all.
         for tgid in tgids {
             self.follow_throttling(&search, *tgid);
-            self.follow_group_io(&search, *tgid);
+            self.follow_group_io(&search, *tgid, at);
             self.follow_socket_group(&search, *tgid);
             self.follow_memory_group(&search, *tgid);
         }

@@ -206,11 +206,10 @@ impl Engine {
         if (reading.threads > 0 || !reading.consistent) && !self.is_long_gone(reading.tgid, at) {
             return;
         }
-        // Asked first and together: each takes its time.
-        let network = self.settle_network(reading.tgid, at);
-        if !self.settle_disk(reading, at) || !network {
+        if !self.settle_network(reading.tgid, at) {
             return;
         }
+        self.settle_disk(reading);
         if reading.threads > 0 {
             self.count_loss("last_slice", u64::from(reading.threads));
         }
@@ -220,9 +219,6 @@ impl Engine {
         self.slots.remove(&reading.slot);
         if let Some(kernel) = &mut self.kernel {
             kernel.slots().release(reading.slot);
-            if let Some(finals) = kernel.finals() {
-                finals.forget(reading.tgid, reading.start_ns);
-            }
         }
     }
 

@@ -147,7 +147,8 @@ impl Engine {
         let told = self.faults == Entries::Seen;
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         let marks = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_marks(slot));
-        vm.memory.end(stop_ns, marks.filter(|_| marked));
+        let until = vm.slot().zip(self.kernel.as_mut()).and_then(|(slot, kernel)| kernel.slots().memory_until_ns(slot));
+        vm.memory.end(until.map_or(stop_ns, |until_ns| until_ns.min(stop_ns)), marks.filter(|_| marked));
         if let Some(marks) = marks {
             vm.changed |= vm.memory.take_guest_faults(Some(marks.guest_faults).filter(|count| told || *count > 0));
         }

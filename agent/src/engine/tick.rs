@@ -149,7 +149,7 @@ impl Engine {
     fn sample(&mut self, at: Instant2) {
         self.sample_proc(at);
         self.search(at);
-        self.find_groups();
+        self.find_groups(at);
         self.sample_throttling();
         self.sample_disks();
         self.sample_sockets();

@@ -80,7 +80,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
     if let Some(network) = network::detail(vm) {
         more.insert("network".into(), network);
     }
-    more.extend(disk::of(vm));
+    more.extend(disk::of(vm, snapshot.taken));
     if let Some(end) = &vm.end {
         more.insert("stop_cause".into(), json!(end.cause));
         more.insert("stop_reason".into(), json!(end.reason));

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     account::{DiskUsage, VmView, snapshot::Detail},
+    clock::{Instant2, rfc3339},
     host::disk::image::{Disks, Image},
 };
 
@@ -56,7 +57,7 @@ fn sockets(family: &mut Family, vm: &VmView, _: Detail) {
 
 /// All that is known of a VM's storage and sockets; what was not measured is absent, with the reason beside it.
 #[must_use]
-pub fn of(vm: &VmView) -> Map<String, Value> {
+pub fn of(vm: &VmView, taken: Instant2) -> Map<String, Value> {
     let mut all = Map::new();
     let bytes = |bytes: u64| json!(bytes.to_string());
     let mut put = |key: &str, value: Option<Value>| {
@@ -71,8 +72,10 @@ pub fn of(vm: &VmView) -> Map<String, Value> {
     put("disk_written_bytes", disk.io.map(|io| bytes(io.written_bytes)));
     put("disk_cancelled_write_bytes", disk.io.map(|io| bytes(io.cancelled_bytes)));
     put("disk_why_not", disk.io_why_not.as_deref().map(|why| json!(why)));
-    put("disk_cgroup", disk.group.map(|(source, io)| {
-        json!({"source": source, "read_bytes": bytes(io.read_bytes), "written_bytes": bytes(io.written_bytes)})
+    put("disk_cgroup", disk.group.map(|group| {
+        let (io, since) = (group.io, rfc3339(taken.unix_of(group.since_ns)));
+        let (read, written) = (bytes(io.read_bytes), bytes(io.written_bytes));
+        json!({"source": group.source, "read_bytes": read, "written_bytes": written, "since": since})
     }));
     put("disk_cgroup_why_not", disk.group_why_not.as_deref().map(|why| json!(why)));
     put("disk_capacity_bytes", disk.capacity_bytes().map(bytes));

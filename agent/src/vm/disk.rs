@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::group_io::GroupCount;
 use crate::{
     account::DiskUsage,
     host::{
         WhyNot,
         disk::{
             TaskIo, TaskIoFile,
-            group::{GroupIo, GroupIoFiles},
+            group::GroupIoFiles,
             image::Disks,
         },
     },
@@ -29,33 +30,19 @@ pub enum Source<T> {
     Absent,
 }
 
-/// A VM's control groups, with what others before them had counted.
-#[derive(Debug)]
-pub struct Groups {
-    files: GroupIoFiles,
-    /// Counted in groups that were left.
-    before: GroupIo,
-    /// What these had counted when the VM came to them.
-    base: GroupIo,
-}
-
 /// Storage of one VM.
 #[derive(Debug, Default)]
 pub struct VmDisk {
     /// The process's own counter.
     pub file: Source<TaskIoFile>,
     /// Its groups'.
-    pub groups: Source<Groups>,
+    pub groups: Source<GroupCount>,
     /// What is known.
     pub usage: Arc<DiskUsage>,
     /// Its threads have run since it was read.
     pub moved: bool,
     /// Its disks are being listed.
     pub asked: bool,
-    /// Since when its final numbers are waited for, CLOCK_BOOTTIME nanoseconds.
-    pub waiting_ns: Option<u64>,
-    /// Its final numbers are taken, or given up.
-    pub settled: bool,
 }
 
 impl VmDisk {
@@ -87,70 +74,51 @@ impl VmDisk {
         Arc::make_mut(&mut self.usage).io_why_not = Some(why.into());
     }
 
-    /// Takes what a look for its groups found; groups that are left keep what they had counted. One that is gone says
-    /// nothing new.
-    pub fn take_groups(&mut self, found: Result<GroupIoFiles, WhyNot>) {
-        match found {
-            Ok(files) => match &self.groups {
-                Source::Open(known) if known.files.is_same_as(&files) => {}
-                Source::Open(_) => {
-                    self.read_groups();
-                    self.come_to(files, true);
-                }
-                _ => self.come_to(files, self.usage.group.is_some()),
-            },
-            Err(why) if why.is_gone() => {}
+    /// Takes what a look for its groups found at `now_ns`. What they had counted by then is told already, or another's.
+    pub fn take_groups(&mut self, found: Result<GroupIoFiles, WhyNot>, now_ns: u64) {
+        let files = match found {
+            Ok(files) => files,
+            // One that is gone says nothing new.
+            Err(why) if why.is_gone() => return,
             Err(why) => {
                 self.read_groups();
-                self.groups = Source::Absent;
-                let why: Arc<str> = why.to_string().into();
-                if self.usage.group_why_not.as_ref() != Some(&why) {
-                    Arc::make_mut(&mut self.usage).group_why_not = Some(why);
-                }
+                self.lose_groups(&why.to_string());
+                return;
             }
-        }
-    }
-
-    /// Begins to count in groups; `later`: what they had counted by now is another's, or told already.
-    fn come_to(&mut self, files: GroupIoFiles, later: bool) {
-        let base = if later { files.read() } else { Ok(None) };
+        };
         self.moved = true;
-        self.groups = match base {
-            Ok(base) => {
-                let before = self.usage.group.map(|(_, io)| io).unwrap_or_default();
-                Source::Open(Groups { files, before, base: base.unwrap_or_default() })
-            }
-            // Without it everything would be told again; the next reconcile tries again.
-            Err(error) => {
-                Arc::make_mut(&mut self.usage).group_why_not = Some(error.to_string().into());
-                Source::Absent
+        let followed = match &mut self.groups {
+            Source::Open(known) => known.follow(files),
+            _ => {
+                let before = self.usage.group.map(|group| (group.io, group.since_ns));
+                GroupCount::begin(files, before, now_ns).map(|count| self.groups = Source::Open(count))
             }
         };
+        // Without what they had counted all of it would be told; the next reconcile tries again.
+        if let Err(error) = followed {
+            self.lose_groups(&error.to_string());
+        }
     }
 
-    /// Reads its groups, where they are its own. False when they could not be read.
-    pub fn read_groups(&mut self) -> bool {
-        let Source::Open(groups) = &self.groups else { return true };
-        let now = match groups.files.read() {
-            Ok(Some(now)) => now,
-            Ok(None) => {
-                if self.usage.group_why_not.is_none() {
-                    Arc::make_mut(&mut self.usage).group_why_not = Some(UNCOUNTED.into());
-                }
-                return true;
-            }
-            Err(_) => return false,
-        };
-        let grown = |now: u64, base: u64, before: u64| before.saturating_add(now.saturating_sub(base));
-        let io = GroupIo {
-            read_bytes: grown(now.read_bytes, groups.base.read_bytes, groups.before.read_bytes),
-            written_bytes: grown(now.written_bytes, groups.base.written_bytes, groups.before.written_bytes),
-        };
-        let source = groups.files.source();
-        if self.usage.group != Some((source, io)) {
-            Arc::make_mut(&mut self.usage).advance_group(source, io);
+    fn lose_groups(&mut self, why: &str) {
+        self.groups = Source::Absent;
+        if self.usage.group_why_not.as_deref() != Some(why) {
+            Arc::make_mut(&mut self.usage).group_why_not = Some(why.into());
         }
-        true
+    }
+
+    /// Reads its groups, where they are its own. False when one could not be read.
+    pub fn read_groups(&mut self) -> bool {
+        let Source::Open(groups) = &mut self.groups else { return true };
+        let read = groups.read();
+        match groups.told() {
+            Some(now) if self.usage.group != Some(now) => Arc::make_mut(&mut self.usage).advance_group(now),
+            None if self.usage.group_why_not.is_none() => {
+                Arc::make_mut(&mut self.usage).group_why_not = Some(UNCOUNTED.into());
+            }
+            _ => {}
+        }
+        read.is_ok()
     }
 
     /// Takes a list of its disks; true if it is another than before. A failure leaves the last one.

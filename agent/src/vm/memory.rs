@@ -204,13 +204,13 @@ impl Memory {
         std::mem::replace(&mut self.usage.pss_bytes, bytes) != bytes
     }
 
-    /// Its process ended at `stop_ns`: what was read last held until then if nothing moved; else the time since the last
-    /// reading stays out. Its memory is gone before anyone is told of the end.
-    pub fn end(&mut self, stop_ns: u64, marks: Option<MemoryMarks>) {
+    /// Its process ended, with its memory there until `until_ns` for certain: what was read last held so long if nothing
+    /// moved; else the time since the last reading stays out. What the kernel takes to free it is charged to nobody.
+    pub fn end(&mut self, until_ns: u64, marks: Option<MemoryMarks>) {
         self.rest();
         let moves = |marks: Option<MemoryMarks>| marks.map(|marks| marks.moves);
         if moves(marks).is_some() && moves(marks) == moves(self.marks) {
-            self.usage.integral.hold(stop_ns);
+            self.usage.integral.hold(until_ns);
         }
         self.usage.integral.gap();
         (self.files, self.group) = (Files::Ended, None);

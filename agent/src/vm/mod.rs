@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod exit_class;
 pub mod exit_reason;
+mod group_io;
 pub mod identity;
 mod line;
 pub mod memory;

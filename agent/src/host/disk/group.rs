@@ -33,9 +33,34 @@ pub struct GroupIo {
 /// The open files of one VM's groups.
 #[derive(Debug)]
 pub struct GroupIoFiles {
-    source: &'static str,
-    top: PathBuf,
-    files: Vec<(PathBuf, File)>,
+    /// Their name.
+    pub source: &'static str,
+    /// The group that holds all others.
+    pub top: PathBuf,
+    /// One a group that is read.
+    pub files: Vec<GroupIoFile>,
+}
+
+/// The open file of one group.
+#[derive(Debug)]
+pub struct GroupIoFile {
+    /// The group's directory.
+    pub dir: PathBuf,
+    file: File,
+    /// What no line of a device means: in version 2 that nothing was asked of any.
+    nothing: GroupReading,
+}
+
+/// What one group's file said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupReading {
+    /// Bytes so far.
+    Counted(GroupIo),
+    /// It counts nothing: version 1 has no line for any device as long as no limit was ever set on one (since Linux
+    /// 6.10, `blk_throtl_init` on demand).
+    Uncounted,
+    /// The group was removed.
+    Gone,
 }
 
 impl GroupIoFiles {
@@ -47,11 +72,13 @@ impl GroupIoFiles {
         let place = place::of(search, tgid, Controller::Io)?;
         let source = if place.top.join(V1_STAT).exists() { V1_STAT } else { V2_STAT };
         let dirs = if source == V2_STAT { vec![place.top.clone()] } else { place.dirs.clone() };
+        let nothing =
+            if source == V2_STAT { GroupReading::Counted(GroupIo::default()) } else { GroupReading::Uncounted };
         let mut files = Vec::with_capacity(dirs.len());
         for dir in dirs {
             let path = dir.join(source);
             match File::open(&path) {
-                Ok(file) => files.push((dir, file)),
+                Ok(file) => files.push(GroupIoFile { dir, file, nothing }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(WhyNot::Unreadable { path, source: error }),
             }
@@ -61,41 +88,22 @@ impl GroupIoFiles {
         }
         Ok(Self { source, top: place.top.clone(), files })
     }
+}
 
-    /// The name of the files.
-    #[must_use]
-    pub fn source(&self) -> &'static str {
-        self.source
-    }
-
-    /// Whether two stand for the same groups.
-    #[must_use]
-    pub fn is_same_as(&self, other: &Self) -> bool {
-        self.top == other.top && self.files.iter().map(|(dir, _)| dir).eq(other.files.iter().map(|(dir, _)| dir))
-    }
-
-    /// Bytes so far; `None` where nothing is counted: version 1 has no line for any device as long as no limit was ever
-    /// set on one (since Linux 6.10, `blk_throtl_init` on demand). A group that was removed is left out, and its part
-    /// with it.
+impl GroupIoFile {
+    /// What it says now.
     ///
     /// # Errors
-    /// If a file cannot be read, or is longer than is read.
-    pub fn read(&self) -> io::Result<Option<GroupIo>> {
-        let mut sum = (self.source == V2_STAT).then(GroupIo::default);
+    /// If it cannot be read, or is longer than is read.
+    pub fn read(&self) -> io::Result<GroupReading> {
         let mut text = vec![0; MAX_STAT];
-        for (_, file) in &self.files {
-            let length = match file.read_at(&mut text, 0) {
-                Ok(length) if length < MAX_STAT => length,
-                Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "more devices than are read")),
-                Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => continue,
-                Err(error) => return Err(error),
-            };
-            let Some(one) = parse(text.get(..length).unwrap_or_default()) else { continue };
-            let sum = sum.get_or_insert_default();
-            sum.read_bytes = sum.read_bytes.saturating_add(one.read_bytes);
-            sum.written_bytes = sum.written_bytes.saturating_add(one.written_bytes);
-        }
-        Ok(sum)
+        let length = match self.file.read_at(&mut text, 0) {
+            Ok(length) if length < MAX_STAT => length,
+            Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "more devices than are read")),
+            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => return Ok(GroupReading::Gone),
+            Err(error) => return Err(error),
+        };
+        Ok(parse(text.get(..length).unwrap_or_default()).map_or(self.nothing, GroupReading::Counted))
     }
 }
 
