@@ -20,4 +20,4 @@ pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
