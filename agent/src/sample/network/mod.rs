@@ -136,6 +136,12 @@ impl<P: Programs> Network<P> {
         self.shared.waking(waker);
     }
 
+    /// Whether the thread has ended though nobody told it to: it panicked, and nothing it published is true any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Samples published so far.
     #[must_use]
     pub fn samples(&self) -> u64 {
@@ -155,7 +161,7 @@ impl<P: Programs> Network<P> {
     }
 
     fn tell(&self, order: Order<P>) {
-        // A thread that is gone has been told of by its panic; the figures stay as they are.
+        // One that is gone is told by `is_gone`.
         if self.orders.send(order).is_ok() {
             let _ = self.waker.write(1);
         }

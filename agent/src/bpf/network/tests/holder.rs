@@ -70,3 +70,16 @@ fn what_is_received_belongs_to_who_opened_it_before_anything_is_written() {
         assert_eq!(received(&programs.detach(port)), [(NOBODY, 3), (1, 1), (2, 1), (me, 7)]);
     }
 }
+
+#[test]
+fn what_the_kernel_refuses_is_told_before_there_is_any_interface() {
+    let way = Carrier::ways()[0];
+    assert!(way.cast > 0, "this kernel has it");
+    // A type of the kernel's that is no function.
+    let refused = NetworkPrograms::load_with(Hook::Tcx, Writer::probe(), &[Carrier { cast: 1, ..way }]);
+    assert!(matches!(refused.err(), Some(Error::Program { name: "tap_transmit", .. })));
+    // Where there is another way, that is gone.
+    let both = [Carrier { cast: 1, ..way }, Carrier::default()];
+    let programs = NetworkPrograms::load_with(Hook::Tcx, Writer::probe(), &both).expect("the other way");
+    assert!(!programs.follows());
+}
