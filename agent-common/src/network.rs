@@ -183,8 +183,10 @@ pub mod constant {
     pub const CARRIER_UPS: u64 = MARK + 10;
     /// Where it counts that carrier went.
     pub const CARRIER_DOWNS: u64 = MARK + 11;
-    /// Not a constant: stands where the call of `bpf_cast_to_kern_ctx` is to be put.
+    /// Not a constant: stands where the call of `bpf_rdonly_cast` is to be put.
     pub const CAST: u64 = MARK + 12;
+    /// Number of `struct sk_buff` among the kernel's types.
+    pub const PACKET: u64 = MARK + 15;
     /// The map of openers.
     pub const OPENERS: u64 = MARK + 13;
     /// Number of the network namespace that a filter listens in.

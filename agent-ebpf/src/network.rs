@@ -64,25 +64,25 @@ enum Hook {
 /// From the guest, at the ingress hook of a tap.
 #[classifier]
 pub fn tap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(&ctx), TRANSMIT, Hook::Ingress)
+    count(&ctx, transmit_account, TRANSMIT, Hook::Ingress)
 }
 
 /// To the guest, at the egress hook of a tap.
 #[classifier]
 pub fn tap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(&ctx), RECEIVE, Hook::Egress)
+    count(&ctx, receive_account, RECEIVE, Hook::Egress)
 }
 
 /// From the guest, at the egress hook of a macvtap.
 #[classifier]
 pub fn macvtap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(&ctx), TRANSMIT, Hook::Egress)
+    count(&ctx, transmit_account, TRANSMIT, Hook::Egress)
 }
 
 /// To the guest, at the ingress hook of a macvtap.
 #[classifier]
 pub fn macvtap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(&ctx), RECEIVE, Hook::Ingress)
+    count(&ctx, receive_account, RECEIVE, Hook::Ingress)
 }
 
 #[inline(always)]
@@ -216,10 +216,12 @@ unsafe fn activate(port: *mut Header, number: usize, writer: u64) -> u64 {
 }
 
 #[inline(always)]
-fn count(ctx: &TcContext, account: u64, direction: usize, hook: Hook) -> i32 {
+fn count(ctx: &TcContext, account: fn(&TcContext) -> u64, direction: usize, hook: Hook) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context of this program.
     let (class, (bytes, packets)) = unsafe { (class(skb, direction), size(skb, direction, hook)) };
+    // Last: the verifier follows what comes behind it once for each way in which an account is found.
+    let account = account(ctx);
     if follows() && account & NOBODY != 0 {
         nobody(direction as u64, bytes, packets);
         return NEXT;

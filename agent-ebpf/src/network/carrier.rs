@@ -46,7 +46,7 @@ unsafe fn generation(skb: *const __sk_buff) -> u64 {
             (ups, ((device + constant!(CARRIER_DOWNS)) as *const u32).read_volatile())
         } else {
             let (mut device, mut counts) = (0_u64, [0_u32; 2]);
-            // A program's context is the kernel's own packet (net/core/filter.c). The counts stand side by side; where a
+            // As in `cast`. The counts stand side by side; where a
             // read fails the generation is another, and so nobody's.
             bpf_probe_read_kernel((&raw mut device).cast(), 8, skb.byte_add(constant!(DEVICE) as usize).cast());
             let place = (device + constant!(CARRIER_UPS)) as *const core::ffi::c_void;
@@ -57,17 +57,21 @@ unsafe fn generation(skb: *const __sk_buff) -> u64 {
     }
 }
 
-/// The kernel's own packet, as the verifier knows it: the agent puts a call of `bpf_cast_to_kern_ctx` here.
+/// The kernel's own packet, as the verifier knows it: the agent puts a call of `bpf_rdonly_cast` here. (That of
+/// `bpf_cast_to_kern_ctx` would do too, but each look the verifier takes at it costs 10 ms of searching by name.)
 ///
 /// # Safety
 /// `skb` must be the program's context.
 #[inline(always)]
 unsafe fn cast(skb: *const __sk_buff) -> u64 {
     let kernels: u64;
-    // SAFETY: two instructions, which are replaced by a call and one that does nothing; a call spoils these registers.
+    // SAFETY: the second load is replaced by a call and what does nothing, a call spoils these registers. A program's
+    // context is the kernel's own packet (net/core/filter.c).
     unsafe {
         core::arch::asm!(
+            "r2 = {packet} ll",
             "r0 = {mark} ll",
+            packet = const kvmeter_common::network::constant::PACKET,
             mark = const kvmeter_common::network::constant::CAST,
             out("r0") kernels,
             inlateout("r1") skb => _,

@@ -215,6 +215,14 @@ impl<'a> Btf<'a> {
         found.ok_or_else(|| BtfError::NoStruct(owner.to_owned()))
     }
 
+    /// The number of the struct of that name, if there is one such.
+    #[must_use]
+    pub fn structure(&self, name: &str) -> Option<u32> {
+        let ids = self.structs.get(name.as_bytes())?;
+        let [id] = ids[..] else { return None };
+        Some(id)
+    }
+
     /// The number of the kernel's function of that name, if it is described and there is one such.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<u32> {

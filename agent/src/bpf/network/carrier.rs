@@ -19,8 +19,10 @@ pub(super) struct Carrier {
     pub ups: u32,
     /// Likewise.
     pub downs: u32,
-    /// Number of the function that gives the kernel's own packet.
+    /// Number of the function that gives the kernel's own packet, and of that packet's type.
     pub cast: u32,
+    /// Likewise.
+    pub packet: u32,
 }
 
 impl Carrier {
@@ -34,12 +36,12 @@ impl Carrier {
         let (Ok(device), Ok(ups), Ok(downs)) = (device, count("carrier_up_count"), count("carrier_down_count")) else {
             return ways;
         };
-        let found = Self { way: carrier::PROBED, device, ups, downs, cast: 0 };
+        let found = Self { way: carrier::PROBED, device, ups, downs, cast: 0, packet: 0 };
         if downs == ups + 4 {
             ways.insert(0, found);
         }
-        if let Some(cast) = btf.function("bpf_cast_to_kern_ctx") {
-            ways.insert(0, Self { way: carrier::LOADED, cast, ..found });
+        if let (Some(cast), Some(packet)) = (btf.function("bpf_rdonly_cast"), btf.structure("sk_buff")) {
+            ways.insert(0, Self { way: carrier::LOADED, cast, packet, ..found });
         }
         ways
     }

@@ -245,9 +245,8 @@ impl Port {
 
     /// Takes the programs off; afterwards nothing is added.
     pub(super) fn take_off(&mut self, grace: &Grace) {
-        if let Some(attachment) = self.attachment.take() {
-            attachment.take_off();
-            // A link waits by itself, a filter does not. Without the wait, what a program adds that still runs is lost.
+        // Without the wait, what a program adds that still runs is lost.
+        if self.attachment.take().is_some_and(Attachment::take_off) {
             let _ = grace.wait();
         }
     }

@@ -115,6 +115,7 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
         constant::DEVICE => number(constants.carrier.device),
         constant::CARRIER_UPS => number(constants.carrier.ups),
         constant::CARRIER_DOWNS => number(constants.carrier.downs),
+        constant::PACKET => number(constants.carrier.packet),
         constant::CAST => Some((KERNEL_FUNCTION, constants.carrier.cast.cast_signed())),
         constant::OPENERS => Some((MAP, constants.openers.as_raw_fd())),
         _other => None,
