@@ -25,6 +25,10 @@ pub const LANES: usize = 32;
 pub const OFFSET_MASK: u64 = ((ACCOUNTS - 1) * BLOCK_BYTES) as u64;
 /// Upper half of [`Header::active`] where any writer is another.
 pub const NO_WRITER: u64 = 0xffff_ffff_0000_0000;
+/// In the lower half: what passes is nobody's, and goes to [`Header::nobody`]. No account's offset has this bit.
+pub const NOBODY: u64 = 1;
+/// In [`Header::generation`]: it is known.
+pub const KNOWN: u64 = 1 << 32;
 
 /// Bytes and packets.
 #[repr(C)]
@@ -74,19 +78,33 @@ pub struct Header {
     pub id: u32,
     /// Packets that the device does not segment itself, by [`segment`]; told by the agent.
     pub segmented: u32,
-    /// Packets that went to another's account because none was free.
+    /// Packets that went to another's account, or to nobody's, because none was free.
     pub shared: u64,
+    /// Carrier changes of the device when the account in use was last chosen, with [`KNOWN`]; 0 = to be chosen anew.
+    pub generation: u64,
+    /// Told by the agent: which process holds the device, and during which generation: [`held`].
+    pub held: u64,
+    /// Where its openings are told in the map of openers: network namespace in the upper half, index in the lower.
+    pub key: u64,
     /// Not used.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 2],
     /// By number of the account.
     pub heads: [Head; ACCOUNTS],
+    /// What passed while nobody was known to hold the device, by direction. All CPUs add here.
+    pub nobody: [Flow; 2],
     /// Not used.
-    pub unused: [u64; 48],
+    pub unused: [u64; 44],
+}
+
+/// A process and the generation in which it holds a device, in one word.
+#[must_use]
+pub const fn held(generation: u32, tgid: u32) -> u64 {
+    (generation as u64) << 32 | tgid as u64
 }
 
 assert_layout!(Header, size 512, {
-    active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, reserved: [u64; 5] => 24,
-    heads: [Head; 4] => 64, unused: [u64; 48] => 128,
+    active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, generation: u64 => 24, held: u64 => 32,
+    key: u64 => 40, reserved: [u64; 2] => 48, heads: [Head; 4] => 64, nobody: [Flow; 2] => 128, unused: [u64; 44] => 160,
 });
 
 /// An account on one CPU: flows by direction and class.
@@ -157,6 +175,32 @@ pub mod constant {
     pub const LANES: u64 = MARK + 6;
     /// Where a task has its process's id, in bytes; 0 where a helper tells it.
     pub const TASK_TGID: u64 = MARK + 7;
+    /// How a device's carrier changes are read, which change whenever another opens a tap: one of [`super::carrier`].
+    pub const CARRIER: u64 = MARK + 8;
+    /// Where `sk_buff` has its device, in bytes.
+    pub const DEVICE: u64 = MARK + 9;
+    /// Where `net_device` counts that carrier came, in bytes.
+    pub const CARRIER_UPS: u64 = MARK + 10;
+    /// Where it counts that carrier went.
+    pub const CARRIER_DOWNS: u64 = MARK + 11;
+    /// Not a constant: stands where the call of `bpf_rdonly_cast` is to be put.
+    pub const CAST: u64 = MARK + 12;
+    /// Number of `struct sk_buff` among the kernel's types.
+    pub const PACKET: u64 = MARK + 15;
+    /// The map of openers.
+    pub const OPENERS: u64 = MARK + 13;
+    /// Number of the network namespace that a filter listens in.
+    pub const SPACE: u64 = MARK + 14;
+}
+
+/// Values of [`constant::CARRIER`].
+pub mod carrier {
+    /// Not at all: accounts begin with writers and when the agent says so.
+    pub const UNREAD: u32 = 0;
+    /// By direct loads (Linux 6.2).
+    pub const LOADED: u32 = 1;
+    /// By helpers.
+    pub const PROBED: u32 = 2;
 }
 
 /// The classes' table: a trie of nodes of 256 entries, one a value of the next byte of the address. An entry with

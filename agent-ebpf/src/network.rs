@@ -1,8 +1,10 @@
 //! Counting packets at a VM's interface, one program a direction. An instance belongs to one interface: what it needs to
 //! know of it are constants that the agent puts in before loading (`kvmeter_common::network::constant`).
 
+mod carrier;
 mod class;
 mod size;
+mod watch;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -14,12 +16,16 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use kvmeter_common::network::{
-    ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Header, OFFSET_MASK,
+    ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Header, NOBODY, OFFSET_MASK,
     direction::{RECEIVE, TRANSMIT},
     state,
 };
 
-use self::{class::class, size::size};
+use self::{
+    carrier::{follows, holder_account},
+    class::class,
+    size::size,
+};
 use crate::counter::add;
 
 /// Goes on with the next program on the hook (`TCX_NEXT`, `TC_ACT_UNSPEC`).
@@ -58,25 +64,25 @@ enum Hook {
 /// From the guest, at the ingress hook of a tap.
 #[classifier]
 pub fn tap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(), TRANSMIT, Hook::Ingress)
+    count(&ctx, transmit_account, TRANSMIT, Hook::Ingress)
 }
 
 /// To the guest, at the egress hook of a tap.
 #[classifier]
 pub fn tap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(), RECEIVE, Hook::Egress)
+    count(&ctx, receive_account, RECEIVE, Hook::Egress)
 }
 
 /// From the guest, at the egress hook of a macvtap.
 #[classifier]
 pub fn macvtap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account(), TRANSMIT, Hook::Egress)
+    count(&ctx, transmit_account, TRANSMIT, Hook::Egress)
 }
 
 /// To the guest, at the ingress hook of a macvtap.
 #[classifier]
 pub fn macvtap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account(), RECEIVE, Hook::Ingress)
+    count(&ctx, receive_account, RECEIVE, Hook::Ingress)
 }
 
 #[inline(always)]
@@ -85,17 +91,22 @@ fn port() -> *mut Header {
 }
 
 #[inline(always)]
-fn receive_account() -> u64 {
+fn active() -> u64 {
     // SAFETY: the map value of this interface.
     unsafe { (&raw const (*port()).active).read_volatile() }
 }
 
 #[inline(always)]
-fn transmit_account() -> u64 {
-    let active = receive_account();
+fn receive_account(ctx: &TcContext) -> u64 {
+    if follows() { holder_account(ctx.skb.skb) } else { active() }
+}
+
+#[inline(always)]
+fn transmit_account(ctx: &TcContext) -> u64 {
     if constant!(SPLIT) == 0 {
-        return active;
+        return receive_account(ctx);
     }
+    let active = active();
     let writer = writer();
     if active >> 32 == writer { active } else { switch(writer, active) }
 }
@@ -123,6 +134,18 @@ extern "C" fn switch(writer: u64, active: u64) -> u64 {
     if writer == 0 {
         return active;
     }
+    let own = own(writer);
+    if own != NOBODY {
+        return own;
+    }
+    // SAFETY: the map value of this interface.
+    unsafe { add(&raw mut (*port()).shared, 1) };
+    if follows() { NOBODY } else { active }
+}
+
+/// Puts a process's account to use, begun now if it has none; [`NOBODY`] where none is free.
+#[inline(always)]
+fn own(writer: u64) -> u64 {
     let port = port();
     // SAFETY: the map value of this interface; heads are written by who claimed them.
     unsafe {
@@ -156,9 +179,8 @@ extern "C" fn switch(writer: u64, active: u64) -> u64 {
                 Taken::Other => {}
             }
         }
-        add(&raw mut (*port).shared, 1);
     }
-    active
+    NOBODY
 }
 
 /// Whose a claim is.
@@ -194,10 +216,16 @@ unsafe fn activate(port: *mut Header, number: usize, writer: u64) -> u64 {
 }
 
 #[inline(always)]
-fn count(ctx: &TcContext, account: u64, direction: usize, hook: Hook) -> i32 {
+fn count(ctx: &TcContext, account: fn(&TcContext) -> u64, direction: usize, hook: Hook) -> i32 {
     let skb = ctx.skb.skb;
     // SAFETY: the context of this program.
     let (class, (bytes, packets)) = unsafe { (class(skb, direction), size(skb, direction, hook)) };
+    // Last: the verifier follows what comes behind it once for each way in which an account is found.
+    let account = account(ctx);
+    if follows() && account & NOBODY != 0 {
+        nobody(direction as u64, bytes, packets);
+        return NEXT;
+    }
     let place = (direction * CLASSES) as u64 + (class & (CLASSES - 1) as u64);
     let at = (account & OFFSET_MASK) + place * size_of::<Flow>() as u64;
     // SAFETY: no precondition.
@@ -222,6 +250,18 @@ unsafe fn processor() -> u64 {
     let helper: unsafe extern "C" fn() -> u64 = unsafe { core::mem::transmute(GET_SMP_PROCESSOR_ID) };
     // SAFETY: no precondition.
     unsafe { helper() }
+}
+
+/// Counts what is nobody's.
+#[inline(never)]
+extern "C" fn nobody(direction: u64, bytes: u64, packets: u64) -> u64 {
+    // SAFETY: the map value of this interface; there are two directions.
+    unsafe {
+        let flow = (&raw mut (*port()).nobody).cast::<Flow>().add((direction & 1) as usize);
+        add(&raw mut (*flow).packets, packets);
+        add(&raw mut (*flow).bytes, bytes);
+    }
+    0
 }
 
 /// Adds where CPUs add that have no place of their own. Out of line: few have none.

@@ -19,6 +19,9 @@ pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64) -> Result<()
     if age > PATIENCE_NS.max(sample_ns.saturating_mul(LATE)) {
         return Err(format!("the sample loop is stuck: the newest sample is {} s old", age / 1_000_000_000));
     }
+    if let Some(why) = &snapshot.host.network_stalled {
+        return Err(why.clone());
+    }
     let ledger = &snapshot.host.ledger;
     if ledger.busy_ns > PATIENCE_NS {
         let (seconds, lines) = (ledger.busy_ns / 1_000_000_000, ledger.spooled);

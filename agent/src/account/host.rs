@@ -41,6 +41,8 @@ pub struct Host {
     pub programs: Vec<crate::bpf::Status>,
     /// What is known of interfaces beyond each VM's; absent where none are counted.
     pub network: Option<NetworkTally>,
+    /// Why the figures of interfaces are absent though they are counted: the thread that reads them does not.
+    pub network_stalled: Option<String>,
     /// What the kernel counts about each that is loaded.
     pub program_stats: Vec<(&'static str, ProgramStats)>,
 }

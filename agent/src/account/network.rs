@@ -56,11 +56,12 @@ pub struct Interface {
     pub name: Arc<str>,
     /// How the VM is connected.
     pub kind: InterfaceKind,
-    /// Why its packets are not counted; `None` where they are. Never a zero instead.
+    /// Why its packets are not counted; `None` where they are. Never a zero instead; figures beside it are what was counted
+    /// before, under this name.
     pub unobserved: Option<Arc<str>>,
     /// The VM holds it now.
     pub held: bool,
-    /// By class; empty where not observed.
+    /// By class; empty where nothing was ever observed.
     pub classes: BTreeMap<Arc<str>, Traffic>,
     /// Packets for the guest that the link dropped because the guest took none, part of `receive_packets`.
     pub receive_dropped: Option<u64>,
@@ -79,7 +80,9 @@ impl NetworkUsage {
     /// Bytes into and out of the guest, without what had passed before counting began; `None` where nothing is counted.
     #[must_use]
     pub fn seen_passing(&self) -> Option<(u64, u64)> {
-        let mut counted = self.interfaces.iter().filter(|interface| interface.unobserved.is_none()).peekable();
+        // One that is counted no more keeps what it had.
+        let is_counted = |interface: &&Interface| interface.unobserved.is_none() || !interface.classes.is_empty();
+        let mut counted = self.interfaces.iter().filter(is_counted).peekable();
         counted.peek()?;
         let classes = counted.flat_map(|interface| &interface.classes).filter(|(class, _)| &***class != UNCLASSIFIED);
         let add = |sum: Traffic, (_, traffic): (&Arc<str>, &Traffic)| sum.plus(traffic);

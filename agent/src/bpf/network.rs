@@ -4,12 +4,16 @@
 //! wrote first, never whose VM that is.
 
 mod attachment;
+mod carrier;
+mod classes;
 mod clsact;
 mod error;
 mod grace;
+mod holder;
 mod netlink;
 mod offload;
 mod port;
+mod probe;
 mod reading;
 mod split;
 mod syscall;
@@ -17,34 +21,34 @@ mod table;
 mod template;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
-    path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_map_type};
+use aya_obj::generated::{bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS};
 use kvmeter_common::network;
 
 use attachment::{Attachment, Pair};
+use carrier::Carrier;
 pub use error::Error;
 use grace::Grace;
 use port::Port;
-pub use reading::{Account, CLASSES, Flow, Hook, Losses, PortId};
+pub use reading::{Account, CLASSES, Flow, Held, Hook, Losses, NOBODY, PortId};
 use syscall::MapShape;
 use table::Table;
 use template::{Constants, Templates};
+use watch::Watches;
 use writer::Writer;
 
 use super::object::OBJECT;
-use crate::account::class::ClassTable;
 use crate::host::{
     link::LinkDevice,
     netns::{NetNs, NetNsId},
-    realtime,
 };
 
 /// Interfaces at a time.
@@ -59,6 +63,8 @@ pub struct NetworkPrograms {
     lanes: u32,
     hook: Hook,
     writer: Writer,
+    carrier: Carrier,
+    watches: Watches,
     ports: BTreeMap<PortId, Port>,
     last: u32,
     /// Of ports that are gone.
@@ -72,10 +78,14 @@ impl NetworkPrograms {
     /// # Errors
     /// Without the capabilities, or where the kernel has no hook.
     pub fn load() -> Result<Self, Error> {
-        Self::load_for(probe()?, Writer::probe())
+        Self::load_for(probe::hook()?, Writer::probe())
     }
 
     fn load_for(hook: Hook, writer: Writer) -> Result<Self, Error> {
+        Self::load_with(hook, writer, &Carrier::ways())
+    }
+
+    fn load_with(hook: Hook, writer: Writer, ways: &[Carrier]) -> Result<Self, Error> {
         let claims = syscall::create_map(&MapShape {
             name: "NETWORK_CLAIMS",
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
@@ -87,19 +97,23 @@ impl NetworkPrograms {
             inner: None,
         })
         .map_err(Error::Refused)?;
-        Ok(Self {
+        let mut programs = Self {
             templates: Templates::parse(OBJECT)?,
             claims,
             grace: Grace::new().map_err(Error::Refused)?,
             own: NetNs::own().ok().map(|own| own.id()),
-            lanes: lanes(),
+            lanes: probe::lanes(),
             hook,
             writer,
+            carrier: Carrier::default(),
+            watches: Watches::new().map_err(Error::Refused)?,
             ports: BTreeMap::new(),
             last: 0,
             losses: Losses::default(),
             table: None,
-        })
+        };
+        programs.carrier = programs.try_out(ways)?;
+        Ok(programs)
     }
 
     /// How programs are attached here.
@@ -113,22 +127,45 @@ impl NetworkPrograms {
     /// # Errors
     /// When there is no room, the interface is gone, or the kernel refuses.
     pub fn attach(&mut self, netns: &NetNs, ifindex: u32, reversed: bool) -> Result<PortId, Error> {
+        self.attach_held(netns, ifindex, reversed, None)
+    }
+
+    /// The same; with `held`, its programs follow who holds it, where [`NetworkPrograms::follows`].
+    ///
+    /// # Errors
+    /// As [`NetworkPrograms::attach`].
+    pub fn attach_held(
+        &mut self,
+        netns: &NetNs,
+        ifindex: u32,
+        reversed: bool,
+        held: Option<Held>,
+    ) -> Result<PortId, Error> {
         if self.ports.len() >= PORTS {
             return Err(Error::Full);
         }
         self.last = self.last.checked_add(1).ok_or(Error::Full)?;
         let id = PortId(self.last);
         let mut port = Port::new(id, self.lanes, reversed)?;
-        port.open(self.claims.as_fd());
+        match held.filter(|_| self.follows() && !reversed) {
+            Some(held) => self.follow(&mut port, netns, ifindex, held),
+            None => port.open(self.claims.as_fd()),
+        }
         port.place = Some((netns.clone(), ifindex));
         // One that does not tell is taken to segment all itself, as most do.
         let _ = port.refresh_offload();
         port.device = LinkDevice::open(netns, ifindex).ok();
         // Nor is anything put off by default.
         port.split = port.runs_in_writer().unwrap_or(true);
-        let pair = self.pair(&port, self.table.as_ref())?;
         let here = self.own == Some(netns.id());
-        port.attachment = Some(Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)?);
+        let pair = self.pair(&port, self.table.as_ref());
+        match pair.and_then(|pair| Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)) {
+            Ok(attachment) => port.attachment = Some(attachment),
+            Err(error) => {
+                self.forget(&port);
+                return Err(error);
+            }
+        }
         self.ports.insert(id, port);
         Ok(id)
     }
@@ -156,58 +193,19 @@ impl NetworkPrograms {
             split: port.split,
             writer: self.writer,
             table: table.map(|table| (table.fd.as_fd(), table.mask)),
+            carrier: if port.follows.is_some() { self.carrier } else { Carrier::default() },
+            openers: self.watches.openers(),
         };
         let names =
             if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
         Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
     }
 
-    /// Puts other classes in force for all interfaces, none missing a packet. When this returns, no program runs that
-    /// knows the old ones; after an error the old ones are in force. `None`: all is `external` or `non_ip`.
-    ///
-    /// # Errors
-    /// When the kernel refuses the table or a program.
-    pub fn set_classes(&mut self, table: Option<&ClassTable>) -> Result<(), Error> {
-        let table = table.map(Table::new).transpose()?;
-        let mut pairs = Vec::with_capacity(self.ports.len());
-        for (id, port) in &self.ports {
-            pairs.push((*id, self.pair(port, table.as_ref())?));
-        }
-        for (at, (id, pair)) in pairs.iter().enumerate() {
-            if let Err(source) = self.replace(*id, pair) {
-                // Classes of two configurations at once would mix their counts.
-                for (id, _) in &pairs[..=at] {
-                    if let Some(old) = self.ports.get(id).map(|port| self.pair(port, self.table.as_ref())) {
-                        self.replace(*id, &old?).map_err(Error::Replace)?;
-                    }
-                }
-                return Err(Error::Replace(source));
-            }
-        }
-        self.table = table;
-        self.grace.wait().map_err(Error::Replace)
-    }
-
-    /// A device that is gone needs no other programs.
-    fn replace(&mut self, id: PortId, pair: &Pair) -> io::Result<()> {
-        let Some(port) = self.ports.get_mut(&id) else { return Ok(()) };
-        let Some(attachment) = port.attachment.as_mut() else { return Ok(()) };
-        attachment.replace(pair).or_else(|error| if attachment.is_there() { Err(error) } else { Ok(()) })
-    }
-
-    /// Wipes a class that no table in force has, so that its number can be given to another name. What was counted must
-    /// have been read before.
-    pub fn wipe_class(&mut self, class: usize) {
-        if class < CLASSES {
-            self.ports.values_mut().for_each(|port| port.wipe(class));
-        }
-    }
-
     fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
         let code = self.templates.instance(name, constants)?;
-        syscall::load_classifier(name, &code, None).map_err(|source| {
+        syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, None).map_err(|source| {
             let mut log = vec![0; 256 * 1024];
-            let _again = syscall::load_classifier(name, &code, Some(&mut log));
+            let _again = syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, Some(&mut log));
             // Behind the first 0 are words that the verifier took back.
             let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
             let lines: Vec<_> = text.lines().collect();
@@ -233,8 +231,10 @@ impl NetworkPrograms {
 
     /// The agent itself knows of a handover: who writes next begins an account, whoever it is.
     pub fn next_account(&mut self, port: PortId) {
-        if let Some(port) = self.ports.get_mut(&port) {
-            port.next(self.claims.as_fd(), &self.grace);
+        match self.ports.get_mut(&port) {
+            Some(port) if port.follows.is_some() => port.choose_anew(),
+            Some(port) => port.next(self.claims.as_fd(), &self.grace),
+            None => {}
         }
     }
 
@@ -258,6 +258,7 @@ impl NetworkPrograms {
         let accounts = port.read();
         self.losses.shared_packets += port.shared();
         port.release(self.claims.as_fd());
+        self.forget(&port);
         accounts
     }
 
@@ -273,24 +274,7 @@ impl Drop for NetworkPrograms {
     fn drop(&mut self) {
         // Links go with their descriptors, filters do not.
         if self.hook == Hook::Clsact {
-            self.ports.values_mut().filter_map(|port| port.attachment.take()).for_each(Attachment::take_off);
+            self.ports.values_mut().filter_map(|port| port.attachment.take()).for_each(|one| drop(one.take_off()));
         }
     }
-}
-
-/// Looks at the loopback device, whose index is 1 everywhere: kernels without tcx do not know the question.
-fn probe() -> Result<Hook, Error> {
-    match syscall::count_on(1, bpf_attach_type::BPF_TCX_INGRESS) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::Refused(error)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Hook::Clsact),
-        _answer => Ok(Hook::Tcx),
-    }
-}
-
-/// CPUs that can count by themselves here, by their highest number.
-fn lanes() -> u32 {
-    let most = u32::try_from(network::LANES).unwrap_or(u32::MAX);
-    let online = aya::util::online_cpus().unwrap_or_default();
-    // Where softirqs can be preempted, no CPU can.
-    if realtime::is_realtime(Path::new("/")) { 0 } else { online.into_iter().max().map_or(0, |cpu| cpu + 1).min(most) }
 }

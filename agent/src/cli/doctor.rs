@@ -60,16 +60,16 @@ fn diagnose(config: &Config) -> Diagnosis {
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().copied().map_err(String::as_str),
     );
-    if let Some(agent) = &agent {
-        heed(agent, &mut status);
-        status.features.extend(unobserved(agent));
-    }
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
     status.features.push(io_threads::feature(&ProcFs::new(root), facts.sees_other_processes()));
     let network = NetworkPrograms::load().map(|programs| programs.hook()).map_err(|error| error.to_string());
     status.features.push(status::network(network.as_ref().copied().map_err(String::as_str)));
     status.features.push(memory::feature(root, config, &facts));
+    if let Some(agent) = &agent {
+        heed(agent, &mut status);
+        status.features.extend(unobserved(agent));
+    }
     let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
     let cpu = kernel.is_ok() || fallback.available;

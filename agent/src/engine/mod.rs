@@ -146,6 +146,10 @@ pub struct Engine {
     network_asked: u64,
     /// The one asked for at an earlier sample has not come yet.
     network_is_late: bool,
+    /// When it was asked for, CLOCK_BOOTTIME nanoseconds.
+    network_asked_ns: u64,
+    /// Samples that had to do without it.
+    network_missed: u64,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
 }
@@ -252,6 +256,8 @@ impl Engine {
             counting,
             network_asked: 0,
             network_is_late: false,
+            network_asked_ns: now.boot_ns,
+            network_missed: 0,
             attached_ns: now.boot_ns,
             root,
         };

@@ -20,6 +20,9 @@ use crate::{
 
 /// How long a sample waits for the thread's reading; later it takes the one before.
 const SAMPLE: Duration = Duration::from_millis(20);
+/// How old figures may become before they are absent, and how many samples.
+const STALLED_NS: u64 = 5_000_000_000;
+const STALLED_SAMPLES: u64 = 3;
 /// How long the end of a VM waits for its last figures: it lets go of its files in milliseconds, but a thousand that end
 /// at once are taken off their interfaces one after the other.
 const FINAL_NS: u64 = 10_000_000_000;
@@ -104,22 +107,24 @@ impl Engine {
     }
 
     /// Asks for a reading: before a sample's other work, so that it is there when that is done.
-    pub(super) fn ask_network(&mut self) {
+    pub(super) fn ask_network(&mut self, now: Instant2) {
         let Some(counting) = &self.counting else { return };
         self.network_is_late = counting.network.samples() < self.network_asked;
         if !self.network_is_late {
             self.network_asked = counting.network.samples() + 1;
+            self.network_asked_ns = now.boot_ns;
             counting.network.sample();
         }
     }
 
     /// Takes over the newest reading of every VM.
-    pub(super) fn sample_network(&mut self) {
+    pub(super) fn sample_network(&mut self, at: Instant2) {
         let Some(counting) = &self.counting else { return };
         // One that is late is taken at the next sample. While the thread has much to do (a thousand VMs' interfaces to
         // attach to) nobody waits a second time for it.
         let at_most = if self.network_is_late { Duration::ZERO } else { SAMPLE };
         let _ = counting.network.wait_sample(self.network_asked, at_most);
+        let stalled = self.stalled(counting, at);
         let usages = counting.network.usages();
         let tick_ns = self.tick_ns();
         let mut fell = 0;
@@ -127,13 +132,34 @@ impl Engine {
             if let Some(usage) = usages.get(&key(vm, tick_ns)) {
                 fell += u64::from(vm.take_network(usage));
             }
+            vm.changed |= vm.network_is_old != stalled.is_some();
+            vm.network_is_old = stalled.is_some();
         }
         let tally = counting.network.tally();
         self.host.losses.insert("link_event", tally.overflows);
         self.host.losses.insert("network_writer", tally.shared_packets);
-        self.host.sample_errors.insert("network", tally.errors);
-        self.host.network = Some(tally);
+        self.network_missed += u64::from(stalled.is_some());
+        self.host.sample_errors.insert("network", tally.errors + self.network_missed);
+        self.host.network = stalled.is_none().then_some(tally);
+        if self.host.network_stalled.is_some() != stalled.is_some() {
+            match &stalled {
+                Some(why) => tracing::error!(why, "traffic of interfaces is absent until it can be read again"),
+                None => tracing::warn!("traffic of interfaces is read again"),
+            }
+        }
+        self.host.network_stalled = stalled;
         self.count_error("regression", fell);
+    }
+
+    /// Why what the thread published is no longer true.
+    fn stalled(&self, counting: &Counting, at: Instant2) -> Option<String> {
+        if counting.network.is_gone() {
+            return Some("the thread that counts interfaces has failed; start the agent again".to_owned());
+        }
+        let waits_ns = at.boot_ns.saturating_sub(self.network_asked_ns);
+        let most_ns = STALLED_NS.max(self.settings.sample_ns.saturating_mul(STALLED_SAMPLES));
+        let late = counting.network.samples() < self.network_asked && waits_ns > most_ns;
+        late.then(|| format!("the thread that counts interfaces hangs: a reading takes {} s", waits_ns / 1_000_000_000))
     }
 
     /// Takes a VM's last figures. False while the thread has not told them yet.
@@ -143,7 +169,8 @@ impl Engine {
             return true;
         }
         let since = self.registry.of_tgid(tgid).and_then(|vm| vm.network_ends_ns).unwrap_or(0);
-        let given_up = at.boot_ns.saturating_sub(since) > FINAL_NS;
+        let gone = self.counting.as_ref().is_some_and(|counting| counting.network.is_gone());
+        let given_up = gone || at.boot_ns.saturating_sub(since) > FINAL_NS;
         if given_up {
             self.count_loss("final_network", 1);
         }

@@ -139,7 +139,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
             Throttle::Absent(why) => Some(Arc::clone(why)),
             _ => None,
         },
-        network: vm.network.last().cloned(),
+        network: vm.shown_network().cloned(),
         disk: (*vm.disk.usage != DiskUsage::default()).then(|| Arc::clone(&vm.disk.usage)),
         sockets: vm.sockets.bytes,
         unsocketed: vm.sockets.why_not.clone(),

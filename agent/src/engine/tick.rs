@@ -25,7 +25,7 @@ impl Engine {
         self.watch_clock(now);
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
         if due {
-            self.ask_network();
+            self.ask_network(now);
         }
         if due || peek {
             self.peek_ns = 0;
@@ -153,7 +153,7 @@ impl Engine {
         self.sample_throttling();
         self.sample_disks();
         self.sample_sockets();
-        self.sample_network();
+        self.sample_network(at);
         self.judge_entries();
         self.sample_memory(at);
         let text = clock::rfc3339(at.unix_ns);

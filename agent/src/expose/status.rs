@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    account::host::Host,
     bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
     host::{Capability, HostFacts},
 };
@@ -17,6 +18,9 @@ pub struct Unavailable<'a> {
     /// What became of each program.
     pub programs: &'a [ProgramStatus],
 }
+
+/// The feature that counts interfaces.
+const NETWORK: &str = "network";
 
 /// One thing that may or may not work.
 #[derive(Clone, Debug, Serialize)]
@@ -113,10 +117,17 @@ impl Status {
         }
     }
 
-    /// The same with the programs as they are now.
+    /// The same with the programs, and what reads interfaces, as they are now.
     #[must_use]
-    pub fn with_programs(&self, programs: &[ProgramStatus]) -> Self {
+    pub fn as_of(&self, host: &Host) -> Self {
+        let programs: &[ProgramStatus] = &host.programs;
         let mut now = self.clone();
+        if let (Some(why), Some(feature)) =
+            (&host.network_stalled, now.features.iter_mut().find(|feature| feature.name == NETWORK))
+        {
+            (feature.available, feature.why) = (false, why.clone());
+            "what was counted is absent until then; the log tells more".clone_into(&mut feature.advice);
+        }
         for feature in &mut now.features {
             if let Some(known) = programs.iter().find(|p| p.name == feature.name) {
                 *feature = program(known, true);
@@ -153,7 +164,7 @@ pub fn network(hook: Result<Hook, &str>) -> Feature {
         _ => "a filter of clsact",
     };
     feature(
-        "network",
+        NETWORK,
         hook.is_ok(),
         &format!("bytes and packets of each VM's taps and macvtaps by class, by {by}"),
         hook.err().unwrap_or_default(),

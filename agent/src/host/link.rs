@@ -43,6 +43,8 @@ pub struct Link {
     pub carrier: bool,
     /// How often carrier came since the link exists (Linux 4.16): for a tap, how often it was opened again.
     pub carrier_ups: Option<u32>,
+    /// How often carrier came or went: for a tap, it changes whenever another opens it.
+    pub carrier_changes: Option<u32>,
     /// Its counters at the instant of the message.
     pub stats: Option<LinkStats>,
 }

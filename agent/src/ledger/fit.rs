@@ -11,6 +11,9 @@ const IDENTITY_BYTES: usize = 1024;
 /// Other texts keep this many when all else failed.
 const TEXT_BYTES: usize = 384;
 const UNKNOWN: &str = "unknown";
+/// Interfaces that have names of their own on a line that is too long; the others take 4 KiB at most. Their entries only
+/// grow, so from line to line none comes back out of the others, whose sum would fall.
+const NAMED_BYTES: usize = 9 * 1024;
 
 /// What is given up, in order.
 #[derive(Debug, Clone, Copy)]
@@ -19,13 +22,21 @@ pub(super) enum Step {
     Labels,
     Name,
     Texts,
-    NetTogether,
+    /// Interfaces beyond so many bytes are told together.
+    NetTogether(usize),
     Net,
 }
 
 /// The order in which a line is made shorter.
-pub(super) const STEPS: [Step; 6] =
-    [Step::Nothing, Step::Labels, Step::Name, Step::Texts, Step::NetTogether, Step::Net];
+pub(super) const STEPS: [Step; 7] = [
+    Step::Nothing,
+    Step::Labels,
+    Step::Name,
+    Step::Texts,
+    Step::NetTogether(NAMED_BYTES),
+    Step::NetTogether(0),
+    Step::Net,
+];
 
 impl Step {
     /// Gives up one thing and notes its key.
@@ -40,11 +51,13 @@ impl Step {
             }
             Self::Name => clip("name", &mut draft.name, TEXT_BYTES, trimmed),
             Self::Texts => clip_texts(draft, trimmed),
-            Self::NetTogether => {
+            Self::NetTogether(bytes) => {
                 if let Some(usage) = draft.usage.as_mut().filter(|u| u.net.len() > 1) {
-                    usage.net = together(&usage.net);
-                    usage.net_unobserved.clear();
-                    trimmed.push("usage.net.interface".to_owned());
+                    usage.net = together(&usage.net, bytes);
+                    if bytes == 0 {
+                        usage.net_unobserved.clear();
+                    }
+                    note("usage.net.interface", trimmed);
                 }
             }
             Self::Net => {
@@ -57,14 +70,38 @@ impl Step {
     }
 }
 
-/// All interfaces as one, by class: sixteen entries at most, and nothing that a bill adds up is lost.
-fn together(net: &[NetUsage]) -> Vec<NetUsage> {
+/// The first interfaces that fit into so many bytes as they are, the others as one, by class: nothing that a bill adds up
+/// is lost. An interface has sixteen classes at most.
+fn together(net: &[NetUsage], mut bytes: usize) -> Vec<NetUsage> {
+    let mut sizes: Vec<(&str, usize)> = Vec::new();
+    for one in net.iter().filter(|one| one.interface != OTHER) {
+        let size = serde_json::to_vec(one).map_or(usize::MAX, |text| text.len() + 1);
+        match sizes.iter_mut().find(|(name, _)| *name == one.interface) {
+            Some((_, sum)) => *sum = sum.saturating_add(size),
+            None => sizes.push((&one.interface, size)),
+        }
+    }
+    let fits = |(_, size): &&(&str, usize)| {
+        bytes = bytes.checked_sub(*size).unwrap_or_default();
+        bytes > 0
+    };
+    let named: Vec<&str> = sizes.iter().take_while(fits).map(|(name, _)| *name).collect();
+    let (kept, rest): (Vec<&NetUsage>, Vec<&NetUsage>) =
+        net.iter().partition(|one| named.contains(&one.interface.as_str()));
     let mut by_class: BTreeMap<&str, Traffic> = BTreeMap::new();
-    for one in net {
+    for one in rest {
         let sum = by_class.entry(&one.class).or_default();
         *sum = sum.plus(&one.traffic());
     }
-    by_class.into_iter().map(|(class, sum)| NetUsage::new(OTHER, class, &sum)).collect()
+    let other = by_class.into_iter().map(|(class, sum)| NetUsage::new(OTHER, class, &sum));
+    kept.into_iter().cloned().chain(other).collect()
+}
+
+/// Notes a key once.
+fn note(key: &str, trimmed: &mut Vec<String>) {
+    if !trimmed.iter().any(|noted| noted == key) {
+        trimmed.push(key.to_owned());
+    }
 }
 
 fn clip_texts(draft: &mut Draft, trimmed: &mut Vec<String>) {
@@ -143,9 +180,7 @@ fn clip(key: &str, text: &mut String, limit: usize, trimmed: &mut Vec<String>) {
     });
     if let Some(end) = end {
         text.truncate(end);
-        if !trimmed.iter().any(|t| t == key) {
-            trimmed.push(key.to_owned());
-        }
+        note(key, trimmed);
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Vm {
     pub network: Continued,
     /// When its end was told to those who count them, CLOCK_BOOTTIME nanoseconds.
     pub network_ends_ns: Option<u64>,
+    /// What is known of its interfaces is too old to be shown.
+    pub network_is_old: bool,
     /// Its storage.
     pub disk: VmDisk,
     /// The sockets of its VMM.
@@ -151,6 +153,7 @@ impl Vm {
             throttled_ns: None,
             network: Continued::default(),
             network_ends_ns: None,
+            network_is_old: false,
             disk: VmDisk::told(None, None),
             sockets: VmSockets::default(),
             offenders: Arc::default(),
@@ -214,13 +217,19 @@ impl Vm {
         fell
     }
 
+    /// Its interfaces as they may be shown: nothing while their figures are old.
+    #[must_use]
+    pub fn shown_network(&self) -> Option<&Arc<NetworkUsage>> {
+        self.network.last().filter(|_| !self.network_is_old)
+    }
+
     /// What the next point of its line is made from.
     #[must_use]
     pub fn reading(&self) -> Reading {
         Reading {
             cpu: self.cpu,
             disk: self.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
-            network: self.network.last().and_then(|usage| usage.seen_passing()),
+            network: self.shown_network().and_then(|usage| usage.seen_passing()),
             memory_used: self.memory.usage().used_bytes(),
             memory_limit: Some(self.fixed.mem_bytes).filter(|bytes| *bytes > 0),
         }

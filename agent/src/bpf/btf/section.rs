@@ -16,6 +16,7 @@ pub(super) mod kind {
     pub(in crate::bpf::btf) const STRUCT: u32 = 4;
     pub(in crate::bpf::btf) const UNION: u32 = 5;
     pub(in crate::bpf::btf) const ENUM: u32 = 6;
+    pub(in crate::bpf::btf) const FUNC: u32 = 12;
     pub(in crate::bpf::btf) const FLOAT: u32 = 16;
     pub(in crate::bpf::btf) const ENUM64: u32 = 19;
     /// Those that only wrap another: typedef, volatile, const, restrict, type tag.

@@ -74,12 +74,18 @@ impl Attachment {
         }
     }
 
-    /// Takes them off. A device that is gone has let go already, which is as good.
-    pub(super) fn take_off(self) {
+    /// Takes them off; whether they may still run for a moment. A device that is gone has let go already, which is as good.
+    pub(super) fn take_off(self) -> bool {
         match self {
-            // Closing the link does the same, without telling.
-            Self::Tcx(links) => links.iter().for_each(|link| drop(syscall::unlink(link.as_fd()))),
-            Self::Clsact { filters, netns } => drop(netns.inside(|| filters.detach())),
+            // Closing the link does the same, without telling. The kernel waits for those that run.
+            Self::Tcx(links) => {
+                links.iter().for_each(|link| drop(syscall::unlink(link.as_fd())));
+                false
+            }
+            Self::Clsact { filters, netns } => {
+                drop(netns.inside(|| filters.detach()));
+                true
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Port {
     id: u32,
     fd: OwnedFd,
     lanes: u32,
-    page: Mapped<abi::Block>,
+    pub(super) page: Mapped<abi::Block>,
     pub(super) attachment: Option<Attachment>,
     /// Where its device is.
     pub(super) place: Option<(NetNs, u32)>,
@@ -32,6 +32,8 @@ pub(super) struct Port {
     pub(super) reversed: bool,
     /// Its programs tell writers apart.
     pub(super) split: bool,
+    /// Its programs follow who holds it; where its openings are told.
+    pub(super) follows: Option<u64>,
     last_serial: u64,
 }
 
@@ -64,6 +66,7 @@ impl Port {
             device: None,
             reversed,
             split: true,
+            follows: None,
             last_serial: 0,
         })
     }
@@ -87,9 +90,15 @@ impl Port {
         self.page.put_u32(0, at, state);
     }
 
-    fn active(&self) -> usize {
-        let word = self.page.u64_at(0, offset_of!(abi::Header, active)).unwrap_or(0);
-        usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES
+    pub(super) fn word(&self, at: usize) -> u64 {
+        self.page.u64_at(0, at).unwrap_or(0)
+    }
+
+    /// The account in use, if one is.
+    fn active(&self) -> Option<usize> {
+        let word = self.word(offset_of!(abi::Header, active));
+        let number = usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES;
+        (word & abi::NOBODY == 0).then_some(number)
     }
 
     pub(super) fn refresh_offload(&mut self) -> io::Result<()> {
@@ -139,16 +148,23 @@ impl Port {
         }
         // Who found an account held before that may put it to use until here.
         let waited = grace.wait();
-        if waited.is_ok() && self.active() == judged && self.head(judged).state == state::CLOSED {
+        let closed = |number| self.head(number).state == state::CLOSED;
+        if waited.is_ok() && self.active() == judged && judged.is_some_and(closed) {
             self.open(claims);
         }
     }
 
     pub(super) fn read(&self) -> Vec<Account> {
         let active = self.active();
+        let nobodys = self.follows.map(|_| self.nobodys());
+        let (first, last) = if active.is_some() { (nobodys, None) } else { (None, nobodys) };
+        first.into_iter().chain(self.writers(active)).chain(last).collect()
+    }
+
+    fn writers(&self, active: Option<usize>) -> Vec<Account> {
         let mut numbers: Vec<_> = (0..ACCOUNTS).map(|number| (number, self.head(number))).collect();
         numbers.retain(|(_, head)| head.state != state::FREE);
-        numbers.sort_by_key(|(number, head)| (*number == active, head.serial));
+        numbers.sort_by_key(|(number, head)| (Some(*number) == active, head.serial));
         numbers.into_iter().map(|(number, head)| self.account(number, head)).collect()
     }
 
@@ -181,7 +197,7 @@ impl Port {
     fn retire_some(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64, states: &[u32]) -> Vec<Account> {
         let old = |port: &Self, number: &usize| {
             let head = port.head(*number);
-            states.contains(&head.state) && head.serial <= up_to && *number != port.active()
+            states.contains(&head.state) && head.serial <= up_to && Some(*number) != port.active()
         };
         let before: Vec<_> = (0..ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
         if before.is_empty() {
@@ -197,7 +213,7 @@ impl Port {
         let waited = waited.and_then(|()| grace.wait());
         let mut finals = Vec::new();
         for (number, was) in before {
-            if number == active || waited.is_err() {
+            if Some(number) == active || waited.is_err() {
                 self.put_state(number, was);
                 continue;
             }
@@ -205,7 +221,8 @@ impl Port {
             self.free(claims, number);
         }
         // No writer begins an account here, so one that could not be begun is begun now.
-        if !self.split && self.head(self.active()).state == state::CLOSED {
+        let closed = self.active().is_some_and(|number| self.head(number).state == state::CLOSED);
+        if !self.split && self.follows.is_none() && closed {
             self.open(claims);
         }
         finals
@@ -228,9 +245,8 @@ impl Port {
 
     /// Takes the programs off; afterwards nothing is added.
     pub(super) fn take_off(&mut self, grace: &Grace) {
-        if let Some(attachment) = self.attachment.take() {
-            attachment.take_off();
-            // A link waits by itself, a filter does not. Without the wait, what a program adds that still runs is lost.
+        // Without the wait, what a program adds that still runs is lost.
+        if self.attachment.take().is_some_and(Attachment::take_off) {
             let _ = grace.wait();
         }
     }

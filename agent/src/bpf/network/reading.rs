@@ -20,12 +20,24 @@ pub struct PortId(pub(super) u32);
 pub struct Account {
     /// CLOCK_MONOTONIC nanoseconds of its beginning; grows from account to account of an interface.
     pub serial: u64,
-    /// Thread group that wrote first; 0 = none has.
+    /// Thread group that wrote first, or that holds the interface; 0 = none has; or [`NOBODY`].
     pub writer: u32,
     /// Out of the guest, by class.
     pub transmit: [Flow; CLASSES],
     /// Into the guest, by class.
     pub receive: [Flow; CLASSES],
+}
+
+/// The writer of what passed while nobody was known to hold the interface.
+pub const NOBODY: u32 = u32::MAX;
+
+/// Who holds a tap, and in which generation of it: how often its carrier came and went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Carrier changes.
+    pub generation: u32,
+    /// The process.
+    pub tgid: u32,
 }
 
 /// What could not be told apart.

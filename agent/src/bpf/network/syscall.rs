@@ -173,10 +173,10 @@ pub(super) fn create_map(shape: &MapShape<'_>) -> io::Result<OwnedFd> {
     owned(request(bpf_cmd::BPF_MAP_CREATE, &mut attributes)?)
 }
 
-/// Loads a classifier. With `log`, the verifier's words are put there.
-pub(super) fn load_classifier(text: &str, code: &[bpf_insn], log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
+/// Loads a program. With `log`, the verifier's words are put there.
+pub(super) fn load(kind: bpf_prog_type, text: &str, code: &[bpf_insn], log: Option<&mut [u8]>) -> io::Result<OwnedFd> {
     let mut attributes = ProgLoad {
-        prog_type: bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS as u32,
+        prog_type: kind as u32,
         insn_cnt: u32::try_from(code.len()).map_err(io::Error::other)?,
         insns: code.as_ptr().expose_provenance() as u64,
         license: c"Dual MIT/GPL".as_ptr().expose_provenance() as u64,
@@ -189,6 +189,15 @@ pub(super) fn load_classifier(text: &str, code: &[bpf_insn], log: Option<&mut [u
         attributes.log_buf = log.as_mut_ptr().expose_provenance() as u64;
     }
     owned(request(bpf_cmd::BPF_PROG_LOAD, &mut attributes)?)
+}
+
+/// Puts a filter on a socket.
+pub(super) fn put_filter(socket: impl AsFd, filter: BorrowedFd<'_>) -> io::Result<()> {
+    let (socket, filter) = (socket.as_fd().as_raw_fd(), filter.as_raw_fd());
+    let at = std::ptr::from_ref(&filter).cast();
+    // SAFETY: the kernel reads one `int`.
+    let answer = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, at, size::<RawFd>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Puts a program on a tcx hook of a device in the calling thread's network namespace, before those that are there.

@@ -8,10 +8,16 @@ use std::{
 use aya_obj::{Object, generated::bpf_insn};
 use kvmeter_common::network::constant;
 
-use super::{Error, writer::Writer};
+use super::{Error, carrier::Carrier, writer::Writer};
 
 /// `BPF_LD | BPF_DW | BPF_IMM`: a 64-bit constant, in two instructions.
 const LOAD_64: u8 = 0x18;
+/// `BPF_JMP | BPF_CALL`
+const CALL: u8 = 0x85;
+/// The call is of a function of the kernel's own (`BPF_PSEUDO_KFUNC_CALL`).
+const KERNEL_FUNCTION: u8 = 2;
+/// `BPF_JMP | BPF_JA`: by 0, it does nothing.
+const JUMP: u8 = 0x05;
 /// The constant is a map (`BPF_PSEUDO_MAP_FD`).
 const MAP: u8 = 1;
 /// The constant is the address of a map's value (`BPF_PSEUDO_MAP_VALUE`).
@@ -32,9 +38,13 @@ pub(super) struct Constants<'a> {
     pub writer: Writer,
     /// The classes' table, and the mask that keeps an offset inside.
     pub table: Option<(BorrowedFd<'a>, u32)>,
+    /// How carrier changes are read, if they are.
+    pub carrier: Carrier,
+    /// The map of openers.
+    pub openers: BorrowedFd<'a>,
 }
 
-/// Code of the four programs.
+/// Code of the programs.
 pub(super) struct Templates {
     object: Object,
 }
@@ -46,7 +56,10 @@ impl Templates {
         // What is out of line is put behind each program that calls it.
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         object.relocate_calls(&sections).map_err(|source| Error::Object(source.to_string()))?;
-        object.programs.retain(|_, program| matches!(program.section, aya_obj::ProgramSection::SchedClassifier));
+        object.programs.retain(|_, program| {
+            use aya_obj::ProgramSection::{SchedClassifier, SocketFilter};
+            matches!(program.section, SchedClassifier | SocketFilter)
+        });
         let keep: Vec<_> = object.programs.values().map(aya_obj::Program::function_key).collect();
         object.functions.retain(|key, _| keep.contains(key));
         (object.btf, object.btf_ext) = (None, None);
@@ -56,15 +69,60 @@ impl Templates {
 
     /// An instance of a program, ready to load.
     pub(super) fn instance(&self, name: &str, constants: &Constants<'_>) -> Result<Vec<bpf_insn>, Error> {
+        self.filled(name, |constant| value(constant, constants))
+    }
+
+    /// An instance of a filter that notes who opens interfaces.
+    pub(super) fn filter(
+        &self,
+        name: &str,
+        openers: BorrowedFd<'_>,
+        space: u32,
+        writer: Writer,
+    ) -> Result<Vec<bpf_insn>, Error> {
+        self.filled(name, |constant| match constant {
+            constant::OPENERS => Some((MAP, openers.as_raw_fd())),
+            constant::SPACE => Some((0, space.cast_signed())),
+            constant::TASK_TGID => Some((0, writer.place().cast_signed())),
+            _other => None,
+        })
+    }
+
+    /// `fill`: kind and lower half of what is put in place of a constant.
+    fn filled(&self, name: &str, value: impl Fn(u64) -> Option<(u8, i32)>) -> Result<Vec<bpf_insn>, Error> {
         let found = self.object.programs.get(name).and_then(|p| self.object.functions.get(&p.function_key()));
         let template = found.ok_or_else(|| Error::Object(format!("it has no program {name}")))?;
         let mut code = template.instructions.clone();
-        fill(&mut code, constants);
+        fill(&mut code, value);
         Ok(code)
     }
 }
 
-fn fill(code: &mut [bpf_insn], constants: &Constants<'_>) {
+fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
+    let number = |value: u32| Some((0, value.cast_signed()));
+    match constant {
+        constant::PORT => Some((MAP_VALUE, constants.port.as_raw_fd())),
+        constant::CLAIMS => Some((MAP, constants.claims.as_raw_fd())),
+        constant::SPLIT => number(u32::from(constants.split && constants.writer != Writer::Untold)),
+        constant::LANES => number(constants.lanes),
+        constant::TASK_TGID => number(constants.writer.place()),
+        constant::TABLE => match constants.table {
+            Some((table, _)) => Some((MAP_VALUE, table.as_raw_fd())),
+            None => number(0),
+        },
+        constant::TABLE_MASK => number(constants.table.map_or(0, |(_, mask)| mask)),
+        constant::CARRIER => number(constants.carrier.way),
+        constant::DEVICE => number(constants.carrier.device),
+        constant::CARRIER_UPS => number(constants.carrier.ups),
+        constant::CARRIER_DOWNS => number(constants.carrier.downs),
+        constant::PACKET => number(constants.carrier.packet),
+        constant::CAST => Some((KERNEL_FUNCTION, constants.carrier.cast.cast_signed())),
+        constant::OPENERS => Some((MAP, constants.openers.as_raw_fd())),
+        _other => None,
+    }
+}
+
+fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
     let mut at = 0;
     while let Some([first, second]) = code.get_mut(at..at + 2).and_then(|pair| <&mut [_; 2]>::try_from(pair).ok()) {
         at += 1;
@@ -73,19 +131,17 @@ fn fill(code: &mut [bpf_insn], constants: &Constants<'_>) {
         }
         at += 1;
         let value = u64::from(first.imm.cast_unsigned()) | u64::from(second.imm.cast_unsigned()) << 32;
-        let (kind, low) = match value {
-            constant::PORT => (MAP_VALUE, constants.port.as_raw_fd()),
-            constant::CLAIMS => (MAP, constants.claims.as_raw_fd()),
-            constant::SPLIT => (0, i32::from(constants.split && constants.writer != Writer::Untold)),
-            constant::LANES => (0, constants.lanes.cast_signed()),
-            constant::TASK_TGID => (0, constants.writer.place().cast_signed()),
-            constant::TABLE => match constants.table {
-                Some((table, _)) => (MAP_VALUE, table.as_raw_fd()),
-                None => (0, 0),
-            },
-            constant::TABLE_MASK => (0, constants.table.map_or(0, |(_, mask)| mask.cast_signed())),
-            _other => continue,
-        };
+        let Some((kind, low)) = put(value) else { continue };
+        if value == constant::CAST {
+            // Not loaded where it is not called, so whatever stands there is taken.
+            if low != 0 {
+                (first.code, first.imm) = (CALL, low);
+                first.set_dst_reg(0);
+                first.set_src_reg(kind);
+                (second.code, second.imm) = (JUMP, 0);
+            }
+            continue;
+        }
         first.set_src_reg(kind);
         (first.imm, second.imm) = (low, 0);
     }

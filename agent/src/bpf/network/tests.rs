@@ -4,6 +4,7 @@ mod accounts;
 mod classes;
 mod exact;
 mod frames;
+mod holder;
 mod lab;
 mod links;
 mod offload;

@@ -29,6 +29,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_CARRIER: u16 = 33;
+const IFLA_CARRIER_CHANGES: u16 = 35;
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
 /// In RTM_NEWSTATS, the attributes have numbers of their own.
@@ -147,6 +148,7 @@ fn link(body: &[u8]) -> Option<Link> {
         kind: None,
         carrier: false,
         carrier_ups: None,
+        carrier_changes: None,
         stats: None,
     };
     // AF_UNSPEC: the bridge announces its ports in the same group, in its own family and without what we need.
@@ -162,6 +164,7 @@ fn link(body: &[u8]) -> Option<Link> {
             }
             IFLA_STATS64 => link.stats = stats(value),
             IFLA_CARRIER => link.carrier = value.first() == Some(&1),
+            IFLA_CARRIER_CHANGES => link.carrier_changes = u32_at(value, 0),
             IFLA_CARRIER_UP_COUNT => link.carrier_ups = u32_at(value, 0),
             _ => {}
         }

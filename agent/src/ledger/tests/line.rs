@@ -148,12 +148,44 @@ fn interfaces_that_do_not_fit_are_told_together_and_nothing_of_them_is_lost() {
     draft.usage.as_mut().unwrap().net = (0..200).map(one).collect();
     let line = encode(&draft, &place(1, digest::NO_PREV)).unwrap();
     let text: serde_json::Value = serde_json::from_slice(body(&line.bytes)).unwrap();
+    assert_eq!(text["trimmed"], serde_json::json!(["usage.net.interface"]));
     let net = text["usage"]["net"].as_array().unwrap();
-    assert_eq!(net.len(), 2);
-    for one in net {
-        assert_eq!((&one["interface"], &one["receive_bytes"]), (&"other".into(), &(100_u64 << 40).to_string().into()));
-        assert_eq!(one["transmit_packets"], "300");
+    // As many as fit into 9 KiB go on under their names, in their order.
+    let named = net.len() - 2;
+    assert!((60..75).contains(&named), "{named}");
+    for (at, one) in net.iter().enumerate().take(named) {
+        assert_eq!(one["interface"], format!("interface-{at}"));
+        assert_eq!(one["receive_bytes"], (1_u64 << 40).to_string());
     }
+    let sum = |key: &str| -> u64 { net.iter().map(|one| one[key].as_str().unwrap().parse::<u64>().unwrap()).sum() };
+    assert!(net[named..].iter().all(|one| one["interface"] == "other"));
+    assert_eq!((sum("receive_bytes"), sum("transmit_packets")), (200 << 40, 600));
+}
+
+#[test]
+fn interfaces_that_are_told_together_never_come_back_so_that_no_sum_falls() {
+    let mut net = Vec::new();
+    let mut before: std::collections::BTreeMap<(String, String), u64> = std::collections::BTreeMap::new();
+    for round in 0..400_u64 {
+        // Names come in any order, traffic grows and its classes become more.
+        let (interface, class) = (format!("tap-{:02}", round * 7 % 16), format!("class-{:02}", round / 16 % 16));
+        match net.iter_mut().find(|one: &&mut NetUsage| one.interface == interface && one.class == class) {
+            Some(one) => one.receive_bytes *= 1_000,
+            None => net.push(NetUsage { interface, class, receive_bytes: round, ..NetUsage::default() }),
+        }
+        net.sort_by(|a, b| (&a.interface, &a.class).cmp(&(&b.interface, &b.class)));
+        let mut draft = vm(Kind::VmComputeUsage, 7, 5);
+        draft.usage.as_mut().unwrap().net.clone_from(&net);
+        let line = encode(&draft, &place(1, digest::NO_PREV)).unwrap();
+        let read = Line::parse(body(&line.bytes)).unwrap().fact.usage.unwrap().net;
+        let sum = |net: &[NetUsage]| net.iter().map(|one| one.receive_bytes).sum::<u64>();
+        assert_eq!(sum(&read), sum(&net));
+        for one in read {
+            let then = before.insert((one.interface.clone(), one.class.clone()), one.receive_bytes);
+            assert!(then.is_none_or(|then| one.receive_bytes >= then), "{one:?} was {then:?}");
+        }
+    }
+    assert!(before.keys().any(|(interface, _)| interface == "other"));
 }
 
 prop_compose! {

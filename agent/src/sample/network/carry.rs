@@ -2,7 +2,7 @@
 
 use super::{
     model::{Command, LinkKey},
-    programs::Programs,
+    programs::{Held, Programs},
     thread::{Worker, now_ns},
 };
 
@@ -23,7 +23,12 @@ impl<P: Programs> Worker<P> {
     fn carry_out(&mut self, command: &Command) {
         let whose = |writer: u32| self.procfs.writer(writer);
         match *command {
-            Command::Attach { link, reversed } => self.attach(link, reversed),
+            Command::Attach { link, reversed, held } => self.attach(link, reversed, held),
+            Command::Held(link, held) => {
+                if let Some(port) = self.ports.get(&link) {
+                    self.programs.hold(*port, held);
+                }
+            }
             Command::Turn(link) => self.turn(link),
             Command::Changed(link) => {
                 if let Some(port) = self.ports.get(&link) {
@@ -42,9 +47,9 @@ impl<P: Programs> Worker<P> {
         }
     }
 
-    fn attach(&mut self, link: LinkKey, reversed: bool) {
+    fn attach(&mut self, link: LinkKey, reversed: bool, held: Option<Held>) {
         let Some(netns) = self.spaces.get(link.netns) else { return };
-        let result = match self.programs.attach(netns, link.ifindex, reversed) {
+        let result = match self.programs.attach(netns, link.ifindex, reversed, held) {
             Ok(port) => {
                 self.ports.insert(link, port);
                 Ok(())

@@ -25,6 +25,9 @@ impl<P: Programs> Worker<P> {
         let Some(port) = self.ports.get(&link).copied() else { return };
         let list = self.programs.read(port);
         self.model.accounts(link, &list, &whose, now_ns());
+        if self.model.follows(link) {
+            return;
+        }
         if list.len() > 2 {
             // A turn ends all accounts, and there are few: those that are done make room first.
             let last = self.programs.retire(port, self.model.done(link));

@@ -15,10 +15,16 @@
 //! * Where packets are put off for another task to handle (`IFF_NAPI`, `rps_cpus`), nobody knows the writer, and they
 //!   belong to the VM that holds the interface when its holding was heard of (milliseconds late, at handovers less than a
 //!   second apart up to 0.1 s). Nobody announces `rps_cpus`: a change is seen at the next reconcile or announcement.
-//! * Received packets belong to the VM that wrote last before them, or, from the moment an event was handled, to the VM
-//!   that holds the interface. So at a handover packets for the new holder may be told on the old one between its
-//!   opening of the interface and the earlier of its own first packet and the event (milliseconds); never the other way
-//!   round, and never on a VM that did not hold that existence of the interface.
+//! * Packets received through a tap belong to the process that opened it, however late the agent hears of it, unless the
+//!   agent has seen another hold this very opening of it, or another has written since. Nobody's is what comes while it is
+//!   closed; while its opener is no VM (a manager that passes the file on) until the agent has seen who holds it
+//!   (milliseconds); and likewise where it was opened while the device was down, which nobody announces.
+//! * What no hook can know: a file that is passed on *open* from one VM to another changes nothing in the kernel, so what
+//!   is received before the second writes, or is seen with it, is told on the first; and a packet that is between our
+//!   program and the device's queue at the very moment of a handover is told as that moment's.
+//! * A macvtap, and a tap on a kernel whose types do not tell the places (no BTF), have no such openings: what they receive
+//!   belongs to the VM that wrote last, or, from the moment an event was handled, to the VM that holds the interface;
+//!   never to one that did not hold that existence of it.
 //! * Interfaces are known by namespace, index and existence. A deleted interface's totals stay with its VM, under the
 //!   name it had when the VM took it; a renamed one goes on under that name, because a counter that changes its label
 //!   would start over. A second one of the same name is added to it.
@@ -130,6 +136,12 @@ impl<P: Programs> Network<P> {
         self.shared.waking(waker);
     }
 
+    /// Whether the thread has ended though nobody told it to: it panicked, and nothing it published is true any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Samples published so far.
     #[must_use]
     pub fn samples(&self) -> u64 {
@@ -149,7 +161,7 @@ impl<P: Programs> Network<P> {
     }
 
     fn tell(&self, order: Order<P>) {
-        // A thread that is gone has been told of by its panic; the figures stay as they are.
+        // One that is gone is told by `is_gone`.
         if self.orders.send(order).is_ok() {
             let _ = self.waker.write(1);
         }

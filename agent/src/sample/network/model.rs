@@ -10,13 +10,14 @@ mod links;
 mod port;
 mod schedule;
 mod tally;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
-use super::programs::CLASSES;
+use super::programs::{CLASSES, Held};
 use crate::{
     account::network::{InterfaceKind, NetworkUsage, Traffic},
     host::{NetNsId, link::Link},
@@ -55,7 +56,11 @@ pub enum Command {
         link: LinkKey,
         /// It is a macvtap.
         reversed: bool,
+        /// A tap whose accounts are to begin with its openings, and who holds it.
+        held: Option<Held>,
     },
+    /// Who holds a tap whose accounts begin with its openings.
+    Held(LinkKey, Held),
     /// It changed hands: read, [`Model::accounts`], then [`Model::turn`] says whether a new account begins.
     Turn(LinkKey),
     /// Something was announced about it.
@@ -75,6 +80,9 @@ pub struct Holding {
     pub link: Link,
     /// It outlives its files; `None` if that could not be asked.
     pub persistent: Option<bool>,
+    /// Its carrier changes, which stood still from before the process was looked at: so it held this very opening. Only
+    /// where the programs follow openings.
+    pub generation: Option<u32>,
 }
 
 /// A scan of one process.

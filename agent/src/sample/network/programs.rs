@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Debug};
 
-pub use crate::bpf::network::{Account, CLASSES, Flow};
+pub use crate::bpf::network::{Account, CLASSES, Flow, Held, NOBODY};
 use crate::{
     bpf::network::{NetworkPrograms, PortId},
     host::NetNs,
@@ -13,11 +13,22 @@ pub trait Programs: Send + 'static {
     /// An interface that is or was counted.
     type Port: Copy + Debug + Send;
 
-    /// Counts an interface; `reversed` for a macvtap, whose hooks run the other way round.
+    /// Whether accounts of a tap can begin with its openings, in the kernel: such a tap is attached with whom holds it.
+    fn follows(&self) -> bool;
+    /// Counts an interface; `reversed` for a macvtap, whose hooks run the other way round. With `held`, its accounts begin
+    /// with its openings.
     ///
     /// # Errors
     /// When the kernel refuses, the interface is gone, or there is no room.
-    fn attach(&mut self, netns: &NetNs, ifindex: u32, reversed: bool) -> Result<Self::Port, Box<dyn Error>>;
+    fn attach(
+        &mut self,
+        netns: &NetNs,
+        ifindex: u32,
+        reversed: bool,
+        held: Option<Held>,
+    ) -> Result<Self::Port, Box<dyn Error>>;
+    /// Who holds a tap that is followed, as it was seen.
+    fn hold(&mut self, port: Self::Port, held: Held);
     /// False once the interface is gone.
     fn is_attached(&self, port: Self::Port) -> bool;
     /// The agent itself knows that the interface changed hands.
@@ -44,8 +55,22 @@ pub trait Programs: Send + 'static {
 impl Programs for NetworkPrograms {
     type Port = PortId;
 
-    fn attach(&mut self, netns: &NetNs, ifindex: u32, reversed: bool) -> Result<PortId, Box<dyn Error>> {
-        Ok(Self::attach(self, netns, ifindex, reversed)?)
+    fn follows(&self) -> bool {
+        Self::follows(self)
+    }
+
+    fn attach(
+        &mut self,
+        netns: &NetNs,
+        ifindex: u32,
+        reversed: bool,
+        held: Option<Held>,
+    ) -> Result<PortId, Box<dyn Error>> {
+        Ok(self.attach_held(netns, ifindex, reversed, held)?)
+    }
+
+    fn hold(&mut self, port: PortId, held: Held) {
+        Self::hold(self, port, held);
     }
 
     fn is_attached(&self, port: PortId) -> bool {

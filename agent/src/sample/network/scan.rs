@@ -8,7 +8,9 @@ use super::{
 use crate::{
     account::network::InterfaceKind,
     host::{
-        NetNs, ProcError, passthrough,
+        NetNs, ProcError,
+        link::LinkChange,
+        passthrough,
         tap::{HeldTap, HeldTaps},
     },
     units::Tgid,
@@ -48,6 +50,7 @@ impl<P: Programs> Worker<P> {
         for _ in 0..TRIES {
             self.hear();
             self.tally.scans += 1;
+            let begun = now_ns();
             let files = self.asked.get(&vm);
             let known = |fd: i32| {
                 let (link, ups, tap) = files?.get(&fd)?;
@@ -59,9 +62,11 @@ impl<P: Programs> Worker<P> {
                 Ok(_) | Err(ProcError::Gone { .. }) => HeldTaps::default(),
                 Err(error) => return self.fail("the files of a VM cannot be looked at", &error),
             };
-            let scan = self.resolve(vm, &held);
+            let mut scan = self.resolve(vm, &held);
             let touched = self.hear();
-            if !scan.held.iter().any(|one| touched.contains(&(one.netns, one.link.ifindex))) {
+            if self.stood(&mut scan, begun)
+                && !scan.held.iter().any(|one| touched.contains(&(one.netns, one.link.ifindex)))
+            {
                 self.model.held(vm, &scan, now_ns());
                 self.remember(vm, &held, &scan);
                 let spaces = scan.held.iter().map(|one| one.netns).chain(scan.home);
@@ -72,6 +77,24 @@ impl<P: Programs> Worker<P> {
             }
         }
         self.model.look(vm, now_ns().saturating_add(LATER_NS));
+    }
+
+    /// Where openings are followed, it must be the same one from before the look at the files to the answer; false where it
+    /// was not, or that is not known yet.
+    fn stood(&mut self, scan: &mut Scan, begun_ns: u64) -> bool {
+        let mut all = true;
+        let taps = |one: &&mut Holding| one.link.kind == Some(InterfaceKind::Tap);
+        for one in scan.held.iter_mut().filter(taps).filter(|_| self.programs.follows()) {
+            let Some(changes) = one.link.carrier_changes else { continue };
+            if self.model.stood(one.netns, one.link.ifindex, changes, begun_ns) {
+                one.generation = Some(changes);
+            } else {
+                // Known from here on.
+                self.model.change(one.netns, &LinkChange::New(one.link.clone()), now_ns());
+                all = false;
+            }
+        }
+        all
     }
 
     fn resolve(&mut self, vm: VmKey, held: &HeldTaps) -> Scan {
@@ -89,7 +112,8 @@ impl<P: Programs> Worker<P> {
             match self.spaces.link(tap.netns.id(), &tap.name, tap.ifindex) {
                 // The index of a macvtap in another namespace may be another one's here.
                 Ok(Some(link)) if link.kind == Some(tap.kind) && may_be(tap, &link.name) => {
-                    scan.held.push(Holding { netns: tap.netns.id(), link, persistent: tap.persistent });
+                    let (netns, persistent) = (tap.netns.id(), tap.persistent);
+                    scan.held.push(Holding { netns, link, persistent, generation: None });
                 }
                 Ok(_) if tap.kind == InterfaceKind::Macvtap => scan.passed.push(elsewhere(tap)),
                 // It went after its file was asked.

@@ -1,5 +1,6 @@
 //! The thread with the kernel programs on real taps. Any process that holds a tap serves as a VM.
 
+mod gone;
 mod handover;
 
 use std::{fs, net::UdpSocket, path::Path, time::Instant};

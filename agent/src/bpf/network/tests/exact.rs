@@ -1,5 +1,7 @@
 //! Bytes and packets against the link's own, frame kind by frame kind.
 
+use aya_obj::generated::bpf_attach_type;
+
 use std::thread;
 
 use super::{frames, lab::LinkStats, *};

@@ -101,6 +101,16 @@ impl Lab {
         }
     }
 
+    /// Waits until packets go to whoever has opened a tap: the kernel takes its time with that.
+    pub(super) fn wait_carrier(&self, name: &str) {
+        self.inside(|| {
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            while !is_running(name) {
+                assert!(std::time::Instant::now() < end, "no carrier at {name}");
+            }
+        });
+    }
+
     /// A socket that sends frames out of a device.
     pub(super) fn sender(&self, ifindex: u32) -> Sender {
         self.inside(|| Sender { socket: socket(libc::AF_PACKET, 0), ifindex })
@@ -123,6 +133,15 @@ pub(super) fn up(name: &str) {
     ask(&socket, libc::SIOCSIFFLAGS, &mut request);
 }
 
+/// `IFF_RUNNING`: its queueing discipline is at work.
+fn is_running(name: &str) -> bool {
+    let socket = socket(libc::AF_PACKET, 0);
+    let mut request = Request::new(name);
+    ask(&socket, libc::SIOCGIFFLAGS, &mut request);
+    let running = u16::try_from(libc::IFF_RUNNING).expect("16 bits");
+    u16::from_ne_bytes([request.value[0], request.value[1]]) & running != 0
+}
+
 pub(super) fn ifindex(name: &str) -> u32 {
     nix::net::if_::if_nametoindex(name).expect("an index")
 }
@@ -138,6 +157,13 @@ impl Tap {
     pub(super) fn transmit(&self, frame: &[u8]) {
         let written = (&self.file).write(frame).expect("write to the tap");
         assert_eq!(written, frame.len());
+    }
+
+    /// It outlives its files.
+    pub(super) fn persist(&self) {
+        // SAFETY: the argument is a number.
+        let answer = unsafe { libc::ioctl(self.file.as_raw_fd(), libc::TUNSETPERSIST, 1) };
+        assert_eq!(answer, 0, "TUNSETPERSIST: {}", std::io::Error::last_os_error());
     }
 
     /// What the guest's driver can take (`TUN_F_…`).

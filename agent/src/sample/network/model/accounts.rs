@@ -10,7 +10,7 @@ use super::{
 use crate::{
     account::network::Traffic,
     host::writer::Writer,
-    sample::network::programs::{Account, CLASSES, Flow},
+    sample::network::programs::{Account, CLASSES, Flow, NOBODY},
 };
 
 /// How long a writer may stay undecided: a VM is found within a second or at the next reconcile.
@@ -25,11 +25,6 @@ pub(super) const QUIET: u8 = 2;
 /// So many accounts in use mean that the interface changes hands fast: former ones are given back at once.
 const BUSY: usize = 3;
 
-/// Handovers closer than this are a burst.
-const RARE_NS: u64 = 1_000_000_000;
-/// In a burst, the time a new holder has to write.
-const PATIENCE_NS: u64 = 100_000_000;
-
 /// What an undecided writer wrote.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -43,28 +38,22 @@ impl Model {
     /// What the accounts of an interface hold now, oldest first. `whose` says which process stands behind a writer.
     pub fn accounts(&mut self, link: LinkKey, list: &[Account], whose: &dyn Fn(u32) -> Writer, now_ns: u64) {
         let Some(mut port) = self.ports.remove(&link) else { return };
+        port.opened &= port.follows.is_none();
         for account in list {
             self.account(link, &mut port, account, whose, now_ns);
         }
         port.opened = false;
         port.current = list.last().map(|account| account.serial);
-        let former = port.accounts.iter().filter(|(serial, _)| Some(**serial) != port.current);
+        let real = |seen: &Seen| seen.last.writer != NOBODY;
+        let former = port.accounts.iter().filter(|(serial, seen)| Some(**serial) != port.current && real(seen));
         // Who writes again after its account was given back gets another: giving back early loses nothing.
-        let busy = list.len() >= BUSY;
+        let busy = list.iter().filter(|account| account.writer != NOBODY).count() >= BUSY;
         let ended = |writer: u32| writer != 0 && whose(writer) == Writer::Gone;
         let done = former.take_while(|(_, seen)| busy || seen.quiet >= QUIET || ended(seen.last.writer));
         if let Some(up_to) = done.map(|(serial, _)| *serial).last() {
             self.out.push(Command::Retire(link, up_to));
         }
         self.ports.insert(link, port);
-    }
-
-    /// Up to which its accounts are to be given back before all of them end: all but the one in use.
-    #[must_use]
-    pub fn done(&self, link: LinkKey) -> u64 {
-        let Some(port) = self.ports.get(&link) else { return 0 };
-        let former = |serial: &&u64| Some(**serial) != port.current;
-        port.accounts.keys().take_while(former).last().copied().unwrap_or(0)
     }
 
     /// The last figures of accounts that the program has given back.
@@ -75,35 +64,6 @@ impl Model {
             port.accounts.remove(&account.serial);
         }
         self.ports.insert(link, port);
-    }
-
-    /// After [`Model::accounts`]: whether the interface changed hands and the account that counts now must end.
-    ///
-    /// The first time at once; soon after that, not before the new holder had time to write, which makes an account by
-    /// itself: accounts are few, and ending one ends those of all writers.
-    pub fn turn(&mut self, link: LinkKey, now_ns: u64) -> bool {
-        let Some(port) = self.ports.get_mut(&link).filter(|port| port.is_attached()) else { return false };
-        if !port.must_turn() {
-            port.turn_at_ns = None;
-            return false;
-        }
-        let busy = port.turned_ns.is_some_and(|turned| now_ns.saturating_sub(turned) < RARE_NS);
-        if busy && port.turn_at_ns.is_none_or(|at| now_ns < at) {
-            let at = *port.turn_at_ns.get_or_insert(now_ns.saturating_add(PATIENCE_NS));
-            self.schedule.turn(link, at);
-            return false;
-        }
-        port.opened = true;
-        port.turned_ns = Some(now_ns);
-        port.turn_at_ns = None;
-        true
-    }
-
-    pub(super) fn want_turn(&mut self, link: LinkKey) {
-        let turn = Command::Turn(link);
-        if !self.out.contains(&turn) {
-            self.out.push(turn);
-        }
     }
 
     /// The last figures of an interface whose counting ended; its totals stay.
@@ -154,7 +114,11 @@ impl Model {
         // whoever had the interface until then; unless the program made the account for that writer.
         let made_for_writer = is_new && !port.opened;
         let earlier = (seen.last.writer == 0 && !made_for_writer).then_some(seen.owner);
-        if account.writer != 0 && !seen.by_writer {
+        // What is told of a holder is told of another existence.
+        let earlier = if port.landed || port.follows.is_none() { earlier } else { Some(Owner::Nobody) };
+        if account.writer == NOBODY {
+            seen.owner = Owner::Nobody;
+        } else if account.writer != 0 && !seen.by_writer {
             match self.judge(account.writer, seen.first_seen_ns, whose) {
                 Some(vm) => {
                     seen.owner = Owner::Vm(vm);

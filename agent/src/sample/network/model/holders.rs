@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     Command, Holding, LinkKey, Model, Scan, VmKey,
     before::Before,
-    port::{Port, State},
+    port::{Owner, Port, State},
 };
-use crate::account::network::Traffic;
+use crate::{account::network::Traffic, sample::network::programs::Held};
 
 /// How long an interface that nobody holds goes on being counted, so that its next holder is counted from the start.
 const IDLE_NS: u64 = 60_000_000_000;
@@ -32,6 +32,11 @@ impl Model {
             }
         }
         self.set_held(vm, &keys, now_ns);
+        for holding in &scan.held {
+            if let Some(key) = self.current(holding.netns, holding.link.ifindex).filter(|key| keys.contains(key)) {
+                self.tell_holder(vm, key, holding);
+            }
+        }
         if let Some(state) = self.vms.get_mut(&vm) {
             state.spaces = scan.home.into_iter().chain(keys.iter().map(|key| key.netns)).collect();
             state.set_passed(&scan.passed);
@@ -47,6 +52,7 @@ impl Model {
         }
         port.state = if result.is_ok() { State::Attached } else { State::Refused };
         port.expected = port.holder();
+        port.landed = result.is_ok();
         if result.is_ok() && port.before.owner.is_none() {
             self.unowned.unknown_before += 1;
         }
@@ -65,7 +71,7 @@ impl Model {
         for (key, port) in &mut self.ports {
             if port.state == State::Refused {
                 port.state = State::Wanted;
-                self.out.push(Command::Attach { link: *key, reversed: port.reversed() });
+                self.out.push(port.attach(*key));
             }
         }
         self.let_go(now_ns);
@@ -95,7 +101,7 @@ impl Model {
                 // The answer says why to the newcomer, too, which would else be told of zeros.
                 if port.state == State::Refused {
                     port.state = State::Wanted;
-                    self.out.push(Command::Attach { link: key, reversed: port.reversed() });
+                    self.out.push(port.attach(key));
                 }
                 // Carrier on, so it is open: what it counted unheld is nobody's.
                 state.tally(key, &port.label).held = true;
@@ -113,8 +119,20 @@ impl Model {
             port.before = before;
         }
         state.tally(key, &port.label).held = true;
-        self.out.push(Command::Attach { link: key, reversed: port.reversed() });
+        port.follows = holding.generation.map(|generation| Held { generation, tgid: vm.tgid });
+        self.out.push(port.attach(key));
         self.ports.insert(key, port);
+    }
+
+    /// The programs are told of the first holder whom they do not know of.
+    fn tell_holder(&mut self, vm: VmKey, key: LinkKey, holding: &Holding) {
+        let Some(port) = self.ports.get_mut(&key).filter(|port| port.holder() == Owner::Vm(vm)) else { return };
+        let (Some(told), Some(generation)) = (port.follows, holding.generation) else { return };
+        let held = Held { generation, tgid: vm.tgid };
+        if told != held {
+            port.follows = Some(held);
+            self.out.push(Command::Held(key, held));
+        }
     }
 
     /// A VM holds these and nothing else.
@@ -130,6 +148,8 @@ impl Model {
             if let Some(state) = self.vms.get_mut(&vm) {
                 state.tally(*key, &port.label).held = false;
             }
+            // Another that holds it goes on with it.
+            self.schedule.soon(&port.holders, now_ns);
             if port.holders.is_empty() {
                 port.idle_since_ns = Some(now_ns);
                 // Somebody else may have it already.

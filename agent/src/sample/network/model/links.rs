@@ -24,6 +24,8 @@ pub(super) struct Known {
     pub(super) name: String,
     pub(super) carrier: bool,
     pub(super) carrier_ups: Option<u32>,
+    /// Its carrier changes, and since when they are known to be so many.
+    pub(super) changes: Option<(u32, u64)>,
     /// When it was first seen, and its counters then.
     pub(super) first: Option<(u64, LinkStats)>,
     /// Its carrier count and counters when it was last seen in nobody's hands.
@@ -83,6 +85,13 @@ impl Model {
         Some((self.current(netns, ifindex)?, known.carrier_ups?))
     }
 
+    /// Whether a link's carrier was at this count already before that instant, for all that was heard.
+    #[must_use]
+    pub fn stood(&self, netns: NetNsId, ifindex: u32, changes: u32, before_ns: u64) -> bool {
+        let known = self.links.get(&(netns, ifindex)).and_then(|known| known.changes);
+        known.is_some_and(|(then, since_ns)| then == changes && since_ns < before_ns)
+    }
+
     pub(super) fn seen(&mut self, netns: NetNsId, link: &Link, now_ns: u64) -> bool {
         let Some(kind) = link.kind else {
             // The index of one that was ours belongs to something else: its end was not told.
@@ -102,6 +111,7 @@ impl Model {
                 name: link.name.clone(),
                 carrier: false,
                 carrier_ups: None,
+                changes: None,
                 first: link.stats.map(|stats| (now_ns, stats)),
                 unheld: None,
             }
@@ -111,6 +121,9 @@ impl Model {
         touched |= known.name != link.name;
         known.name.clone_from(&link.name);
         (known.carrier, known.carrier_ups) = (link.carrier, link.carrier_ups);
+        if known.changes.map(|(changes, _)| changes) != link.carrier_changes {
+            known.changes = link.carrier_changes.map(|changes| (changes, now_ns));
+        }
         if let (false, Some(ups), Some(stats)) = (link.carrier, link.carrier_ups, link.stats) {
             known.unheld = Some((ups, stats));
         }

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{VmKey, accounts::QUIET, before::Before, tally::Label};
+use super::{Command, LinkKey, VmKey, accounts::QUIET, before::Before, tally::Label};
 use crate::{
     account::network::{InterfaceKind, Traffic},
     host::link::LinkStats,
-    sample::network::programs::Account,
+    sample::network::programs::{Account, Held},
 };
 
 /// Whose an account is.
@@ -58,6 +58,10 @@ pub(super) struct Port {
     pub(super) current: Option<u64>,
     /// The agent began an account since the last reading.
     pub(super) opened: bool,
+    /// Its accounts begin with its openings, in the kernel: who holds it, as the programs were told last.
+    pub(super) follows: Option<Held>,
+    /// The programs are known to sit on this existence of it.
+    pub(super) landed: bool,
     /// All that its accounts ever counted.
     pub(super) counted: Traffic,
     pub(super) before: Before,
@@ -85,6 +89,8 @@ impl Port {
             accounts: BTreeMap::new(),
             current: None,
             opened: true,
+            follows: None,
+            landed: false,
             counted: Traffic::default(),
             before,
             stats: None,
@@ -102,6 +108,10 @@ impl Port {
 
     pub(super) fn reversed(&self) -> bool {
         self.label.1 == InterfaceKind::Macvtap
+    }
+
+    pub(super) fn attach(&self, link: LinkKey) -> Command {
+        Command::Attach { link, reversed: self.reversed(), held: self.follows }
     }
 
     /// Who has it by the events so far.
@@ -137,6 +147,9 @@ impl Port {
     pub(super) fn must_turn(&mut self) -> bool {
         let holder = self.holder();
         self.expected = holder;
+        if self.follows.is_some() {
+            return false;
+        }
         let current = self.current.and_then(|serial| self.accounts.get_mut(&serial));
         let Some(current) = current else { return false };
         if current.owner == holder {

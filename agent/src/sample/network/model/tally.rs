@@ -105,8 +105,8 @@ impl Vm {
         let counted = by_label.into_iter().map(|((name, kind), tally)| Interface {
             name,
             kind,
-            // Where something was counted, the figures stay; not to be counted any more does not unmake them.
-            unobserved: tally.unobserved.filter(|_| tally.classes.is_empty()),
+            // What was counted before stays beside it.
+            unobserved: tally.unobserved,
             held: tally.held,
             classes: tally.classes,
             receive_dropped: tally.receive_dropped,
@@ -130,10 +130,11 @@ impl Vm {
 }
 
 fn merge(into: &mut Tally, from: &Tally) {
-    into.held |= from.held;
-    if from.unobserved.is_some() {
+    // What is held says whether it is counted now; of former ones, one that was not is enough.
+    if from.held && !into.held || from.held == into.held && from.unobserved.is_some() {
         into.unobserved.clone_from(&from.unobserved);
     }
+    into.held |= from.held;
     for (class, traffic) in &from.classes {
         add(into.classes.entry(Arc::clone(class)).or_default(), *traffic);
     }

@@ -11,7 +11,7 @@ use crate::{
         link::{LinkChange, LinkStats},
         writer::Writer,
     },
-    sample::network::programs::{Account, Flow},
+    sample::network::programs::{Account, Flow, NOBODY},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -25,11 +25,11 @@ fn vm(tgid: u32) -> VmKey {
 fn link(ifindex: u32, name: &str) -> Link {
     let kind = Some(InterfaceKind::Tap);
     let stats = Some(LinkStats::default());
-    Link { ifindex, name: name.to_owned(), kind, carrier: true, carrier_ups: Some(1), stats }
+    Link { ifindex, name: name.to_owned(), kind, carrier: true, carrier_ups: Some(1), carrier_changes: None, stats }
 }
 
 fn holding(netns: NetNsId, link: Link) -> Holding {
-    Holding { netns, link, persistent: Some(false) }
+    Holding { netns, link, persistent: Some(false), generation: None }
 }
 
 fn scan(held: &[Holding]) -> Scan {

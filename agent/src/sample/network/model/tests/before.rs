@@ -52,7 +52,7 @@ fn counters_of_earlier_holders_are_nobody_s() {
     let mut model = Model::default();
     model.born(vm(1), 100 * SECOND);
     let mut tap = Link { carrier_ups: Some(2), stats: Some(counters(100, 50, 0)), ..link(7, "tap0") };
-    let mut hold = Holding { netns: NS, link: tap.clone(), persistent: Some(true) };
+    let mut hold = Holding { netns: NS, link: tap.clone(), persistent: Some(true), generation: None };
     model.held(vm(1), &scan(&[hold.clone()]), 100 * SECOND);
     attach_all(&mut model);
     model.stats(NS, &[(7, counters(100, 50, 0))].into());

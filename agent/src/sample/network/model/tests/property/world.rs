@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::super::*;
+use followed::Followed;
+
+mod followed;
 
 pub(super) const VMS: u32 = 4;
 pub(super) const TAPS: u32 = 3;
@@ -14,6 +17,8 @@ pub(super) const TAPS: u32 = 3;
 pub(super) enum Step {
     /// A VM opens a tap, which is made if it is not there.
     Open(u32, u32),
+    /// The same, and the kernel does not announce who it is.
+    OpenUnseen(u32, u32),
     Close(u32),
     /// The tap is deleted, whoever holds it.
     Delete(u32),
@@ -26,6 +31,9 @@ pub(super) enum Step {
     List,
     Born(u32),
     Scan(u32),
+    /// A process is looked at; what was seen is believed later, if no interface in it became another meanwhile.
+    Look(u32),
+    Believe,
     Sample,
 }
 
@@ -35,6 +43,10 @@ struct Tap {
     exists: bool,
     holder: Option<u32>,
     ups: u32,
+    /// How often it was opened or closed.
+    changes: u32,
+    existence: u64,
+    followed: Followed,
     stats: LinkStats,
     /// The program's accounts, the one in use last; `None` while it is not attached. And under which existence.
     program: Option<(LinkKey, Vec<Account>)>,
@@ -48,6 +60,9 @@ pub(super) struct World {
     pub(super) model: Model,
     taps: [Tap; TAPS as usize],
     serial: u64,
+    /// Programs follow openings.
+    follows: bool,
+    looked: Option<(u32, Scan, [u64; TAPS as usize])>,
     pub(super) now: u64,
     /// What programs counted, transmitted and received.
     pub(super) counted: (u64, u64),
@@ -55,6 +70,8 @@ pub(super) struct World {
     pub(super) wrote: BTreeMap<u32, u64>,
     /// What each VM might have received: everything that came for a tap it ever held.
     pub(super) might: BTreeMap<u32, u64>,
+    /// What each VM received while a program was there.
+    pub(super) received: BTreeMap<u32, u64>,
     pub(super) told: BTreeMap<u32, (u64, u64)>,
 }
 
@@ -63,13 +80,15 @@ fn netns(tap: u32) -> NetNsId {
 }
 
 impl World {
-    pub(super) fn new() -> Self {
-        Self { now: 200 * SECOND, ..Self::default() }
+    pub(super) fn new(follows: bool) -> Self {
+        Self { follows, now: 200 * SECOND, ..Self::default() }
     }
 
     fn link(&self, tap: u32) -> Link {
         let it = &self.taps[tap as usize];
-        Link { carrier: it.holder.is_some(), carrier_ups: Some(it.ups), stats: Some(it.stats), ..link(7, "tap0") }
+        let (carrier, changes) = (it.holder.is_some(), Some(it.changes));
+        let link = Link { carrier, carrier_ups: Some(it.ups), carrier_changes: changes, ..link(7, "tap0") };
+        Link { stats: Some(it.stats), ..link }
     }
 
     fn announce(&mut self, tap: u32, gone: bool) {
@@ -86,17 +105,11 @@ impl World {
     pub(super) fn step(&mut self, step: &Step) {
         self.now += SECOND / 100;
         match *step {
-            Step::Open(vm, tap) => {
-                let it = &mut self.taps[tap as usize];
-                if it.holder.is_none() {
-                    (it.ups, it.stats) = if it.exists { (it.ups + 1, it.stats) } else { (0, LinkStats::default()) };
-                    (it.exists, it.holder) = (true, Some(vm));
-                    it.holders.insert(vm);
-                    self.announce(tap, false);
-                }
-            }
+            Step::Open(vm, tap) => self.open(vm, tap, true),
+            Step::OpenUnseen(vm, tap) => self.open(vm, tap, false),
             Step::Close(tap) => {
                 if self.taps[tap as usize].holder.take().is_some() {
+                    self.taps[tap as usize].changes += 1;
                     self.announce(tap, false);
                 }
             }
@@ -104,7 +117,7 @@ impl World {
                 if self.taps[tap as usize].exists {
                     self.announce(tap, true);
                     let it = &mut self.taps[tap as usize];
-                    (it.exists, it.holder) = (false, None);
+                    (it.exists, it.holder, it.followed.sits) = (false, None, false);
                 }
             }
             Step::Transmit(tap, packets) => self.transmit(tap, packets),
@@ -113,6 +126,8 @@ impl World {
             Step::List => (0..TAPS).for_each(|tap| self.list(tap)),
             Step::Born(one) => self.model.born(vm(one), self.now),
             Step::Scan(one) => self.scan(one),
+            Step::Look(one) => self.looked = Some((one, self.look(one), self.taps.each_ref().map(|tap| tap.existence))),
+            Step::Believe => self.believe(),
             Step::Sample => self.sample(),
         }
         self.carry_out();
@@ -124,6 +139,9 @@ impl World {
         let Some(writer) = it.holder else { return };
         it.stats.rx_packets += packets;
         it.stats.rx_bytes += 10 * packets;
+        if self.follows && !it.followed.sits {
+            return;
+        }
         let Some((_, accounts)) = &mut it.program else { return };
         // As the program does it: the writer's own account, or the one nobody wrote to yet, or a new one.
         let own = accounts.iter().position(|one| one.writer == writer);
@@ -139,24 +157,24 @@ impl World {
     }
 
     fn receive(&mut self, tap: u32, packets: u64) {
+        let serial = self.serial();
         let it = &mut self.taps[tap as usize];
         if !it.exists {
             return;
         }
         it.stats.tx_packets += packets;
         it.stats.tx_bytes += 10 * packets;
+        if self.follows {
+            let Some((_, accounts)) = it.program.as_mut().filter(|_| it.followed.sits) else { return };
+            it.followed.choose(it.changes, accounts, serial);
+            *self.received.entry(it.holder.unwrap_or(0)).or_default() += packets;
+        }
         let Some(current) = it.program.as_mut().and_then(|(_, accounts)| accounts.last_mut()) else { return };
         current.receive[0].packets += packets;
         current.receive[0].bytes += 10 * packets;
         self.counted.1 += packets;
         for vm in &it.holders {
             *self.might.entry(*vm).or_default() += packets;
-        }
-    }
-
-    fn hear(&mut self, tap: u32) {
-        if let Some(change) = self.taps[tap as usize].announcements.pop_front() {
-            self.model.change(netns(tap), &change, self.now);
         }
     }
 
@@ -174,16 +192,9 @@ impl World {
 
     /// A scan hears what is announced first, as the thread does.
     fn scan(&mut self, one: u32) {
-        for tap in 0..TAPS {
-            while !self.taps[tap as usize].announcements.is_empty() {
-                self.hear(tap);
-                self.carry_out();
-            }
-        }
-        let held = (0..TAPS).filter(|tap| self.taps[*tap as usize].holder == Some(one));
-        let held: Vec<Holding> =
-            held.map(|tap| Holding { netns: netns(tap), link: self.link(tap), persistent: Some(true) }).collect();
-        self.model.held(vm(one), &scan(&held), self.now);
+        self.hear_all();
+        let scan = self.look(one);
+        self.model.held(vm(one), &scan, self.now);
     }
 
     fn sample(&mut self) {
@@ -207,12 +218,24 @@ impl World {
                 let (Command::Attach { link, .. }
                 | Command::Turn(link)
                 | Command::Changed(link)
+                | Command::Held(link, _)
                 | Command::Retire(link, _)
                 | Command::Detach(link)) = command;
                 let tap = u32::try_from(link.netns.inode).unwrap() - 10;
                 let serial = self.serial();
                 let it = &mut self.taps[tap as usize];
                 match command {
+                    Command::Attach { held: Some(held), .. } if it.exists => {
+                        let accounts = vec![account(0, NOBODY, 0, 0)];
+                        it.program = Some((link, accounts));
+                        it.followed.attach(held);
+                        // As the thread does: what was announced meanwhile comes before the answer.
+                        while !self.taps[tap as usize].announcements.is_empty() {
+                            self.hear(tap);
+                        }
+                        self.model.attached(link, Ok(()));
+                    }
+                    Command::Held(_, held) => it.followed.hold(held),
                     Command::Attach { .. } if it.exists => {
                         let accounts = vec![account(serial, 0, 0, 0)];
                         self.model.attached(link, Ok(()));

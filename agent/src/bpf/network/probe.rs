@@ -1,0 +1,68 @@
+//! What this kernel has and takes, found out by trying.
+
+use std::path::Path;
+
+use aya_obj::generated::bpf_attach_type;
+use kvmeter_common::network;
+
+use super::{
+    Error, Hook, NetworkPrograms, PortId, carrier::Carrier, port::Port, syscall, table::Table, writer::Writer,
+};
+use crate::host::realtime;
+
+impl NetworkPrograms {
+    /// Loads every program once, as for an interface that is not there, and lets go of them: the way in which carrier
+    /// changes are read.
+    pub(super) fn try_out(&mut self, ways: &[Carrier]) -> Result<Carrier, Error> {
+        let mut refused = None;
+        for way in ways {
+            self.carrier = *way;
+            match self.try_way() {
+                Ok(()) => return Ok(*way),
+                Err(error) if way.is_read() => {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        ?way,
+                        "tap holders cannot be followed so"
+                    );
+                    refused = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        refused.map_or(Ok(Carrier::default()), Err)
+    }
+
+    fn try_way(&self) -> Result<(), Error> {
+        if self.carrier.is_read() {
+            if self.writer == Writer::Untold {
+                return Err(Error::Refused(std::io::Error::other("no way to learn which task opens an interface")));
+            }
+            self.watches.try_out(&self.templates, self.writer).map_err(Error::Refused)?;
+        }
+        for reversed in [false, true] {
+            let mut port = Port::new(PortId(0), self.lanes, reversed)?;
+            port.follows = (self.carrier.is_read() && !reversed).then_some(0);
+            // With a table: the more of the code is looked at.
+            self.pair(&port, Some(&Table::least()?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the loopback device, whose index is 1 everywhere: kernels without tcx do not know the question.
+pub(super) fn hook() -> Result<Hook, Error> {
+    match syscall::count_on(1, bpf_attach_type::BPF_TCX_INGRESS) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::Refused(error)),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Hook::Clsact),
+        _answer => Ok(Hook::Tcx),
+    }
+}
+
+/// CPUs that can count by themselves here, by their highest number.
+pub(super) fn lanes() -> u32 {
+    let most = u32::try_from(network::LANES).unwrap_or(u32::MAX);
+    let online = aya::util::online_cpus().unwrap_or_default();
+    // Where softirqs can be preempted, no CPU can.
+    if realtime::is_realtime(Path::new("/")) { 0 } else { online.into_iter().max().map_or(0, |cpu| cpu + 1).min(most) }
+}

@@ -1,0 +1,106 @@
+//! Who opens taps: a socket a namespace on announcements of links, whose filter takes in none and notes whose doing each
+//! is (`agent-ebpf`, `network/watch`).
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_SOCKET_FILTER};
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
+
+use super::{PORTS, syscall, syscall::MapShape, template::Templates, writer::Writer};
+use crate::host::{NetNs, NetNsId};
+
+/// RTNLGRP_LINK as a bit.
+const GROUP_LINK: u32 = 1;
+
+/// One namespace.
+struct Watch {
+    /// Closing it takes the filter away.
+    _socket: OwnedFd,
+    number: u32,
+    interfaces: usize,
+}
+
+/// All of them.
+pub(super) struct Watches {
+    openers: OwnedFd,
+    spaces: BTreeMap<NetNsId, Watch>,
+    last: u32,
+}
+
+impl Watches {
+    pub(super) fn new() -> io::Result<Self> {
+        let openers = syscall::create_map(&MapShape {
+            name: "NETWORK_OPENERS",
+            kind: bpf_map_type::BPF_MAP_TYPE_HASH,
+            key_bytes: 8,
+            value_bytes: 8,
+            entries: u32::try_from(PORTS).unwrap_or(u32::MAX),
+            // `BPF_F_NO_PREALLOC`
+            flags: 1,
+            inner: None,
+        })?;
+        Ok(Self { openers, spaces: BTreeMap::new(), last: 0 })
+    }
+
+    pub(super) fn openers(&self) -> BorrowedFd<'_> {
+        self.openers.as_fd()
+    }
+
+    /// Whether the kernel takes the filter.
+    pub(super) fn try_out(&self, templates: &Templates, writer: Writer) -> io::Result<()> {
+        self.filter(templates, writer, 0).map(drop)
+    }
+
+    fn filter(&self, templates: &Templates, writer: Writer, space: u32) -> io::Result<OwnedFd> {
+        const NAME: &str = "link_watch";
+        let code = templates.filter(NAME, self.openers(), space, writer).map_err(io::Error::other)?;
+        syscall::load(BPF_PROG_TYPE_SOCKET_FILTER, NAME, &code, None)
+    }
+
+    /// Notes who opens an interface; where that is found, for [`Watches::forget`] too.
+    pub(super) fn add(
+        &mut self,
+        templates: &Templates,
+        writer: Writer,
+        netns: &NetNs,
+        ifindex: u32,
+    ) -> io::Result<u64> {
+        if !self.spaces.contains_key(&netns.id()) {
+            let number = self.last.checked_add(1).ok_or_else(|| io::Error::other("too many network namespaces"))?;
+            self.last = number;
+            let filter = self.filter(templates, writer, number)?;
+            let open = || {
+                let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
+                socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)
+            };
+            let listener = netns.inside(open)??;
+            syscall::put_filter(&listener, filter.as_fd())?;
+            bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
+            self.spaces.insert(netns.id(), Watch { _socket: listener, number, interfaces: 0 });
+        }
+        let Some(watch) = self.spaces.get_mut(&netns.id()) else { return Err(io::ErrorKind::NotFound.into()) };
+        let key = u64::from(watch.number) << 32 | u64::from(ifindex);
+        let added = syscall::insert(&self.openers, &key, &0_u64, 0);
+        watch.interfaces += usize::from(added.is_ok());
+        if watch.interfaces == 0 {
+            self.spaces.remove(&netns.id());
+        }
+        added.map(|()| key)
+    }
+
+    /// An interface is counted no more.
+    pub(super) fn forget(&mut self, netns: NetNsId, key: u64) {
+        // One that was never there is as good.
+        let _ = syscall::remove(&self.openers, &key);
+        if let Some(watch) = self.spaces.get_mut(&netns) {
+            watch.interfaces = watch.interfaces.saturating_sub(1);
+            if watch.interfaces == 0 {
+                self.spaces.remove(&netns);
+            }
+        }
+    }
+}
