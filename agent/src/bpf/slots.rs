@@ -175,7 +175,7 @@ impl Slots {
 
     fn free_thread(&mut self, number: u32, slot: ThreadSlot) {
         if self.pointed(number, slot.tid) {
-            // The id's byte in `HELD` stays: it only says where to look, and goes with the id's next thread.
+            // Its number stays in the sum of `NEAR`: that costs the ids with the same low bits a look-up, and no more.
             self.tids.put_u32(index::word(slot.tid), size_of::<u32>() * index::place(slot.tid), 0);
         }
         self.threads.set(number, ThreadSlot { task: 0, ..slot });
