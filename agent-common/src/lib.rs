@@ -15,9 +15,10 @@ pub mod limits;
 pub mod loss;
 pub mod name;
 pub mod network;
+pub mod signal;
 pub mod thread;
 pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
