@@ -9,7 +9,7 @@ use crate::{
     lifecycle::{Verdict, draft::About, reason::start_reason, verdict},
     units::Tgid,
     vm::{
-        Line, Origin, Vm,
+        Line, Origin, Owners, Vm,
         identity::{self, Argv, Identity, identify},
         record::Throttle,
         thread::family_of,
@@ -29,6 +29,8 @@ pub(super) struct Found {
     pub(super) exact: bool,
     pub(super) vcpus: u32,
     pub(super) identity: Identity,
+    /// Whose it is, as far as is known before its start line.
+    pub(super) owners: Owners,
     pub(super) argv: Argv,
     pub(super) adopted: bool,
     pub(super) observed_since_ns: u64,
@@ -41,6 +43,7 @@ impl Engine {
     pub(super) fn about<'a>(&'a self, vm: &'a Vm) -> About<'a> {
         About {
             fixed: &vm.fixed,
+            owner: vm.owners.whole(),
             boot_id: &self.boot_id,
             observed_since_ns: vm.observed_since_ns,
             observed_before_ns: vm.observed_before_ns,
@@ -125,6 +128,7 @@ impl Engine {
             // Two CPUs can count one vCPU twice at the same instant; descriptors are certain, where they can be seen.
             vcpus: if held > 0 { held } else { reading.vcpus },
             identity,
+            owners: Owners::default(),
             argv,
             // Older than our hooks: found running, not seen starting.
             adopted: reading.start_ns < self.attached_ns,
@@ -136,7 +140,10 @@ impl Engine {
 
     /// Makes a found VM one of ours, with its start line. False when an older life with its vm_id has ended but is not
     /// settled yet: its stop must come first, so the next turn tries again.
-    pub(super) fn begin(&mut self, found: Found, at: Instant2) -> bool {
+    pub(super) fn begin(&mut self, mut found: Found, at: Instant2) -> bool {
+        let known = found.owners.whole();
+        found.identity.name = known.name.clone().or(found.identity.name);
+        found.identity.uuid = known.uuid.clone().or(found.identity.uuid);
         let incarnation = identity::incarnation(&self.boot_id, Tgid(found.tgid), found.start_ns);
         let mut vm_id = identity::vm_id(&found.identity, Tgid(found.tgid), &incarnation);
         if self.registry.is_taken(&vm_id) {
@@ -165,6 +172,7 @@ impl Engine {
         };
         let reason = if found.adopted { None } else { start_reason(identity.hypervisor, &found.argv) };
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
+        vm.owners = found.owners;
         vm.first_run_ns = found.first_run_ns;
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
         let draft = self.about(&vm).start(first_run_at, reason, quality);

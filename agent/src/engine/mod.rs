@@ -9,6 +9,7 @@ mod groups;
 mod life;
 mod memory;
 mod network;
+mod owner;
 mod publish;
 mod resume;
 mod run;

@@ -11,12 +11,15 @@ use crate::{
     clock::Instant2,
     ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
     lifecycle::Verdict,
+    vm::Owner,
 };
 
 /// What lines about one VM have in common.
 pub struct About<'a> {
     /// The VM.
     pub fixed: &'a VmFixed,
+    /// Whose it is.
+    pub owner: &'a Owner,
     /// The boot its instants count in.
     pub boot_id: &'a str,
     /// Since when its numbers were watched, CLOCK_BOOTTIME nanoseconds.
@@ -50,8 +53,10 @@ impl About<'_> {
     }
 
     fn named(&self, mut draft: Draft) -> Draft {
-        draft.name.clone_from(&self.fixed.name);
-        draft.uuid.clone_from(&self.fixed.uuid);
+        draft.name.clone_from(self.owner.name.as_ref().unwrap_or(&self.fixed.name));
+        draft.uuid.clone_from(self.owner.uuid.as_ref().unwrap_or(&self.fixed.uuid));
+        draft.tenant = self.owner.tenant.clone().unwrap_or_default();
+        draft.labels.clone_from(&self.owner.labels);
         draft
     }
 
@@ -92,6 +97,14 @@ impl About<'_> {
         draft.evidence.first_run_at = first_run_at;
         draft.reason = reason;
         draft.time_quality = quality;
+        draft
+    }
+
+    /// `vm.identity`: all that is known of whose it is, learned at `at`; `annotated_by` names who stated it, if somebody did.
+    #[must_use]
+    pub fn identity(&self, at: Instant2, annotated_by: Option<&str>) -> Draft {
+        let mut draft = self.named(self.draft(Kind::VmIdentity, at.unix_ns, at.boot_ns));
+        draft.evidence.annotated_by = annotated_by.map(str::to_owned);
         draft
     }
 
@@ -151,6 +164,7 @@ mod tests {
         for since in [0, 100, 150, 500] {
             let about = About {
                 fixed: &fixed,
+                owner: &Owner::default(),
                 boot_id: "b",
                 observed_since_ns: since,
                 observed_before_ns: 0,
@@ -172,6 +186,7 @@ mod tests {
         let fixed = fixed();
         let about = About {
             fixed: &fixed,
+            owner: &Owner::default(),
             boot_id: "b",
             observed_since_ns: 0,
             observed_before_ns: 0,

@@ -184,7 +184,7 @@ fn text(raw: &[u8]) -> Option<String> {
 }
 
 /// `raw` as a UUID in canonical lower case; `None` for any other form and for the nil UUID.
-fn uuid(raw: &[u8]) -> Option<String> {
+pub(super) fn uuid(raw: &[u8]) -> Option<String> {
     let shaped = raw.len() == 36
         && raw.iter().enumerate().all(|(at, b)| match at {
             8 | 13 | 18 | 23 => *b == b'-',
