@@ -11,7 +11,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, Map, MapData, RingBuf},
     programs::{Iter, RawTracePoint, RawTracePointRunOptions},
 };
-use kvmeter_common::loss;
+use kvmeter_common::{loss, signal::VmSignals};
 
 use super::{
     finals::Finals,
@@ -243,6 +243,12 @@ impl Kernel {
     /// What processes that are gone had read and written; `None` where the kernel programs do not tell.
     pub fn finals(&mut self) -> Option<&mut Finals> {
         self.has("sched_process_free").then_some(&mut self.finals)
+    }
+
+    /// Signals that were sent to a VM's process; `None` where the kernel programs do not tell.
+    #[must_use]
+    pub fn signals(&self, slot: u32) -> Option<VmSignals> {
+        self.has("signal_generate").then(|| self.slots.signals(slot))
     }
 
     /// Counts the bytes of a control group's sockets from now on.

@@ -6,11 +6,11 @@ use crate::{
     bpf::{Exit, VmReading},
     clock::Instant2,
     ledger::TimeQuality,
-    lifecycle::{Verdict, draft::About, reason::start_reason, verdict},
+    lifecycle::{Ending, Verdict, draft::About, verdict},
     units::Tgid,
     vm::{
         Line, Origin, Owners, Vm,
-        identity::{self, Argv, Identity, identify},
+        identity::{self, Argv, Identity, identify, incoming},
         record::Throttle,
         thread::family_of,
     },
@@ -170,13 +170,14 @@ impl Engine {
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,
         };
-        let reason = if found.adopted { None } else { start_reason(identity.hypervisor, &found.argv) };
+        let why = self.why_started(&fixed, &incoming(identity.hypervisor, &found.argv));
+        let reason = why.reason;
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
         vm.owners = found.owners;
         vm.first_run_ns = found.first_run_ns;
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
-        let draft = self.about(&vm).start(first_run_at, reason, quality);
-        self.out.push(draft);
+        let draft = self.about(&vm).start(first_run_at, &why, quality);
+        self.tell(draft);
         vm.start_line = Line::Queued;
         if !found.adopted {
             let key = (vm.fixed.hypervisor.clone(), reason.map_or("unknown", |r| r.as_str()).to_owned());
@@ -221,7 +222,7 @@ impl Engine {
         if reading.threads > 0 {
             self.count_loss("last_slice", u64::from(reading.threads));
         }
-        let verdict = verdict(Some(exit.code), reading.last_exit);
+        let verdict = self.judge(reading, exit, at);
         let stopped_at = at.unix_of(exit.at_ns);
         self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, &verdict);
         self.slots.remove(&reading.slot);
@@ -253,7 +254,7 @@ impl Engine {
         let quality = TimeQuality::Bounded { not_before, not_after };
         self.settle_zombie_disk(tgid);
         self.settle_network_unseen(tgid, at);
-        self.end(tgid, alive_ns, not_before, quality, &verdict(None, None));
+        self.end(tgid, alive_ns, not_before, quality, &verdict(&Ending::default()));
     }
 
     fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
@@ -268,7 +269,7 @@ impl Engine {
         }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
         let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
-        self.out.push(draft);
+        self.tell(draft);
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");

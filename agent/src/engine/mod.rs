@@ -5,6 +5,7 @@
 
 mod discover;
 mod disk;
+mod ending;
 mod groups;
 mod life;
 mod memory;
@@ -16,6 +17,7 @@ mod run;
 mod scan;
 mod silent;
 mod sockets;
+mod starting;
 mod throttle;
 mod tick;
 
@@ -33,7 +35,7 @@ use crate::{
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, WriterHandle},
+    ledger::{Draft, Past, WriterHandle},
     vm::{Registry, Tally},
 };
 
@@ -147,6 +149,10 @@ pub struct Engine {
     network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
+    /// Lives that are over.
+    past: Past,
+    /// Whether the host is going down.
+    host_down: ending::HostDown,
 }
 
 /// What an engine is made of.
@@ -187,8 +193,8 @@ pub const SOURCES: [&str; 12] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 7] =
-    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "uevent"];
+pub const OWN_STAGES: [&str; 8] =
+    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "past", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -251,6 +257,8 @@ impl Engine {
             network_asked: 0,
             network_is_late: false,
             attached_ns: now.boot_ns,
+            past: Past::default(),
+            host_down: ending::HostDown::default(),
             root,
         };
         (engine, remote, receiver)

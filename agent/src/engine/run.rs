@@ -32,6 +32,7 @@ impl Engine {
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(self.agent_up(&recovered, now));
+        self.past = recovered.past;
         self.first_scan(recovered.open, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {

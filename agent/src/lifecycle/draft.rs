@@ -9,8 +9,8 @@ use crate::{
         snapshot::VmFixed,
     },
     clock::Instant2,
-    ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
-    lifecycle::Verdict,
+    ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Shape, Subject, TimeQuality, Usage},
+    lifecycle::{Start, Verdict},
     vm::Owner,
 };
 
@@ -92,10 +92,12 @@ impl About<'_> {
 
     /// `vm.compute.start`, at the process's start. `quality` is bounded where only `/proc` told the start, in ticks.
     #[must_use]
-    pub fn start(&self, first_run_at: Option<u64>, reason: Option<Reason>, quality: TimeQuality) -> Draft {
+    pub fn start(&self, first_run_at: Option<u64>, why: &Start, quality: TimeQuality) -> Draft {
         let mut draft = self.named(self.draft(Kind::VmComputeStart, self.fixed.started_at, self.fixed.start_ns));
         draft.evidence.first_run_at = first_run_at;
-        draft.reason = reason;
+        draft.evidence.annotated_by.clone_from(&why.annotated_by);
+        draft.reason = why.reason;
+        draft.source_snapshot_id.clone_from(&why.source_snapshot_id);
         draft.time_quality = quality;
         draft
     }
@@ -198,7 +200,7 @@ mod tests {
             disk: None,
             memory: &MemoryUsage::default(),
         };
-        let verdict = crate::lifecycle::verdict(None, None);
+        let verdict = crate::lifecycle::verdict(&crate::lifecycle::Ending::default());
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod draft;
 pub mod reason;
+pub mod start;
 
-pub use reason::{Verdict, verdict};
+pub use reason::{Ending, Verdict, verdict};
+pub use start::{Start, start};

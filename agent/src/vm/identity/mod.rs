@@ -9,6 +9,7 @@ mod crosvm;
 mod firecracker;
 mod flag;
 mod generic;
+mod incoming;
 mod keyval;
 mod kvmtool;
 mod label;
@@ -17,6 +18,7 @@ mod vmid;
 
 use std::fmt;
 
+pub use incoming::{Incoming, incoming};
 pub use label::{MAX_LABEL_BYTES, label};
 pub use vmid::{fallback_vm_id, incarnation, is_vm_id, vm_id};
 
