@@ -4,7 +4,7 @@ use super::Engine;
 use crate::{
     account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
     bpf::{Exit, VmReading},
-    clock::Instant2,
+    clock::{self, Instant2},
     ledger::TimeQuality,
     lifecycle::{Ending, Verdict, draft::About, verdict},
     units::Tgid,
@@ -170,17 +170,17 @@ impl Engine {
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,
         };
-        let why = self.why_started(&fixed, &incoming(identity.hypervisor, &found.argv));
-        let reason = why.reason;
+        let incoming = incoming(identity.hypervisor, &found.argv);
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
         vm.owners = found.owners;
+        let why = self.why_started(&mut vm, &incoming, at);
         vm.first_run_ns = found.first_run_ns;
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
         let draft = self.about(&vm).start(first_run_at, &why, quality);
-        self.tell(draft);
+        self.tell(draft, at.boot_ns);
         vm.start_line = Line::Queued;
         if !found.adopted {
-            let key = (vm.fixed.hypervisor.clone(), reason.map_or("unknown", |r| r.as_str()).to_owned());
+            let key = (vm.fixed.hypervisor.clone(), why.reason.map_or("unknown", |r| r.as_str()).to_owned());
             *self.host.starts.entry(key).or_default() += 1;
         }
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid = vm.fixed.tgid, adopted = vm.fixed.adopted, "VM found");
@@ -224,7 +224,7 @@ impl Engine {
         }
         let verdict = self.judge(reading, exit, at);
         let stopped_at = at.unix_of(exit.at_ns);
-        self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, &verdict);
+        self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, verdict);
         self.slots.remove(&reading.slot);
         if let Some(kernel) = &mut self.kernel {
             kernel.slots().release(reading.slot);
@@ -254,10 +254,11 @@ impl Engine {
         let quality = TimeQuality::Bounded { not_before, not_after };
         self.settle_zombie_disk(tgid);
         self.settle_network_unseen(tgid, at);
-        self.end(tgid, alive_ns, not_before, quality, &verdict(&Ending::default()));
+        self.end(tgid, alive_ns, not_before, quality, verdict(&Ending::default()));
     }
 
-    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
+    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, mut verdict: Verdict) {
+        self.stated_stop(tgid, stop_ns).over_stop(&mut verdict);
         let tick_ns = self.tick_ns();
         self.settle_sockets(tgid);
         self.end_memory(tgid, stop_ns);
@@ -268,8 +269,9 @@ impl Engine {
             vm.take_cpu(CpuUsage::default());
         }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
-        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
-        self.tell(draft);
+        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, &verdict);
+        let now_ns = clock::boot_ns().unwrap_or(stop_ns);
+        self.tell(draft, now_ns);
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");

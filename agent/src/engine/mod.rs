@@ -3,6 +3,7 @@
 //! One thread. It waits on the kernel's wake-ups, KVM uevents, the ledger's commits and its own clock; it never waits
 //! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
 
+mod annotate;
 mod discover;
 mod disk;
 mod ending;
@@ -39,6 +40,7 @@ use crate::{
     vm::{Registry, Tally},
 };
 
+pub use annotate::{Annotate, Refused};
 pub use network::Counting;
 pub use run::EngineError;
 
@@ -67,6 +69,8 @@ pub enum Control {
     Settings(Settings),
     /// Other classes of traffic.
     Classes(Classes),
+    /// Somebody states something of a VM.
+    Annotate(Box<Annotate>),
     /// End in order.
     Stop,
 }
@@ -149,6 +153,8 @@ pub struct Engine {
     network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
+    /// What was stated of VMs.
+    annotations: annotate::Annotations,
     /// Lives that are over.
     past: Past,
     /// Whether the host is going down.
@@ -257,6 +263,7 @@ impl Engine {
             network_asked: 0,
             network_is_late: false,
             attached_ns: now.boot_ns,
+            annotations: annotate::Annotations::default(),
             past: Past::default(),
             host_down: ending::HostDown::default(),
             root,

@@ -23,7 +23,7 @@ impl Engine {
         running.dedup();
         for interval in ended {
             let draft = self.close(interval, now);
-            self.tell(draft);
+            self.tell(draft, now.boot_ns);
         }
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.adopt(&running)

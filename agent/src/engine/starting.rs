@@ -2,26 +2,37 @@
 
 use super::Engine;
 use crate::{
-    account::snapshot::VmFixed,
+    clock::Instant2,
     ledger::Draft,
     lifecycle::{
         Start,
         start::{shared_id, start},
     },
-    vm::identity::Incoming,
+    vm::{Teller, Vm, identity::Incoming},
 };
 
 impl Engine {
     /// Hands a line that begins or ends a life to this turn's batch, and remembers what it says.
-    pub(super) fn tell(&mut self, draft: Draft) {
+    pub(super) fn tell(&mut self, draft: Draft, now_ns: u64) {
         self.past.note(&draft);
+        let tick_ns = self.tick_ns();
+        self.annotations.note(&draft, tick_ns, now_ns);
         let forgotten = self.past.take_forgotten();
         self.count_loss("past", forgotten);
         self.out.push(draft);
     }
 
-    /// Why a VM started that is not told of yet.
-    pub(super) fn why_started(&self, fixed: &VmFixed, incoming: &Incoming) -> Start {
-        start(incoming, self.past.before(&fixed.vm_id, shared_id(incoming)), fixed.adopted)
+    /// Why a VM started that is not told of yet. What was stated beforehand of whose it is goes to the VM.
+    pub(super) fn why_started(&mut self, vm: &mut Vm, incoming: &Incoming, at: Instant2) -> Start {
+        let before = self.past.before(&vm.fixed.vm_id, shared_id(incoming));
+        let mut why = start(incoming, before, vm.fixed.adopted);
+        let names = self.names(vm);
+        let (stated, owners) = self.stated_start(&names, at.boot_ns);
+        for (owner, by) in owners {
+            vm.owners.tell(Teller::Annotation, owner);
+            why.annotated_by = Some(by);
+        }
+        stated.over_start(&mut why);
+        why
     }
 }

@@ -127,6 +127,7 @@ impl About<'_> {
         draft.time_quality = quality;
         draft.cause = verdict.cause.to_owned();
         draft.reason = verdict.reason;
+        draft.snapshot_id.clone_from(&verdict.snapshot_id);
         draft.evidence = verdict.evidence.clone();
         draft.usage = self.usage();
         draft.coverage = Some(self.coverage(mono_ns));

@@ -1,5 +1,6 @@
 //! Births and deaths of VMs: what they mean, and the ledger lines that tell them.
 
+pub mod annotation;
 pub mod draft;
 pub mod reason;
 pub mod start;

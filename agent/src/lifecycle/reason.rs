@@ -17,6 +17,8 @@ pub struct Verdict {
     pub cause: &'static str,
     /// The closed set's word; absent without evidence.
     pub reason: Option<Reason>,
+    /// What its state is kept in; empty if nobody said.
+    pub snapshot_id: String,
     /// Why we say so.
     pub evidence: Evidence,
 }
@@ -51,7 +53,7 @@ pub fn verdict(ending: &Ending<'_>) -> Verdict {
         evidence.kvm_exit = ending.last_exit.map(exit_reason::kernel_name);
     }
     let Some(status) = ending.status else {
-        return Verdict { cause: "unknown", reason: None, evidence };
+        return Verdict { cause: "unknown", reason: None, snapshot_id: String::new(), evidence };
     };
     let signal = i32::try_from(status & SIGNAL_BITS).unwrap_or(0);
     if signal != 0 {
@@ -67,7 +69,7 @@ pub fn verdict(ending: &Ending<'_>) -> Verdict {
         (_, _, 0) => ("exit", Reason::StopUser),
         _ => ("exit", Reason::StopCrash),
     };
-    Verdict { cause, reason: Some(reason), evidence }
+    Verdict { cause, reason: Some(reason), snapshot_id: String::new(), evidence }
 }
 
 /// The end of a process by a signal, with who sent it, if somebody did.
@@ -91,7 +93,7 @@ fn by_signal(signal: i32, ending: &Ending<'_>, mut evidence: Evidence) -> Verdic
     } else {
         ("signal", Reason::StopCrash)
     };
-    Verdict { cause, reason: Some(reason), evidence }
+    Verdict { cause, reason: Some(reason), snapshot_id: String::new(), evidence }
 }
 
 #[cfg(test)]

@@ -94,11 +94,19 @@ fn from_toml(value: &DeValue<'_>) -> Value {
             Err(_) => Value::Other("integer beyond 64 bits"),
         },
         DeValue::Array(items) => {
-            let texts: Option<Vec<String>> =
-                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
+            let texts: Option<Vec<String>> = items.iter().map(|item| item_text(item.get_ref())).collect();
             texts.map_or(Value::Other("array"), Value::List)
         }
         other => Value::Other(other.type_str()),
+    }
+}
+
+/// A text or a whole number of a list, as text.
+fn item_text(item: &DeValue<'_>) -> Option<String> {
+    match item {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n.to_string()),
+        _ => None,
     }
 }
 
