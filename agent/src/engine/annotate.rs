@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Engine;
 use crate::{
-    clock::Instant2,
+    clock::{self, Instant2},
     ledger::{Draft, Kind, Subject},
     lifecycle::annotation::{Names, Pending, Request, Stated, Store, Target, Whom, correction},
     units::{Tgid, Tid},
@@ -59,7 +59,7 @@ pub(super) struct Annotations {
 
 impl Annotations {
     /// A start or stop was told at `now_ns`.
-    pub(super) fn note(&mut self, line: &Draft, tick_ns: u64, now_ns: u64) {
+    pub(super) fn note(&mut self, line: &Draft, now_ns: u64) {
         let Subject::Incarnation(incarnation) = &line.subject else { return };
         if !matches!(line.kind, Kind::VmComputeStart | Kind::VmComputeStop) {
             return;
@@ -73,7 +73,7 @@ impl Annotations {
             vm_id: line.vm_id.clone(),
             uuid: line.uuid.clone(),
             tgid: u32::try_from(tgid).unwrap_or(0),
-            start_tick: start_ns / tick_ns,
+            start_ns,
         };
         self.recent.push_back(Recent { names, made_ns: now_ns, line: Box::new(line.clone()) });
     }
@@ -104,7 +104,7 @@ impl Engine {
             vm_id: vm.fixed.vm_id.clone(),
             uuid: vm.owners.whole().uuid.clone().unwrap_or_else(|| vm.fixed.uuid.clone()),
             tgid: vm.fixed.tgid,
-            start_tick: vm.start_tick(self.tick_ns()),
+            start_ns: vm.fixed.start_ns,
         }
     }
 
@@ -124,9 +124,12 @@ impl Engine {
         };
         let is_process = self.procfs.tgid_of(Tid(pid)).is_ok_and(|tgid| tgid.get() == pid);
         let stat = self.procfs.stat(Tgid(pid)).ok().filter(|_| is_process);
-        let gone = || self.annotations.recent.iter().rev().find(|r| r.names.tgid == pid).map(|r| r.names.start_tick);
-        match stat.map(|stat| stat.start_ticks).or_else(gone) {
-            Some(start_tick) => Ok(Whom::Process { tgid: pid, start_tick }),
+        // After the look: what it saw had begun by then.
+        let there_ns = clock::boot_ns().unwrap_or(0);
+        let tick_ns = self.tick_ns();
+        let told = self.annotations.recent.iter().rev().find(|recent| recent.names.tgid == pid);
+        match stat.map(|stat| stat.start_ticks).or_else(|| told.map(|recent| recent.names.start_ns / tick_ns)) {
+            Some(start_tick) => Ok(Whom::Process { tgid: pid, start_tick, tick_ns, there_ns }),
             None => Err(Refused::NoProcess(pid)),
         }
     }

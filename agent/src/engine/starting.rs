@@ -15,8 +15,7 @@ impl Engine {
     /// Hands a line that begins or ends a life to this turn's batch, and remembers what it says.
     pub(super) fn tell(&mut self, draft: Draft, now_ns: u64) {
         self.past.note(&draft);
-        let tick_ns = self.tick_ns();
-        self.annotations.note(&draft, tick_ns, now_ns);
+        self.annotations.note(&draft, now_ns);
         let forgotten = self.past.take_forgotten();
         self.count_loss("past", forgotten);
         self.out.push(draft);

@@ -15,8 +15,8 @@ pub struct Names {
     pub uuid: String,
     /// Its process.
     pub tgid: u32,
-    /// The clock tick that process started in.
-    pub start_tick: u64,
+    /// When that process started.
+    pub start_ns: u64,
 }
 
 /// Whom a waiting statement is about: one of the names is set.
@@ -30,8 +30,12 @@ pub enum Whom {
     Process {
         /// Its id.
         tgid: u32,
-        /// The clock tick it started in.
+        /// The clock tick it started in, and how long one is.
         start_tick: u64,
+        /// Nanoseconds of a tick.
+        tick_ns: u64,
+        /// When it was there: one that began later, though in the same tick, is another.
+        there_ns: u64,
     },
 }
 
@@ -42,7 +46,10 @@ impl Whom {
         match self {
             Self::VmId(vm_id) => *vm_id == names.vm_id,
             Self::Uuid(uuid) => *uuid == names.uuid,
-            Self::Process { tgid, start_tick } => (*tgid, *start_tick) == (names.tgid, names.start_tick),
+            Self::Process { tgid, start_tick, tick_ns, there_ns } => {
+                let began = names.start_ns / (*tick_ns).max(1);
+                (*tgid, *start_tick) == (names.tgid, began) && names.start_ns <= *there_ns
+            }
         }
     }
 }
@@ -127,8 +134,8 @@ mod tests {
     use super::*;
     use crate::ledger::Reason;
 
-    fn names(vm_id: &str, tgid: u32, start_tick: u64) -> Names {
-        Names { vm_id: vm_id.into(), uuid: format!("u-{vm_id}"), tgid, start_tick }
+    fn names(vm_id: &str, tgid: u32, start_ns: u64) -> Names {
+        Names { vm_id: vm_id.into(), uuid: format!("u-{vm_id}"), tgid, start_ns }
     }
 
     fn stop(whom: Whom, reason: Option<Reason>, snapshot: Option<&str>, until_ns: u64) -> Pending {
@@ -136,31 +143,37 @@ mod tests {
         Pending { whom, owner: None, start: Stated::default(), stop, until_ns }
     }
 
+    /// Process 1, which began in the tick from 50 to 59 and was there at 57.
+    fn process() -> Whom {
+        Whom::Process { tgid: 1, start_tick: 5, tick_ns: 10, there_ns: 57 }
+    }
+
     #[test]
     fn a_statement_is_for_one_transition_of_whom_it_names() {
-        for whom in [Whom::VmId("a".into()), Whom::Uuid("u-a".into()), Whom::Process { tgid: 1, start_tick: 5 }] {
+        for whom in [Whom::VmId("a".into()), Whom::Uuid("u-a".into()), process()] {
             let mut store = Store::default();
             assert!(store.keep(stop(whom, Some(Reason::StopUser), None, 100), 0));
-            assert!(store.take_stop(&names("b", 2, 5), 50).is_empty());
-            assert!(store.take_start(&names("a", 1, 5), 50).0.is_empty(), "it is about the stop");
-            assert_eq!(store.take_stop(&names("a", 1, 5), 50).reason, Some(Reason::StopUser));
-            assert!(store.take_stop(&names("a", 1, 5), 50).is_empty() && store.0.is_empty());
+            assert!(store.take_stop(&names("b", 2, 50), 50).is_empty());
+            assert!(store.take_start(&names("a", 1, 50), 50).0.is_empty(), "it is about the stop");
+            assert_eq!(store.take_stop(&names("a", 1, 50), 50).reason, Some(Reason::StopUser));
+            assert!(store.take_stop(&names("a", 1, 50), 50).is_empty() && store.0.is_empty());
         }
     }
 
     #[test]
     fn one_for_a_process_does_not_hold_for_the_next_of_its_id() {
         let mut store = Store::default();
-        let whom = Whom::Process { tgid: 1, start_tick: 5 };
-        assert!(store.keep(stop(whom, Some(Reason::StopUser), None, 100), 0));
-        assert!(store.take_stop(&names("a", 1, 6), 50).is_empty());
+        assert!(store.keep(stop(process(), Some(Reason::StopUser), None, 1_000), 0));
+        assert!(store.take_stop(&names("a", 1, 60), 500).is_empty());
+        assert!(store.take_stop(&names("a", 1, 58), 500).is_empty(), "in the same tick, but after the other was seen");
+        assert!(!store.take_stop(&names("a", 1, 57), 500).is_empty());
     }
 
     #[test]
     fn it_expires() {
         let mut store = Store::default();
         assert!(store.keep(stop(Whom::VmId("a".into()), Some(Reason::StopUser), None, 100), 0));
-        assert!(store.take_stop(&names("a", 1, 5), 100).is_empty());
+        assert!(store.take_stop(&names("a", 1, 50), 100).is_empty());
     }
 
     #[test]
@@ -169,7 +182,7 @@ mod tests {
         let whom = || Whom::VmId("a".into());
         assert!(store.keep(stop(whom(), Some(Reason::StopCrash), Some("s"), 100), 0));
         assert!(store.keep(stop(whom(), Some(Reason::StopUser), None, 100), 0));
-        let stated = store.take_stop(&names("a", 1, 5), 50);
+        let stated = store.take_stop(&names("a", 1, 50), 50);
         assert_eq!((stated.reason, stated.snapshot.as_deref()), (Some(Reason::StopUser), Some("s")));
     }
 
