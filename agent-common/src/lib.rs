@@ -16,6 +16,7 @@ pub mod loss;
 pub mod name;
 pub mod network;
 pub mod offset;
+pub mod signal;
 pub mod thread;
 pub mod vcpu;
 pub mod vm;

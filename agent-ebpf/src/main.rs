@@ -25,6 +25,7 @@ mod network;
 mod offsets;
 mod part;
 mod sched;
+mod signal;
 mod sockets;
 mod task;
 mod tracked;

@@ -40,6 +40,13 @@ impl Group {
         Self::new("memory", "memory.usage_in_bytes", name)
     }
 
+    /// Lets its processes have so much memory, swap included where that is counted.
+    pub fn limit_memory(&self, bytes: u64) -> Result<()> {
+        self.write("memory.limit_in_bytes", &bytes.to_string())?;
+        let both = self.0.join("memory.memsw.limit_in_bytes");
+        if both.exists() { self.write("memory.memsw.limit_in_bytes", &bytes.to_string()) } else { Ok(()) }
+    }
+
     /// Bytes charged here.
     pub fn memory_bytes(&self) -> Result<u64> {
         Ok(std::fs::read_to_string(self.0.join("memory.usage_in_bytes"))?.trim().parse()?)

@@ -12,8 +12,15 @@ pub fn get(stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
 }
 
 /// Any request, with the answer's headers.
-pub fn request(mut stream: impl Read + Write, method: &str, path: &str) -> Result<Answer> {
-    stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: kvmeter\r\n\r\n").as_bytes())?;
+pub fn request(stream: impl Read + Write, method: &str, path: &str) -> Result<Answer> {
+    send(stream, method, path, "")
+}
+
+/// The same with a body.
+pub fn send(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Result<Answer> {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: kvmeter\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(format!("{head}{body}").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;

@@ -47,6 +47,8 @@ pub struct Life {
     pub usage: Vec<Value>,
     /// Its stop line.
     pub stop: Option<Value>,
+    /// Lines that take the place of others.
+    pub corrections: Vec<Value>,
 }
 
 impl Life {
@@ -70,8 +72,12 @@ pub fn lives(lines: &[Value]) -> Result<BTreeMap<String, Life>> {
             continue;
         }
         let life = lives.get_mut(incarnation).with_context(|| format!("no start before {line}"))?;
-        ensure!(life.stop.is_none(), "after the stop: {line}");
         ensure!(life.start["vm_id"] == line["vm_id"], "another vm_id: {line}");
+        if line["kind"] == "correction" {
+            life.corrections.push(line.clone());
+            continue;
+        }
+        ensure!(life.stop.is_none(), "after the stop: {line}");
         goes_on(life.usage.last(), line, &life.start)?;
         match line["kind"].as_str() {
             Some("vm.compute.usage") => life.usage.push(line.clone()),

@@ -9,6 +9,7 @@ use crate::{
     bpf::{SocketBytes, Work},
     clock::Instant2,
     history::Sample,
+    vm::Owner,
 };
 
 /// Whether a VM's process lives.
@@ -80,6 +81,8 @@ pub struct VmEnd {
 pub struct VmView {
     /// What does not change.
     pub fixed: Arc<VmFixed>,
+    /// Whose it is.
+    pub owner: Arc<Owner>,
     /// Its end, once it has one.
     pub end: Option<VmEnd>,
     /// CPU and run-queue time; absent when it could not be measured.
@@ -119,6 +122,24 @@ pub struct VmView {
 }
 
 impl VmView {
+    /// Its name: as learned last, else as its start line told it. Series keep the latter for life.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.owner.name.as_deref().unwrap_or(&self.fixed.name)
+    }
+
+    /// Its UUID, likewise.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        self.owner.uuid.as_deref().unwrap_or(&self.fixed.uuid)
+    }
+
+    /// Whom it belongs to; empty if nobody says.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        self.owner.tenant.as_deref().unwrap_or_default()
+    }
+
     /// Whether it lives.
     #[must_use]
     pub fn state(&self) -> VmState {

@@ -19,9 +19,11 @@ use crate::{
     cause,
     clock::{self, Instant2},
     config::{BpfMode, Config},
-    engine::{Counting, Engine, EngineError, Parts},
+    engine::{Annotate, Control, Counting, Engine, EngineError, Parts, Refused, Remote},
     expose::{
-        Status, http, serve,
+        Status,
+        annotation::{Annotations, NotTaken, Taken},
+        http, serve,
         status::{self, Unavailable},
     },
     heap,
@@ -33,6 +35,9 @@ use crate::{
 
 /// Where the ledger is kept inside the data directory.
 pub const METERING: &str = "metering";
+
+/// How long the engine may take to take a statement: it answers between two turns.
+const ANNOTATE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a failed kernel side leaves.
 pub struct NoKernel {
@@ -144,7 +149,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen);
-    serve::serve(http::router(views), tcp, unix);
+    serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
     left.keep();
     Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })
 }
@@ -174,6 +179,26 @@ impl Drop for SocketFile {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Who may annotate, and the way to the engine.
+fn annotations(config: &Config, remote: Remote) -> Annotations {
+    let mut uids = config.annotations.uids.clone();
+    uids.push(nix::unistd::geteuid().as_raw());
+    let take = move |request, by| -> Taken {
+        let (answer, taken) = oneshot::channel();
+        let told = remote.tell(Control::Annotate(Box::new(Annotate { request, by, answer })));
+        Box::pin(async move {
+            let answered = if told { tokio::time::timeout(ANNOTATE, taken).await } else { Ok(taken.await) };
+            match answered {
+                Ok(Ok(Ok(()))) => Ok(()),
+                Ok(Ok(Err(refused @ Refused::NoProcess(_)))) => Err(NotTaken::Unknown(refused.to_string())),
+                Ok(Ok(Err(refused))) => Err(NotTaken::Busy(refused.to_string())),
+                Ok(Err(_)) | Err(_) => Err(NotTaken::Busy("the sample loop does not answer".to_owned())),
+            }
+        })
+    };
+    Annotations { uids: uids.into(), take: Arc::new(take) }
 }
 
 /// Opens the ledger and starts its writer, which wakes the engine at each commit.

@@ -11,7 +11,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, Map, MapData, RingBuf},
     programs::{Iter, RawTracePoint, RawTracePointRunOptions},
 };
-use kvmeter_common::loss;
+use kvmeter_common::{loss, signal::VmSignals};
 
 use super::{
     group_counters,
@@ -236,6 +236,12 @@ impl Kernel {
     #[must_use]
     pub fn has(&self, program: &str) -> bool {
         self.statuses.iter().any(|status| status.name == program && status.state == State::Attached)
+    }
+
+    /// Signals that were sent to a VM's process; `None` where the kernel programs do not tell.
+    #[must_use]
+    pub fn signals(&self, slot: u32) -> Option<VmSignals> {
+        self.has("signal_generate").then(|| self.slots.signals(slot))
     }
 
     /// Counts the bytes of a control group's sockets from now on.

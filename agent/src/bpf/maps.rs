@@ -43,6 +43,7 @@ impl Shared for kvmeter_common::thread::ThreadSlot {}
 impl Shared for kvmeter_common::vcpu::VcpuSlot {}
 impl Shared for kvmeter_common::vm::VmSlot {}
 impl Shared for kvmeter_common::vm::VmArgs {}
+impl Shared for kvmeter_common::signal::VmSignals {}
 impl Shared for kvmeter_common::network::Block {}
 
 /// Elements mapped at once. Strides are multiples of 8, so that many of any of them fill whole pages.

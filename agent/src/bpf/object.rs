@@ -156,7 +156,7 @@ pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<Load
         .map_max_entries("VCPUS", sizes.threads)
         .map_max_entries("CLAIMS", sizes.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX)))
         .map_max_entries("FREE_THREADS", sizes.threads);
-    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT"] {
+    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "SIGNALS"] {
         loader.map_max_entries(name, sizes.vms);
     }
     for (name, place) in &globals {

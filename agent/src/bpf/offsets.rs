@@ -54,6 +54,7 @@ pub const FIELDS: &[Field] = &[
     field("TASK_WRITE_BYTES", "task_struct", &[("ioac.write_bytes", 8)]),
     field("SIGNAL_READ_BYTES", "signal_struct", &[("ioac.read_bytes", 8)]),
     field("SIGNAL_WRITE_BYTES", "signal_struct", &[("ioac.write_bytes", 8)]),
+    field("SIGINFO_CODE", "kernel_siginfo", &[("si_code", 4)]),
     field("MM_ARG_START", "mm_struct", &[("arg_start", 8)]),
     field("MM_ARG_END", "mm_struct", &[("arg_end", 8)]),
     // With CONFIG_MEMCG only.

@@ -126,6 +126,20 @@ pub const PROGRAMS: &[Program] = &[
         gives: "threads that do I/O, and kernel threads that work for a VM, told apart by their names at once",
     },
     Program {
+        name: "signal_generate",
+        hook: Hook::BtfTracepoint("signal_generate"),
+        fields: &["TASK_PID", "TASK_TGID", "TASK_STATE", "TASK_LEADER", "TASK_COMM", "SIGINFO_CODE"],
+        essential: false,
+        gives: "who sent the signal that ended a VM",
+    },
+    Program {
+        name: "mark_victim",
+        hook: Hook::BtfTracepoint("mark_victim"),
+        fields: &["TASK_PID", "TASK_TGID", "TASK_STATE"],
+        essential: false,
+        gives: "kills by the OOM killer told from others, together with signal_generate",
+    },
+    Program {
         name: "host_socket_receive",
         hook: Hook::Cgroup("ingress"),
         fields: &[],

@@ -13,6 +13,7 @@ use kvmeter_common::{
     exit,
     index::{self, TidWord},
     limits,
+    signal::VmSignals,
     thread::{ThreadSlot, cause, role},
     vcpu::{VcpuSlot, VcpuTimes, mode},
     vm::{Offender, RoleTime, VmArgs, VmSlot, state},
@@ -40,6 +41,7 @@ pub struct Slots {
     pub(super) vcpus: Mapped<VcpuSlot>,
     pub(super) vms: Mapped<VmSlot>,
     args: Mapped<VmArgs>,
+    signals: Mapped<VmSignals>,
     free_threads: Stack<MapData, u32>,
     free_vms: Stack<MapData, u32>,
     claims: BpfHashMap<MapData, u32, u32>,
@@ -76,6 +78,7 @@ impl Slots {
             claims: typed(ebpf, "CLAIMS")?,
             vms: Mapped::new(ebpf.take_map("VMS"), "VMS", sizes.vms)?,
             args: Mapped::new(ebpf.take_map("VM_ARGS"), "VM_ARGS", sizes.vms)?,
+            signals: Mapped::new(ebpf.take_map("SIGNALS"), "SIGNALS", sizes.vms)?,
             free_threads,
             free_vms,
             vms_used: 0,
@@ -99,6 +102,12 @@ impl Slots {
         let length = self.vms.get(slot).map_or(0, |vm| vm.args_len as usize).min(limits::ARGS);
         let bytes = self.args.get(slot).map_or_else(Vec::new, |args| args.bytes[..length].to_vec());
         (bytes, length >= limits::ARGS - 1)
+    }
+
+    /// Signals that were sent to a VM's process so far.
+    #[must_use]
+    pub fn signals(&self, slot: u32) -> VmSignals {
+        self.signals.get(slot).unwrap_or_default()
     }
 
     /// Whether a VM's process has passed its exit hook.
@@ -163,6 +172,7 @@ impl Slots {
             // One that is not there is as good.
             let _ = self.claims.remove(&(vm * OFFENDERS + place));
         }
+        self.signals.set(vm, VmSignals::default());
         self.vms.set(vm, EMPTY);
         if let Some(look) = self.looks.get_mut(vm as usize) {
             *look = Look::default();

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{Request, body::Bytes, client::conn::http1, header, http::request::Builder};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
@@ -26,22 +26,35 @@ pub struct Answer {
 /// # Errors
 /// Says when no agent answers on the socket.
 pub fn get(socket: &Path, path: &str) -> anyhow::Result<Answer> {
+    send(socket, Request::get(path), Bytes::new())
+}
+
+/// `POST path` with a JSON body.
+///
+/// # Errors
+/// As [`get`].
+pub fn post(socket: &Path, path: &str, body: &Value) -> anyhow::Result<Answer> {
+    let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+    send(socket, request, serde_json::to_vec(body)?.into())
+}
+
+fn send(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        match tokio::time::timeout(PATIENCE, ask(socket, path)).await {
+        match tokio::time::timeout(PATIENCE, ask(socket, request, body)).await {
             Ok(answer) => answer,
             Err(_) => bail!("the agent on {} did not answer within {PATIENCE:?}", socket.display()),
         }
     })
 }
 
-async fn ask(socket: &Path, path: &str) -> anyhow::Result<Answer> {
+async fn ask(socket: &Path, request: Builder, body: Bytes) -> anyhow::Result<Answer> {
     let stream = tokio::net::UnixStream::connect(socket).await.with_context(|| {
         format!("no agent answers on {} (is `kvmeter run` running? else give --socket)", socket.display())
     })?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("the agent speaks no HTTP")?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header(header::HOST, "kvmeter").body(Empty::<Bytes>::new())?;
+    let request = request.header(header::HOST, "kvmeter").body(Full::new(body))?;
     let response = sender.send_request(request).await.context("the agent did not answer")?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing found or a check not passed.
 
+mod annotate;
 mod client;
 mod doctor;
 mod ledger;
@@ -80,6 +81,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tells the agent what an orchestrator knows: whose a VM is, its snapshots, why it starts or stops next
+    #[command(after_help = annotate::EXAMPLES)]
+    Annotate(annotate::Annotate),
     /// Reads and proves ledgers
     #[command(subcommand, after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger verify")]
     Ledger(ledger::Ledger),
@@ -158,6 +162,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Vms { json } => vms::list(&socket(&source)?, json),
         Command::Vm { id, json } => vms::one(&socket(&source)?, &id, json),
         Command::Doctor { json } => doctor::run(&source, json),
+        Command::Annotate(statement) => annotate::run(&socket(&source)?, &statement),
         Command::Ledger(command) => ledger::run(command, &source),
         Command::Config(ConfigCommand::Default) => print(Config::default_toml()),
         Command::Config(ConfigCommand::Check { file }) => {

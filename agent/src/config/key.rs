@@ -60,6 +60,7 @@ pub(super) const KEYS: &[Key] = &[
     live("sample_interval", Text),
     fixed("log.format", Text),
     live("log.level", Text),
+    fixed("annotations.uids", List),
     fixed("bpf.enabled", Text),
     later("bpf.pin_dir", Text, Ignored),
     fixed("bpf.exit_reasons", Bool),

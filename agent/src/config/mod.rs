@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
-pub use resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics, Network};
+pub use resolved::{
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics, Network,
+};
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/kvmeter/kvmeter.toml";

@@ -21,6 +21,8 @@ pub(super) enum Value {
     Integer(i64),
     Bool(bool),
     List(Vec<String>),
+    /// A list of whole numbers, not empty.
+    Numbers(Vec<i64>),
     /// Named values, each with its place.
     Table(BTreeMap<String, Entry>),
     /// Any other TOML value: the name of its type.
@@ -71,6 +73,7 @@ impl Value {
             Self::Integer(number) => number.to_string(),
             Self::Bool(flag) => flag.to_string(),
             Self::List(items) => format!("{items:?}"),
+            Self::Numbers(items) => format!("{items:?}"),
             Self::Table(_) => "<table>".to_owned(),
             Self::Other(kind) => format!("<{kind}>"),
         };

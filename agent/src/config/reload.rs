@@ -46,6 +46,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("sample_interval", old.sample_interval != new.sample_interval),
         ("log.format", old.log.format != new.log.format),
         ("log.level", old.log.level != new.log.level),
+        ("annotations.uids", old.annotations != new.annotations),
         ("bpf.enabled", old.bpf.enabled != new.bpf.enabled),
         ("bpf.pin_dir", old.bpf.pin_dir != new.bpf.pin_dir),
         ("bpf.exit_reasons", old.bpf.exit_reasons != new.bpf.exit_reasons),

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::key::{KEYS, Support};
 use super::problem::{Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
-use super::resolved::{Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Memory, Metrics};
+use super::resolved::{
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Memory, Metrics,
+};
 use super::take::Taker;
 use crate::units::Bytes;
 
@@ -15,6 +17,9 @@ const MAX_SOCKET_PATH: usize = 107;
 const MAX_PATH: usize = 3072;
 /// Readers of a ledger whose acknowledgements are kept.
 const MAX_READERS: usize = 16;
+
+/// User ids that may annotate.
+const MAX_UIDS: usize = 64;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +42,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         data_dir: taker.path("data_dir", &default.data_dir, MAX_PATH),
         sample_interval,
         log: log(&mut taker, &default.log),
+        annotations: Annotations { uids: taker.numbers("annotations.uids", &default.annotations.uids, MAX_UIDS) },
         bpf: bpf(&mut taker, &default.bpf),
         discovery: Discovery {
             scan_interval: taker.duration("discovery.scan_interval", default.discovery.scan_interval, SECOND, HOUR),

@@ -20,6 +20,8 @@ pub struct Config {
     pub sample_interval: Duration,
     /// The agent's own log.
     pub log: Log,
+    /// Who may state something of VMs.
+    pub annotations: Annotations,
     /// The kernel programs.
     pub bpf: Bpf,
     /// How VMs are found that no event told of.
@@ -81,6 +83,13 @@ impl LogLevel {
             Self::Trace => "trace",
         }
     }
+}
+
+/// `[annotations]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotations {
+    /// User ids that may, beside the agent's own.
+    pub uids: Vec<u32>,
 }
 
 /// `[bpf]`
@@ -174,6 +183,7 @@ impl Default for Config {
             data_dir: PathBuf::from("/var/lib/kvmeter"),
             sample_interval: seconds(1),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
+            annotations: Annotations { uids: vec![0] },
             bpf: Bpf {
                 enabled: BpfMode::Auto,
                 pin_dir: PathBuf::from("/sys/fs/bpf/kvmeter"),

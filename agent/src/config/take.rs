@@ -93,6 +93,18 @@ impl Taker {
         .unwrap_or(default)
     }
 
+    /// A list of whole numbers.
+    pub(super) fn numbers(&mut self, key: &str, default: &[u32], max: usize) -> Vec<u32> {
+        let allowed = format!("must be a list of at most {max} whole numbers, such as [0, 107]");
+        self.take(key, &allowed, |value| match value {
+            // From the environment they come as texts.
+            Value::List(texts) if texts.len() <= max => texts.iter().map(|text| text.parse().ok()).collect(),
+            Value::Numbers(all) if all.len() <= max => all.iter().map(|number| u32::try_from(*number).ok()).collect(),
+            _ => None,
+        })
+        .unwrap_or_else(|| default.to_vec())
+    }
+
     /// A list of names that can be file names.
     pub(super) fn names(&mut self, key: &str, max: usize) -> Vec<String> {
         let allowed = format!(

@@ -18,6 +18,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("sample_interval", "\"2s\""),
     ("log.format", "\"json\""),
     ("log.level", "\"debug\""),
+    ("annotations.uids", "[0, 107]"),
     ("bpf.enabled", "\"off\""),
     ("bpf.pin_dir", "\"/sys/fs/bpf/other\""),
     ("bpf.exit_reasons", "false"),
@@ -177,5 +178,14 @@ proptest! {
         let _ = text(&toml);
         let _ = text(&format!("{} = {value}", KEYS[key].path));
         let _ = text(&format!("{} = \"{}\"", KEYS[key].path, value.replace('"', "")));
+    }
+}
+
+#[test]
+fn who_may_annotate_is_a_list_of_whole_numbers() {
+    assert_eq!(good("annotations.uids = [0, 107]").annotations.uids, [0, 107]);
+    assert_eq!(good("annotations.uids = []").annotations.uids, [0; 0]);
+    for bad in ["[-1]", "[4294967296]", "[\"root\"]", "[0.5]", "0", "[[0]]"] {
+        assert_eq!(problems(&format!("annotations.uids = {bad}")).len(), 1, "{bad}");
     }
 }

@@ -4,13 +4,13 @@ use super::Engine;
 use crate::{
     account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
     bpf::{Exit, VmReading},
-    clock::Instant2,
+    clock::{self, Instant2},
     ledger::TimeQuality,
-    lifecycle::{Verdict, draft::About, reason::start_reason, verdict},
+    lifecycle::{Ending, Verdict, draft::About, verdict},
     units::Tgid,
     vm::{
-        Line, Origin, Vm,
-        identity::{self, Argv, Identity, identify},
+        Line, Origin, Owners, Vm,
+        identity::{self, Argv, Identity, identify, incoming},
         record::Throttle,
         thread::family_of,
     },
@@ -29,6 +29,8 @@ pub(super) struct Found {
     pub(super) exact: bool,
     pub(super) vcpus: u32,
     pub(super) identity: Identity,
+    /// Whose it is, as far as is known before its start line.
+    pub(super) owners: Owners,
     pub(super) argv: Argv,
     pub(super) adopted: bool,
     pub(super) observed_since_ns: u64,
@@ -41,6 +43,7 @@ impl Engine {
     pub(super) fn about<'a>(&'a self, vm: &'a Vm) -> About<'a> {
         About {
             fixed: &vm.fixed,
+            owner: vm.owners.whole(),
             boot_id: &self.boot_id,
             observed_since_ns: vm.observed_since_ns,
             observed_before_ns: vm.observed_before_ns,
@@ -126,6 +129,7 @@ impl Engine {
             // Two CPUs can count one vCPU twice at the same instant; descriptors are certain, where they can be seen.
             vcpus: if held > 0 { held } else { reading.vcpus },
             identity,
+            owners: Owners::default(),
             argv,
             // Older than our hooks: found running, not seen starting.
             adopted: reading.start_ns < self.attached_ns,
@@ -137,7 +141,10 @@ impl Engine {
 
     /// Makes a found VM one of ours, with its start line. False when an older life with its vm_id has ended but is not
     /// settled yet: its stop must come first, so the next turn tries again.
-    pub(super) fn begin(&mut self, found: Found, at: Instant2) -> bool {
+    pub(super) fn begin(&mut self, mut found: Found, at: Instant2) -> bool {
+        let known = found.owners.whole();
+        found.identity.name = known.name.clone().or(found.identity.name);
+        found.identity.uuid = known.uuid.clone().or(found.identity.uuid);
         let incarnation = identity::incarnation(&self.boot_id, Tgid(found.tgid), found.start_ns);
         let mut vm_id = identity::vm_id(&found.identity, Tgid(found.tgid), &incarnation);
         if self.registry.is_taken(&vm_id) {
@@ -164,15 +171,17 @@ impl Engine {
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,
         };
-        let reason = if found.adopted { None } else { start_reason(identity.hypervisor, &found.argv) };
+        let incoming = incoming(identity.hypervisor, &found.argv);
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
+        vm.owners = found.owners;
+        let why = self.why_started(&mut vm, &incoming, at);
         vm.first_run_ns = found.first_run_ns;
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
-        let draft = self.about(&vm).start(first_run_at, reason, quality);
-        self.out.push(draft);
+        let draft = self.about(&vm).start(first_run_at, &why, quality);
+        self.tell(draft, at.boot_ns);
         vm.start_line = Line::Queued;
         if !found.adopted {
-            let key = (vm.fixed.hypervisor.clone(), reason.map_or("unknown", |r| r.as_str()).to_owned());
+            let key = (vm.fixed.hypervisor.clone(), why.reason.map_or("unknown", |r| r.as_str()).to_owned());
             *self.host.starts.entry(key).or_default() += 1;
         }
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid = vm.fixed.tgid, adopted = vm.fixed.adopted, "VM found");
@@ -213,9 +222,9 @@ impl Engine {
         if reading.threads > 0 {
             self.count_loss("last_slice", u64::from(reading.threads));
         }
-        let verdict = verdict(Some(exit.code), reading.last_exit);
+        let verdict = self.judge(reading, exit, at);
         let stopped_at = at.unix_of(exit.at_ns);
-        self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, &verdict);
+        self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, verdict);
         self.slots.remove(&reading.slot);
         if let Some(kernel) = &mut self.kernel {
             kernel.slots().release(reading.slot);
@@ -242,10 +251,11 @@ impl Engine {
         let quality = TimeQuality::Bounded { not_before, not_after };
         self.settle_zombie_disk(tgid);
         self.settle_network_unseen(tgid, at);
-        self.end(tgid, alive_ns, not_before, quality, &verdict(None, None));
+        self.end(tgid, alive_ns, not_before, quality, verdict(&Ending::default()));
     }
 
-    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, verdict: &Verdict) {
+    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, mut verdict: Verdict) {
+        self.stated_stop(tgid, stop_ns).over_stop(&mut verdict);
         let tick_ns = self.tick_ns();
         self.settle_sockets(tgid);
         self.end_memory(tgid, stop_ns);
@@ -256,8 +266,9 @@ impl Engine {
             vm.take_cpu(CpuUsage::default());
         }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
-        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
-        self.out.push(draft);
+        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, &verdict);
+        let now_ns = clock::boot_ns().unwrap_or(stop_ns);
+        self.tell(draft, now_ns);
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");

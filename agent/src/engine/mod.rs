@@ -3,18 +3,22 @@
 //! One thread. It waits on the kernel's wake-ups, KVM uevents, the ledger's commits and its own clock; it never waits
 //! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
 
+mod annotate;
 mod discover;
 mod disk;
+mod ending;
 mod groups;
 mod life;
 mod memory;
 mod network;
+mod owner;
 mod publish;
 mod resume;
 mod run;
 mod scan;
 mod silent;
 mod sockets;
+mod starting;
 mod throttle;
 mod tick;
 
@@ -32,10 +36,11 @@ use crate::{
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, WriterHandle},
+    ledger::{Draft, Past, WriterHandle},
     vm::{Registry, Tally},
 };
 
+pub use annotate::{Annotate, Refused};
 pub use network::Counting;
 pub use run::EngineError;
 
@@ -64,6 +69,8 @@ pub enum Control {
     Settings(Settings),
     /// Other classes of traffic.
     Classes(Classes),
+    /// Somebody states something of a VM.
+    Annotate(Box<Annotate>),
     /// End in order.
     Stop,
 }
@@ -152,6 +159,12 @@ pub struct Engine {
     network_missed: u64,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
+    /// What was stated of VMs.
+    annotations: annotate::Annotations,
+    /// Lives that are over.
+    past: Past,
+    /// Whether the host is going down.
+    host_down: ending::HostDown,
 }
 
 /// What an engine is made of.
@@ -192,8 +205,8 @@ pub const SOURCES: [&str; 12] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 7] =
-    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "uevent"];
+pub const OWN_STAGES: [&str; 8] =
+    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "past", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -259,6 +272,9 @@ impl Engine {
             network_asked_ns: now.boot_ns,
             network_missed: 0,
             attached_ns: now.boot_ns,
+            annotations: annotate::Annotations::default(),
+            past: Past::default(),
+            host_down: ending::HostDown::default(),
             root,
         };
         (engine, remote, receiver)

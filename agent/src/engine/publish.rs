@@ -7,7 +7,7 @@ use crate::{
     account::{DiskUsage, Snapshot, VmView, host::LedgerState},
     clock::Instant2,
     ledger::{Stats, Ticket},
-    vm::{Vm, record::Throttle},
+    vm::{Owner, Vm, record::Throttle},
 };
 
 /// Lines handed over at once: a refusal is all or none.
@@ -43,9 +43,11 @@ impl Engine {
     fn given(&mut self, ticket: Ticket) {
         for vm in self.registry.live_mut() {
             vm.start_line.given(ticket);
+            vm.identity_line.given(ticket);
         }
         for vm in self.registry.stopped_mut() {
             vm.start_line.given(ticket);
+            vm.identity_line.given(ticket);
             vm.stop_line.given(ticket);
         }
     }
@@ -126,8 +128,10 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
     {
         return Some(Arc::clone(view));
     }
+    let told = degraded || vm.identity_line.is_durable(durable);
     let view = Arc::new(VmView {
         fixed: Arc::clone(&vm.fixed),
+        owner: owner(vm, told),
         end: vm.end.clone().filter(|_| ended),
         cpu: vm.cpu,
         source: vm.source,
@@ -150,7 +154,15 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         latest: vm.ring.latest().cloned(),
         samples: vm.ring.len(),
     });
-    vm.changed = false;
+    vm.changed = !told;
     vm.view = Some(Arc::clone(&view));
     Some(view)
+}
+
+/// Whose a VM is, as the views may show it: what was learned not before the line that tells it is durable.
+fn owner(vm: &Vm, told: bool) -> Arc<Owner> {
+    match &vm.view {
+        Some(before) if !told => Arc::clone(&before.owner),
+        _ => Arc::clone(vm.owners.whole()),
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Vm, disk::VmDisk, identity, record::ToldWork},
+    vm::{Origin, Owner, Teller, Vm, disk::VmDisk, identity, record::ToldWork},
 };
 
 impl Engine {
@@ -23,7 +23,7 @@ impl Engine {
         running.dedup();
         for interval in ended {
             let draft = self.close(interval, now);
-            self.out.push(draft);
+            self.tell(draft, now.boot_ns);
         }
         if let Some(kernel) = &mut self.kernel
             && let Err(error) = kernel.adopt(&running)
@@ -59,6 +59,7 @@ impl Engine {
             let observed_since = reading.map_or(now.boot_ns, |r| r.seen_ns);
             let cgroup = identity::label(self.procfs.cgroup(Tgid(tgid)).as_bytes());
             let mut vm = Vm::new(fixed(&interval, tgid, cgroup), origin, observed_since, now.boot_ns);
+            vm.owners.tell(if interval.annotated { Teller::Annotation } else { Teller::Ledger }, told_owner(&interval));
             vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
             vm.told = interval.usage.as_ref().map(|usage| Told {
                 cpu_ns: [usage.cpu_vcpu_ns, usage.cpu_vmm_ns, usage.cpu_io_ns, usage.cpu_vhost_ns]
@@ -118,6 +119,13 @@ fn told_network(usage: &Usage) -> Continued {
     Continued::resume(usage.net.iter().map(|net| (net.interface.as_str(), net.class.as_str(), net.traffic())))
 }
 
+/// Whose a VM is, as the ledger told it last.
+fn told_owner(interval: &OpenInterval) -> Owner {
+    let labels = interval.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let name = (interval.name != interval.start_name).then(|| interval.name.clone());
+    Owner { name, ..Owner::heard(Some(&interval.tenant), labels) }
+}
+
 /// The process id inside `<boot>-<tgid>-<start_ns>`.
 fn tgid_of(interval: &OpenInterval) -> Option<u32> {
     interval.incarnation.split('-').nth(1)?.parse().ok()
@@ -127,7 +135,7 @@ fn fixed(interval: &OpenInterval, tgid: u32, cgroup: String) -> VmFixed {
     VmFixed {
         vm_id: interval.vm_id.clone(),
         incarnation: interval.incarnation.clone(),
-        name: interval.name.clone(),
+        name: interval.start_name.clone(),
         uuid: interval.uuid.clone(),
         hypervisor: interval.hypervisor.clone(),
         vmm: interval.hypervisor.clone(),

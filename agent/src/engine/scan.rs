@@ -7,7 +7,7 @@ use crate::{
     sample::ProcCpu,
     units::Tgid,
     vm::{
-        Origin,
+        Origin, Owners,
         identity::{Argv, identify},
     },
 };
@@ -130,6 +130,7 @@ impl Engine {
             exact: false,
             vcpus: self.procfs.kvm_fds(Tgid(tgid)).map_or(0, |fds| fds.vcpus),
             identity: identify(&argv, &comm, exe.as_deref()),
+            owners: Owners::default(),
             argv,
             adopted: start_ns < self.attached_ns,
             observed_since_ns: at.boot_ns,

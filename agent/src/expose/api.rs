@@ -1,5 +1,7 @@
 //! The JSON of the API: a VM as the contract shows it.
 
+use std::collections::BTreeMap;
+
 use kvmeter_common::vm::RoleTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -19,7 +21,7 @@ pub struct VmEntry<'a> {
     name: &'a str,
     uuid: &'a str,
     tenant: &'a str,
-    labels: Map<String, Value>,
+    labels: &'a BTreeMap<String, String>,
     hypervisor: &'a str,
     state: &'static str,
     shape: Shape,
@@ -34,10 +36,10 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
     VmEntry {
         vm_id: &fixed.vm_id,
         incarnation: &fixed.incarnation,
-        name: &fixed.name,
-        uuid: &fixed.uuid,
-        tenant: "",
-        labels: Map::new(),
+        name: vm.name(),
+        uuid: vm.uuid(),
+        tenant: vm.tenant(),
+        labels: &vm.owner.labels,
         hypervisor: &fixed.hypervisor,
         state: vm.state().as_str(),
         shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: 0 },

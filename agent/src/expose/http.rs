@@ -10,14 +10,20 @@ use axum::{
     },
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
 };
 
-use super::{Collected, api, network, problem::Problem, status::Status};
+use super::{
+    Collected,
+    annotation::{self, Annotations},
+    api, network,
+    problem::Problem,
+    status::Status,
+};
 use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
@@ -69,8 +75,8 @@ pub enum ListenError {
     InUse(String),
 }
 
-/// All routes.
-pub fn router(views: Views) -> Router {
+/// The routes that both listeners have.
+fn router(views: Views) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
@@ -79,10 +85,20 @@ pub fn router(views: Views) -> Router {
         .route("/v1/vms/{vm_id}", get(vm))
         .route("/v1/vms/{vm_id}/usage", get(usage))
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
-        .method_not_allowed_fallback(|method: axum::http::Method, uri: axum::http::Uri| async move {
-            Problem::method(format!("{} takes no {method}", uri.path()))
-        })
+        .method_not_allowed_fallback(wrong_method)
         .with_state(views)
+}
+
+/// What the Unix socket has beside them.
+pub fn unix_router(views: Views, annotations: Annotations) -> Router {
+    let own = Router::new().route("/v1/annotations", post(annotation::annotate)).layer(annotation::body_limit());
+    own.method_not_allowed_fallback(wrong_method).with_state(annotations).merge(router(views))
+}
+
+/// What TCP has beside them: the refusal of what it has not.
+pub fn tcp_router(views: Views) -> Router {
+    let own = Router::new().route("/v1/annotations", post(annotation::elsewhere));
+    own.method_not_allowed_fallback(wrong_method).merge(router(views))
 }
 
 /// Binds the TCP address.
@@ -114,6 +130,10 @@ pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    Problem::method(format!("{} takes no {method}", uri.path()))
 }
 
 async fn metrics(State(views): State<Views>) -> Response {

@@ -2,6 +2,7 @@
 //! the HTTP server. Reading changes nothing and waits for no other view.
 
 pub mod agent;
+pub mod annotation;
 pub mod api;
 pub mod catalog;
 pub mod collector;

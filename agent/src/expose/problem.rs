@@ -1,5 +1,7 @@
 //! Errors as HTTP shows them: `application/problem+json` (RFC 9457).
 
+use std::borrow::Cow;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -16,7 +18,7 @@ pub struct Problem {
     status: u16,
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameter: Option<&'static str>,
+    parameter: Option<Cow<'static, str>>,
 }
 
 impl Problem {
@@ -29,7 +31,19 @@ impl Problem {
     /// A parameter that cannot be used.
     #[must_use]
     pub fn parameter(parameter: &'static str, detail: String) -> Self {
-        Self { kind: "about:blank", title: "Bad Request", status: 400, detail, parameter: Some(parameter) }
+        Self { kind: "about:blank", title: "Bad Request", status: 400, detail, parameter: Some(parameter.into()) }
+    }
+
+    /// The same of a parameter whose name came with the request.
+    #[must_use]
+    pub fn named(parameter: String, detail: String) -> Self {
+        Self { parameter: Some(parameter.into()), ..Self::parameter("", detail) }
+    }
+
+    /// Not for this peer.
+    #[must_use]
+    pub fn forbidden(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Forbidden", status: 403, detail, parameter: None }
     }
 
     /// The agent cannot answer now.

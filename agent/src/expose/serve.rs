@@ -1,14 +1,17 @@
-//! The views' wiring: one router, served on both listeners.
+//! The views' wiring: their routes, served on both listeners.
 
 use std::{path::PathBuf, sync::Arc};
 
-use axum::Router;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
 };
 
-use super::{Collected, Status, http::Views};
+use super::{
+    Collected, Status,
+    annotation::{Annotations, Peer},
+    http::{self, Views},
+};
 use crate::account::Snapshot;
 
 /// What the handlers read.
@@ -24,15 +27,16 @@ pub fn views(
 }
 
 /// Serves on whatever listens, each in its own task.
-pub fn serve(router: Router, tcp: Option<TcpListener>, unix: UnixListener) {
+pub fn serve(views: Views, annotations: Annotations, tcp: Option<TcpListener>, unix: UnixListener) {
     if let Some(tcp) = tcp {
-        let router = router.clone();
+        let router = http::tcp_router(views.clone());
         tokio::spawn(async move {
             if let Err(error) = axum::serve(tcp, router).await {
                 tracing::error!(%error, "HTTP over TCP has ended");
             }
         });
     }
+    let router = http::unix_router(views, annotations).into_make_service_with_connect_info::<Peer>();
     tokio::spawn(async move {
         if let Err(error) = axum::serve(unix, router).await {
             tracing::error!(%error, "HTTP over the Unix socket has ended");

@@ -57,7 +57,8 @@ pub fn roles(vm: &VmView) -> impl Iterator<Item = (Role, RoleTime)> {
 
 fn info(family: &mut Family, vm: &VmView, _: Detail) {
     let (fixed, [id, name]) = (&vm.fixed, labels(vm));
-    family.push(&[id, name, &fixed.uuid, &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, ""], 1.0);
+    let known = [id, name, vm.uuid(), &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, vm.tenant()];
+    family.push(&known, 1.0);
 }
 
 fn cpu(family: &mut Family, vm: &VmView, _: Detail) {

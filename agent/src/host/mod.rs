@@ -18,6 +18,7 @@ mod program_stats;
 pub mod realtime;
 pub mod scan;
 pub mod schedstat;
+pub mod shutdown;
 pub mod sockets;
 pub mod tap;
 pub mod throttle;

@@ -26,6 +26,8 @@ pub struct OpenInterval {
     pub started_at: u64,
     /// The start's CLOCK_BOOTTIME, nanoseconds.
     pub started_mono_ns: u64,
+    /// Name on the start line.
+    pub start_name: String,
     /// Newest name.
     pub name: String,
     /// Newest UUID.
@@ -34,6 +36,8 @@ pub struct OpenInterval {
     pub tenant: String,
     /// Newest labels.
     pub labels: BTreeMap<String, String>,
+    /// Whether a line that told name, tenant or labels was somebody's annotation.
+    pub annotated: bool,
     /// Newest counters.
     pub usage: Option<Usage>,
     /// Newest coverage.
@@ -173,10 +177,12 @@ impl Intervals {
             start_id: line.id.clone(),
             started_at: fact.emitted_at,
             started_mono_ns: fact.mono_ns,
+            start_name: fact.name.clone(),
             name: fact.name,
             uuid: fact.uuid,
             tenant: fact.tenant,
             labels: fact.labels,
+            annotated: fact.evidence.annotated_by.is_some(),
             usage: fact.usage,
             coverage: fact.coverage,
             last_evidence_at: fact.emitted_at,
@@ -219,5 +225,6 @@ fn learn(open: &mut OpenInterval, line: &Line) -> bool {
     if !line.fact.labels.is_empty() {
         open.labels.clone_from(&line.fact.labels);
     }
+    open.annotated |= line.fact.evidence.annotated_by.is_some();
     true
 }

@@ -101,6 +101,14 @@ impl Draft {
         }
     }
 
+    /// The `id` its line has if it is the first of its subject and kind, as a start and a stop of a VM are. Not for facts
+    /// of the ledger itself.
+    #[must_use]
+    pub fn sole_id(&self) -> String {
+        let (settled, _) = fit::settle(self);
+        digest::fact_id(&settled.boot_id, settled.subject.text(""), settled.kind, 0)
+    }
+
     /// The heartbeat's ordinal: its slot's Unix second.
     #[must_use]
     pub fn slot_second(&self) -> u64 {

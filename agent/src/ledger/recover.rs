@@ -9,7 +9,7 @@ use super::error::{LedgerError, LineError, Op};
 use super::interval::Intervals;
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
-use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Torn};
+use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Past, Torn};
 
 /// What an existing ledger says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Recovered {
     pub open: Vec<OpenInterval>,
     /// Stored things without a stop line, oldest first.
     pub open_storage: Vec<OpenStorage>,
+    /// Which VMs have run, how they were left, and whose snapshots are.
+    pub past: Past,
     /// What was cut from the tail on this opening.
     pub torn: Option<Torn>,
     /// Bytes of whole lines.
@@ -58,6 +60,7 @@ pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError
             |source| LedgerError::Damaged { path: path.to_owned(), line: raw.number, offset: raw.offset, source };
         let line = state.accept(&raw).map_err(damaged)?;
         intervals.note(&line);
+        state.past.note(&line.fact);
     }
     (state.open, state.open_storage) = intervals.finish();
     Ok(state)

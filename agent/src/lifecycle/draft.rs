@@ -9,14 +9,17 @@ use crate::{
         snapshot::VmFixed,
     },
     clock::Instant2,
-    ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Reason, Shape, Subject, TimeQuality, Usage},
-    lifecycle::Verdict,
+    ledger::{Coverage, Draft, Kind, NetUnobserved, NetUsage, Shape, Subject, TimeQuality, Usage},
+    lifecycle::{Start, Verdict},
+    vm::Owner,
 };
 
 /// What lines about one VM have in common.
 pub struct About<'a> {
     /// The VM.
     pub fixed: &'a VmFixed,
+    /// Whose it is.
+    pub owner: &'a Owner,
     /// The boot its instants count in.
     pub boot_id: &'a str,
     /// Since when its numbers were watched, CLOCK_BOOTTIME nanoseconds.
@@ -52,8 +55,10 @@ impl About<'_> {
     }
 
     fn named(&self, mut draft: Draft) -> Draft {
-        draft.name.clone_from(&self.fixed.name);
-        draft.uuid.clone_from(&self.fixed.uuid);
+        draft.name.clone_from(self.owner.name.as_ref().unwrap_or(&self.fixed.name));
+        draft.uuid.clone_from(self.owner.uuid.as_ref().unwrap_or(&self.fixed.uuid));
+        draft.tenant = self.owner.tenant.clone().unwrap_or_default();
+        draft.labels.clone_from(&self.owner.labels);
         draft
     }
 
@@ -89,11 +94,21 @@ impl About<'_> {
 
     /// `vm.compute.start`, at the process's start. `quality` is bounded where only `/proc` told the start, in ticks.
     #[must_use]
-    pub fn start(&self, first_run_at: Option<u64>, reason: Option<Reason>, quality: TimeQuality) -> Draft {
+    pub fn start(&self, first_run_at: Option<u64>, why: &Start, quality: TimeQuality) -> Draft {
         let mut draft = self.named(self.draft(Kind::VmComputeStart, self.fixed.started_at, self.fixed.start_ns));
         draft.evidence.first_run_at = first_run_at;
-        draft.reason = reason;
+        draft.evidence.annotated_by.clone_from(&why.annotated_by);
+        draft.reason = why.reason;
+        draft.source_snapshot_id.clone_from(&why.source_snapshot_id);
         draft.time_quality = quality;
+        draft
+    }
+
+    /// `vm.identity`: all that is known of whose it is, learned at `at`; `annotated_by` names who stated it, if somebody did.
+    #[must_use]
+    pub fn identity(&self, at: Instant2, annotated_by: Option<&str>) -> Draft {
+        let mut draft = self.named(self.draft(Kind::VmIdentity, at.unix_ns, at.boot_ns));
+        draft.evidence.annotated_by = annotated_by.map(str::to_owned);
         draft
     }
 
@@ -114,6 +129,7 @@ impl About<'_> {
         draft.time_quality = quality;
         draft.cause = verdict.cause.to_owned();
         draft.reason = verdict.reason;
+        draft.snapshot_id.clone_from(&verdict.snapshot_id);
         draft.evidence = verdict.evidence.clone();
         draft.usage = self.usage();
         draft.coverage = Some(self.coverage(mono_ns));
@@ -153,6 +169,7 @@ mod tests {
         for since in [0, 100, 150, 500] {
             let about = About {
                 fixed: &fixed,
+                owner: &Owner::default(),
                 boot_id: "b",
                 observed_since_ns: since,
                 observed_before_ns: 0,
@@ -175,6 +192,7 @@ mod tests {
         let fixed = fixed();
         let about = About {
             fixed: &fixed,
+            owner: &Owner::default(),
             boot_id: "b",
             observed_since_ns: 0,
             observed_before_ns: 0,
@@ -187,7 +205,7 @@ mod tests {
             memory_byte_ns: None,
             memory_peak_bytes: None,
         };
-        let verdict = crate::lifecycle::verdict(None, None);
+        let verdict = crate::lifecycle::verdict(&crate::lifecycle::Ending::default());
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());
     }
 }

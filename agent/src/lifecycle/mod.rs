@@ -1,6 +1,9 @@
 //! Births and deaths of VMs: what they mean, and the ledger lines that tell them.
 
+pub mod annotation;
 pub mod draft;
 pub mod reason;
+pub mod start;
 
-pub use reason::{Verdict, verdict};
+pub use reason::{Ending, Verdict, verdict};
+pub use start::{Start, start};

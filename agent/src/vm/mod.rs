@@ -7,6 +7,7 @@ mod group_io;
 pub mod identity;
 mod line;
 pub mod memory;
+pub mod owner;
 pub mod record;
 pub mod registry;
 pub mod sockets;
@@ -15,6 +16,7 @@ pub mod thread;
 
 pub use line::Line;
 pub use memory::Memory;
+pub use owner::{Owner, Owners, Teller};
 pub use record::{Origin, Vm};
 pub use registry::Registry;
 pub use tally::Tally;

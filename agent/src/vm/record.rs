@@ -69,6 +69,8 @@ const MAX_VCPUS: usize = 4_096;
 pub struct Vm {
     /// What does not change.
     pub fixed: Arc<VmFixed>,
+    /// Whose it is.
+    pub owners: super::Owners,
     /// Since when it is watched, CLOCK_BOOTTIME nanoseconds.
     pub observed_since_ns: u64,
     /// How long earlier agents watched it, nanoseconds.
@@ -125,6 +127,8 @@ pub struct Vm {
     pub end: Option<VmEnd>,
     /// Its start line: shown to nobody before that is durable.
     pub start_line: Line,
+    /// The newest line that tells whose it is.
+    pub identity_line: Line,
     /// Its stop line.
     pub stop_line: Line,
     /// Its recent past.
@@ -138,6 +142,7 @@ impl Vm {
         let (source, start_ns) = (origin.as_str(), fixed.start_ns);
         Self {
             fixed: Arc::new(fixed),
+            owners: super::Owners::default(),
             observed_since_ns,
             observed_before_ns: 0,
             origin,
@@ -167,6 +172,7 @@ impl Vm {
             gone_ns: None,
             end: None,
             start_line: Line::None,
+            identity_line: Line::None,
             stop_line: Line::None,
             ring: Ring::default(),
         }

@@ -20,13 +20,18 @@ pub enum End {
     TripleFault,
     /// vCPU 0 of the first VM halts: KVM_EXIT_HLT.
     Halt,
+    /// vCPU 0 of the first VM asks its hypervisor for a reset: KVM_EXIT_SYSTEM_EVENT. Needs a KVM with Hyper-V's
+    /// registers (CONFIG_KVM_HYPERV), the one way to it on x86.
+    SystemEvent,
+    /// vCPU 0 of the first VM goes on where there is no memory, which KVM cannot emulate: KVM_EXIT_INTERNAL_ERROR.
+    InternalError,
 }
 
 impl End {
     /// Whether it is the guest that ends, so that a vCPU must run for it.
     #[must_use]
     pub fn is_guests(self) -> bool {
-        matches!(self, Self::TripleFault | Self::Halt)
+        matches!(self, Self::TripleFault | Self::Halt | Self::SystemEvent | Self::InternalError)
     }
 }
 
@@ -41,9 +46,11 @@ impl FromStr for End {
             "sigkill" => Ok(Self::Sigkill),
             "triple-fault" => Ok(Self::TripleFault),
             "halt" => Ok(Self::Halt),
+            "system-event" => Ok(Self::SystemEvent),
+            "internal-error" => Ok(Self::InternalError),
             _ => {
                 text.strip_prefix("exit=").and_then(|code| code.parse().ok()).map(Self::Exit).ok_or_else(|| {
-                    "use exit0, exit=N (N is 0 to 255), crash, abort, sigkill, triple-fault or halt".into()
+                    "use exit0, exit=N (N is 0 to 255), crash, abort, sigkill, triple-fault, halt, system-event or internal-error".into()
                 })
             }
         }
@@ -69,7 +76,7 @@ pub fn perform(end: End) {
             let killed = kill(Pid::this(), Signal::SIGKILL);
             eprintln!("kvmeter-testvm: cannot kill itself: {killed:?}");
         }
-        End::TripleFault | End::Halt => {}
+        End::TripleFault | End::Halt | End::SystemEvent | End::InternalError => {}
     }
 }
 

@@ -16,6 +16,10 @@ pub enum Exit {
     Halt,
     /// KVM_EXIT_SHUTDOWN.
     Shutdown,
+    /// KVM_EXIT_SYSTEM_EVENT.
+    SystemEvent,
+    /// KVM_EXIT_INTERNAL_ERROR.
+    InternalError,
     /// The call was interrupted (errno EINTR); the kernel's exit reason is then not valid.
     Interrupted,
     /// Anything else, which this VMM does not expect.
@@ -23,7 +27,15 @@ pub enum Exit {
 }
 
 impl Exit {
-    const ALL: [Self; 5] = [Self::Mmio, Self::Halt, Self::Shutdown, Self::Interrupted, Self::Other];
+    const ALL: [Self; 7] = [
+        Self::Mmio,
+        Self::Halt,
+        Self::Shutdown,
+        Self::SystemEvent,
+        Self::InternalError,
+        Self::Interrupted,
+        Self::Other,
+    ];
 
     /// The name in the `--count` file and in messages.
     #[must_use]
@@ -32,6 +44,8 @@ impl Exit {
             Self::Mmio => "mmio",
             Self::Halt => "hlt",
             Self::Shutdown => "shutdown",
+            Self::SystemEvent => "system_event",
+            Self::InternalError => "internal_error",
             Self::Interrupted => "intr",
             Self::Other => "other",
         }

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, anyhow};
-use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
+use anyhow::{Context, Result, anyhow, ensure};
+use kvm_bindings::{Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -43,6 +43,8 @@ const CR4: u64 = 0x20;
 const EFER: u64 = 0x501;
 /// The bit of RFLAGS that is always set; interrupts stay off.
 const RFLAGS: u64 = 0x2;
+/// Register of Hyper-V's (TLFS, "Partition Reset"): a write of 1 resets the machine.
+const HV_X64_MSR_RESET: u32 = 0x4000_0003;
 
 /// A KVM VM and its memory.
 #[derive(Debug)]
@@ -151,6 +153,21 @@ pub fn grant_privilege(vcpu: &VcpuFd) -> Result<()> {
     let mut special = vcpu.get_sregs().context("KVM_GET_SREGS failed")?;
     set_privilege(&mut special, 0);
     vcpu.set_sregs(&special).context("KVM_SET_SREGS refused CPL 0")
+}
+
+/// Writes to the register by which a Windows guest resets its machine.
+pub fn ask_for_reset(vcpu: &VcpuFd) -> Result<()> {
+    let entry = kvm_msr_entry { index: HV_X64_MSR_RESET, data: 1, ..kvm_msr_entry::default() };
+    let set = vcpu.set_msrs(&Msrs::from_entries(&[entry])?).context("KVM_SET_MSRS failed")?;
+    ensure!(set == 1, "system-event: this KVM has no Hyper-V registers (CONFIG_KVM_HYPERV)");
+    Ok(())
+}
+
+/// Has a vCPU go on in the window, where there is nothing to execute.
+pub fn lead_astray(vcpu: &VcpuFd) -> Result<()> {
+    let mut registers = vcpu.get_regs().context("KVM_GET_REGS failed")?;
+    registers.rip = MMIO + 0x1000;
+    vcpu.set_regs(&registers).context("KVM_SET_REGS failed")
 }
 
 fn block(index: u32) -> u64 {

@@ -94,7 +94,7 @@ fn create(options: &Options, shared: &Arc<Shared>) -> Result<(Vec<Arc<Guest>>, V
                 cpu: options.pin.iter().cycle().nth(number as usize).copied(),
                 touch_bytes: if index == 0 { options.touch } else { 0 },
                 delay: options.late_vcpus.saturating_mul(index),
-                ends: vm == 0 && index == 0 && options.end.is_guests(),
+                ends: (vm == 0 && index == 0 && options.end.is_guests()).then_some(options.end),
             };
             let mut vcpu = Vcpu::new(&guest, index, number, &cpuid, work, shared)?;
             if let Some(option) = options.nic.get(index as usize).filter(|_| vm == 0) {
@@ -121,6 +121,8 @@ fn run_vcpu(vcpu: &mut Vcpu, options: &Options, shared: &Shared) {
     let expected = match options.end {
         End::TripleFault => Some(Exit::Shutdown),
         End::Halt => Some(Exit::Halt),
+        End::SystemEvent => Some(Exit::SystemEvent),
+        End::InternalError => Some(Exit::InternalError),
         _ => None,
     };
     let code = match vcpu.run() {
@@ -235,7 +237,7 @@ impl Control {
         }
         match self.options.end {
             End::TripleFault => self.guests[0].command(0, code::COMMAND_TRIPLE_FAULT)?,
-            End::Halt => self.guests[0].command(0, code::COMMAND_HALT)?,
+            End::Halt | End::SystemEvent | End::InternalError => self.guests[0].command(0, code::COMMAND_HALT)?,
             host => {
                 write_count(count, &self.shared);
                 end::perform(host);

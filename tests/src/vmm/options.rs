@@ -53,10 +53,11 @@ pub struct Options {
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     pub lifetime: Option<Duration>,
     /// What happens then: exit0, exit=N, crash (SIGSEGV), abort (SIGABRT), sigkill (of itself), triple-fault
-    /// (KVM_EXIT_SHUTDOWN on vCPU 0), halt (KVM_EXIT_HLT on vCPU 0).
+    /// (KVM_EXIT_SHUTDOWN on vCPU 0), halt (KVM_EXIT_HLT on vCPU 0), system-event (KVM_EXIT_SYSTEM_EVENT on vCPU 0, where
+    /// KVM has Hyper-V's registers), internal-error (KVM_EXIT_INTERNAL_ERROR on vCPU 0).
     #[arg(long, value_name = "HOW", default_value = "exit0")]
     pub end: End,
-    /// Exit code of the VMM after triple-fault and halt.
+    /// Exit code of the VMM after an end of the guest's own.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub exit_code: u8,
 

@@ -10,6 +10,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::code;
+use super::end::End;
 use super::exits::Exit;
 use super::guest::{self, Guest};
 use super::halt::{self, Alarm};
@@ -37,8 +38,8 @@ pub struct Work {
     pub touch_bytes: u64,
     /// How long to wait before the first KVM_RUN.
     pub delay: Duration,
-    /// Whether the guest ends on this vCPU, so that it must go on when the VM is over.
-    pub ends: bool,
+    /// How the guest ends on this vCPU, if it does; then it must go on when the VM is over.
+    pub ends: Option<End>,
 }
 
 impl Work {
@@ -114,7 +115,7 @@ impl Vcpu {
             pin(cpu).with_context(|| format!("--pin: cannot run on CPU {cpu} alone"))?;
         }
         let mut alarm = (self.work.halt_rate > 0).then(Alarm::new).transpose()?;
-        if self.shared.sleep(Some(self.work.delay)) && !self.work.ends {
+        if self.shared.sleep(Some(self.work.delay)) && self.work.ends.is_none() {
             return Ok(None);
         }
         if let Some(alarm) = &mut alarm {
@@ -138,12 +139,12 @@ impl Vcpu {
                         None => self.shared.sleep(sleep),
                     };
                     cycle.resume(over);
-                    if over && !self.work.ends {
+                    if over && self.work.ends.is_none() {
                         return Ok(None);
                     }
                 }
-                (Exit::Mmio, Some(code::MMIO_HALT)) => self.become_privileged()?,
-                (Exit::Shutdown | Exit::Halt, _) => return Ok(Some(exit)),
+                (Exit::Mmio, Some(code::MMIO_HALT)) => self.come_to_an_end()?,
+                (Exit::Shutdown | Exit::Halt | Exit::SystemEvent | Exit::InternalError, _) => return Ok(Some(exit)),
                 _ => bail!("vcpu{}: an exit this VMM does not expect: {exit:?} at {offset:?}", self.number),
             }
         }
@@ -174,6 +175,8 @@ impl Vcpu {
             }
             Ok(VcpuExit::Shutdown) => Exit::Shutdown,
             Ok(VcpuExit::Hlt) => Exit::Halt,
+            Ok(VcpuExit::SystemEvent(..)) => Exit::SystemEvent,
+            Ok(VcpuExit::InternalError) => Exit::InternalError,
             Ok(other) => bail!("vcpu{}: KVM_RUN returned {other:?}", self.number),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
             Err(error) => return Err(error).with_context(|| format!("vcpu{}: KVM_RUN failed", self.number)),
@@ -208,13 +211,17 @@ impl Vcpu {
         Ok(self.shared.sleep(Some(Duration::ZERO)))
     }
 
-    /// Completes the guest's write without entering it, then lets it execute `hlt`.
-    fn become_privileged(&mut self) -> Result<()> {
+    /// Completes the guest's write without entering it, then lets it do what ends it: execute `hlt`, if nothing else.
+    fn come_to_an_end(&mut self) -> Result<()> {
         self.fd.set_kvm_immediate_exit(1);
         let (exit, _) = self.enter(1)?;
         self.fd.set_kvm_immediate_exit(0);
         self.shared.exits.add(exit);
-        guest::grant_privilege(&self.fd)
+        match self.work.ends {
+            Some(End::SystemEvent) => guest::ask_for_reset(&self.fd),
+            Some(End::InternalError) => guest::lead_astray(&self.fd),
+            _ => guest::grant_privilege(&self.fd),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::{Entry, Table, Value};
 use crate::config::key::{self, KEYS};
@@ -96,10 +96,20 @@ fn from_toml(value: &DeValue<'_>) -> Value {
         DeValue::Array(items) => {
             let texts: Option<Vec<String>> =
                 items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
-            texts.map_or(Value::Other("array"), Value::List)
+            let numbers = || numbers(items).map(Value::Numbers);
+            texts.map(Value::List).or_else(numbers).unwrap_or(Value::Other("array"))
         }
         other => Value::Other(other.type_str()),
     }
+}
+
+/// The whole numbers of a list that holds nothing else.
+fn numbers(items: &DeArray<'_>) -> Option<Vec<i64>> {
+    let number = |item: &DeValue<'_>| match item {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok(),
+        _ => None,
+    };
+    items.iter().map(|item| number(item.get_ref())).collect()
 }
 
 fn bounded(path: &Path) -> io::Result<String> {

@@ -55,6 +55,9 @@ fn a_returning_agent_learns_what_is_open() {
     let (_root, dir) = fresh_dir();
     let mut identity = vm(Kind::VmIdentity, 2, 11);
     identity.name = "late".to_owned();
+    identity.tenant = "acme".to_owned();
+    identity.labels.insert("tier".to_owned(), "gold".to_owned());
+    identity.evidence.annotated_by = Some("uid 0".to_owned());
     let mut facts = day();
     facts[6] = identity;
     facts.push(stored(Kind::SnapStorageStart, "8:9:10", 45));
@@ -66,6 +69,8 @@ fn a_returning_agent_learns_what_is_open() {
         (open.incarnation.as_str(), open.vm_id.as_str(), open.name.as_str()),
         (&*incarnation(2), "vm-2", "late")
     );
+    assert_eq!((open.start_name.as_str(), open.tenant.as_str(), open.annotated), ("", "acme", true));
+    assert_eq!(open.labels["tier"], "gold");
     assert_eq!((open.started_at, open.last_evidence_at), (at(0).unix_ns, at(10).unix_ns));
     assert_eq!((open.last_seen_at, open.last_seen_mono_ns), (at(50).unix_ns, at(45).mono_ns));
     assert_eq!(open.usage.as_ref().unwrap().cpu_vcpu_ns, Some(12 * SECOND));

@@ -9,6 +9,7 @@ mod crosvm;
 mod firecracker;
 mod flag;
 mod generic;
+mod incoming;
 mod keyval;
 mod kvmtool;
 mod label;
@@ -17,6 +18,7 @@ mod vmid;
 
 use std::fmt;
 
+pub use incoming::{Incoming, incoming};
 pub use label::{MAX_LABEL_BYTES, label};
 pub use vmid::{fallback_vm_id, incarnation, is_vm_id, vm_id};
 
@@ -184,7 +186,7 @@ fn text(raw: &[u8]) -> Option<String> {
 }
 
 /// `raw` as a UUID in canonical lower case; `None` for any other form and for the nil UUID.
-fn uuid(raw: &[u8]) -> Option<String> {
+pub(super) fn uuid(raw: &[u8]) -> Option<String> {
     let shaped = raw.len() == 36
         && raw.iter().enumerate().all(|(at, b)| match at {
             8 | 13 | 18 | 23 => *b == b'-',

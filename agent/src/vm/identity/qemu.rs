@@ -44,6 +44,11 @@ pub(super) fn read(args: &[Vec<u8>], truncated: bool) -> Identity {
     }
 }
 
+/// Whether what follows an option may be any text.
+pub(super) fn is_free_text(option: &[u8]) -> bool {
+    FREE_TEXT.iter().any(|name| option == name.as_bytes())
+}
+
 fn collect(args: &[Vec<u8>]) -> Told<'_> {
     let mut told = Told::default();
     let mut rest = args.iter().peekable();
@@ -67,7 +72,7 @@ fn collect(args: &[Vec<u8>]) -> Told<'_> {
                     key == b"memory-backend" || key.starts_with(b"smp.") || key.starts_with(b"memory.")
                 });
             }
-            _ if FREE_TEXT.iter().any(|name| option == name.as_bytes()) => {
+            _ if is_free_text(option) => {
                 rest.next();
             }
             // Whether another option takes a value shows in what follows: a value hardly ever begins with a dash.
