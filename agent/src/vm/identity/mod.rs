@@ -202,7 +202,7 @@ fn short_name(name: &[u8]) -> String {
 }
 
 /// `raw` as a label, unless it is empty.
-fn text(raw: &[u8]) -> Option<String> {
+pub(crate) fn text(raw: &[u8]) -> Option<String> {
     if raw.is_empty() { None } else { Some(label(raw)) }
 }
 
