@@ -7,7 +7,6 @@ use crate::{
 };
 
 impl Engine {
-    #[allow(dead_code, reason = "the inventory and annotations call it")]
     /// Takes one teller's word on a living VM. A change of what is known is told in a `vm.identity` line, which names
     /// `annotated_by` if somebody stated it; the views show it once that line is durable. True when it is a change.
     pub(super) fn set_owner(

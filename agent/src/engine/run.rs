@@ -32,13 +32,14 @@ impl Engine {
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(self.agent_up(&recovered, now));
+        self.first_inventory(now);
         self.first_scan(recovered.open, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {
-            if self.obey() {
+            let now = clock::now().map_err(EngineError::Clock)?;
+            if self.obey(now) {
                 return self.finish();
             }
-            let now = clock::now().map_err(EngineError::Clock)?;
             self.turn(now);
             self.wait(now.boot_ns)?;
         }
@@ -57,7 +58,7 @@ impl Engine {
     }
 
     /// Takes what was told; true when it is time to end.
-    fn obey(&mut self) -> bool {
+    fn obey(&mut self, now: clock::Instant2) -> bool {
         let mut stop = false;
         while let Ok(control) = self.control.try_recv() {
             match control {
@@ -67,6 +68,7 @@ impl Engine {
                     self.next_heartbeat_s = 0;
                 }
                 Control::Classes(classes) => self.set_classes(classes),
+                Control::Inventory(path) => self.set_inventory(path, now),
                 Control::Stop => stop = true,
             }
         }

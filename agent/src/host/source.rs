@@ -174,7 +174,7 @@ impl<'a> Sources<'a> {
             let mut fields = line.split(' ').skip(3);
             Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
         };
-        let mounted = raw.lines().filter_map(fields).filter(|(_, point)| point == "/").last()?;
+        let mounted = raw.lines().filter_map(fields).rfind(|(_, point)| point == "/")?;
         jail_id(&mounted.0)
     }
 }

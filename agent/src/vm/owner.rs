@@ -203,6 +203,12 @@ impl Owners {
         changed
     }
 
+    /// What one teller says.
+    #[must_use]
+    pub fn told(&self, teller: Teller) -> Option<&Owner> {
+        self.told.get(&teller)
+    }
+
     /// What is known, all tellers together.
     #[must_use]
     pub fn whole(&self) -> &Arc<Owner> {
