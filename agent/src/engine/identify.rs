@@ -180,6 +180,10 @@ impl Engine {
         if !certain {
             return;
         }
+        // A vCPU that was plugged in and has not run yet is known to nobody else.
+        let held = self.procfs.kvm_fds(Tgid(of.tgid)).map_or(0, |fds| fds.vcpus);
+        self.take_held(of.tgid, held);
+        let Some(vm) = self.registry.of_tgid_mut(of.tgid) else { return };
         let nameless = vm.fixed.name.is_empty();
         let mut known = Identity {
             name: Some(vm.fixed.name.clone()).filter(|name| !name.is_empty()),
