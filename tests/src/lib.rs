@@ -12,6 +12,7 @@ pub mod disk;
 pub mod http;
 pub mod kernelcheck;
 pub mod ledger;
+pub mod libvirt;
 pub mod loss;
 pub mod memory;
 pub mod metrics;

@@ -8,6 +8,8 @@ mod discover;
 mod disk;
 mod ending;
 mod groups;
+mod identify;
+mod inventory;
 mod life;
 mod memory;
 mod network;
@@ -16,6 +18,7 @@ mod publish;
 mod resume;
 mod run;
 mod scan;
+mod shape;
 mod silent;
 mod sockets;
 mod starting;
@@ -41,6 +44,7 @@ use crate::{
 };
 
 pub use annotate::{Annotate, Refused};
+pub use inventory::read as read_inventory;
 pub use network::Counting;
 pub use run::EngineError;
 
@@ -71,6 +75,8 @@ pub enum Control {
     Classes(Classes),
     /// Somebody states something of a VM.
     Annotate(Box<Annotate>),
+    /// Another inventory, or none.
+    Inventory(Option<PathBuf>),
     /// End in order.
     Stop,
 }
@@ -141,6 +147,12 @@ pub struct Engine {
     count_was_off: (Option<u64>, Option<u64>),
     /// Whether guest entries are told here.
     entries: silent::Entries,
+    /// Reads files that say who a VM is.
+    identifier: Option<identify::Identifier>,
+    /// When to look at them again, CLOCK_BOOTTIME nanoseconds.
+    next_identity_ns: u64,
+    /// The operator's inventory.
+    inventories: inventory::Inventories,
     /// Lists disks.
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
@@ -187,12 +199,15 @@ pub struct Parts {
     pub ledger: WriterHandle,
     /// Woken by commits.
     pub waker: Arc<EventFd>,
+    /// The operator's inventory.
+    pub inventory: Option<PathBuf>,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 12] = [
+pub const SOURCES: [&str; 13] = [
     "disk",
     "fold",
+    "identity",
     "kvm_count",
     "memory",
     "network",
@@ -252,6 +267,9 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
+            identifier: identify::Identifier::start(root.clone()),
+            next_identity_ns: 0,
+            inventories: inventory::Inventories::first(parts.inventory),
             lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,

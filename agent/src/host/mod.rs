@@ -4,6 +4,7 @@
 //! for as long as it takes) and nothing is retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
 //! mean different things to a bill.
 
+pub mod beneath;
 mod cgroup;
 pub mod disk;
 pub mod facts;
@@ -20,6 +21,7 @@ pub mod scan;
 pub mod schedstat;
 pub mod shutdown;
 pub mod sockets;
+pub mod source;
 pub mod tap;
 pub mod throttle;
 pub mod tracefs;
