@@ -19,13 +19,14 @@ pub(super) enum Step {
     Labels,
     Name,
     Texts,
+    Files,
     NetTogether,
     Net,
 }
 
 /// The order in which a line is made shorter.
-pub(super) const STEPS: [Step; 6] =
-    [Step::Nothing, Step::Labels, Step::Name, Step::Texts, Step::NetTogether, Step::Net];
+pub(super) const STEPS: [Step; 7] =
+    [Step::Nothing, Step::Labels, Step::Name, Step::Texts, Step::Files, Step::NetTogether, Step::Net];
 
 impl Step {
     /// Gives up one thing and notes its key.
@@ -40,6 +41,12 @@ impl Step {
             }
             Self::Name => clip("name", &mut draft.name, TEXT_BYTES, trimmed),
             Self::Texts => clip_texts(draft, trimmed),
+            Self::Files => {
+                if !draft.files.is_empty() {
+                    draft.files.clear();
+                    trimmed.push("files".to_owned());
+                }
+            }
             Self::NetTogether => {
                 if let Some(usage) = draft.usage.as_mut().filter(|u| u.net.len() > 1) {
                     usage.net = together(&usage.net);
