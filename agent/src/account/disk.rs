@@ -77,6 +77,8 @@ mod tests {
     fn image(role: Role, capacity_bytes: Option<u64>, allocated_bytes: Option<u64>) -> Image {
         let (format, path) = (Some(Format::Raw), "/d".into());
         Image {
+            id: None,
+            via: "/v".into(),
             path,
             is_block: false,
             role,

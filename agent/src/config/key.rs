@@ -81,7 +81,7 @@ pub(super) const KEYS: &[Key] = &[
     live("network.classes", Table),
     later("inventory.path", Text, Refused),
     later("hooks", Table, Refused),
-    later("storage.pools", Table, Refused),
+    fixed("storage.pools", Table),
 ];
 
 /// The key with this path.

@@ -19,6 +19,7 @@ pub mod realtime;
 pub mod scan;
 pub mod schedstat;
 pub mod sockets;
+pub mod store;
 pub mod tap;
 pub mod throttle;
 pub mod tracefs;

@@ -10,6 +10,7 @@
 //! Inputs only change what is known; [`Model::settle`] makes the lines, in the order of time.
 
 mod file;
+mod hold;
 mod line;
 mod resume;
 mod thing;
