@@ -41,6 +41,8 @@ pub struct Host {
     pub programs: Vec<crate::bpf::Status>,
     /// What is known of interfaces beyond each VM's; absent where none are counted.
     pub network: Option<NetworkTally>,
+    /// What is stored for VMs.
+    pub storage: crate::storage::tally::Tally,
     /// What the kernel counts about each that is loaded.
     pub program_stats: Vec<(&'static str, ProgramStats)>,
 }

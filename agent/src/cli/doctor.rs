@@ -4,6 +4,7 @@
 
 mod io_threads;
 mod memory;
+mod storage;
 
 use std::path::Path;
 
@@ -60,6 +61,7 @@ fn diagnose(config: &Config) -> Diagnosis {
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().copied().map_err(String::as_str),
     );
+    status.features.extend(storage::feature(&config.pools));
     if let Some(agent) = &agent {
         heed(agent, &mut status);
         status.features.extend(unobserved(agent));

@@ -51,6 +51,7 @@ impl Engine {
             network: vm.network.last().map(AsRef::as_ref),
             disk: vm.disk.usage.io.map(|io| (io.read_bytes, io.written_bytes)),
             memory: vm.memory.usage(),
+            storage_bytes: vm.disk.usage.storage_bytes.unwrap_or(0),
         }
     }
 
@@ -166,6 +167,7 @@ impl Engine {
         let reason = if found.adopted { None } else { start_reason(identity.hypervisor, &found.argv) };
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
         vm.first_run_ns = found.first_run_ns;
+        self.known_storage(&mut vm);
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
         let draft = self.about(&vm).start(first_run_at, reason, quality);
         self.out.push(draft);
@@ -260,7 +262,9 @@ impl Engine {
         }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
         let draft = self.about(vm).stop(stopped_at, stop_ns, quality, verdict);
+        let vm_id = vm.fixed.vm_id.clone();
         self.out.push(draft);
+        self.storage_stopped(&vm_id, Instant2 { boot_ns: stop_ns, unix_ns: stopped_at });
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");

@@ -15,6 +15,7 @@ mod run;
 mod scan;
 mod silent;
 mod sockets;
+mod storage;
 mod throttle;
 mod tick;
 
@@ -33,6 +34,7 @@ use crate::{
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, WriterHandle},
+    storage::Pool,
     vm::{Registry, Tally},
 };
 
@@ -132,6 +134,8 @@ pub struct Engine {
     count_was_off: (Option<u64>, Option<u64>),
     /// Whether guest entries are told here.
     entries: silent::Entries,
+    /// What is stored.
+    storage: storage::Storage,
     /// Lists disks.
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
@@ -164,6 +168,8 @@ pub struct Parts {
     pub counting: Option<Counting>,
     /// KVM's uevents, where the socket opens.
     pub uevents: Option<UeventSocket>,
+    /// Where images and snapshots are kept.
+    pub pools: Vec<Pool>,
     /// The ledger's writer.
     pub ledger: WriterHandle,
     /// Woken by commits.
@@ -186,8 +192,8 @@ pub const SOURCES: [&str; 12] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 7] =
-    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "uevent"];
+pub const OWN_STAGES: [&str; 8] =
+    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "storage_files", "uevent"];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -213,6 +219,7 @@ impl Engine {
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
         let root = parts.root;
+        let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
         let engine = Self {
             procfs: ProcFs::new(&root),
             facts: parts.facts,
@@ -233,6 +240,7 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
+            storage,
             lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,

@@ -50,6 +50,7 @@ impl Engine {
                 _ => at.boot_ns.saturating_add(self.settings.sample_ns),
             };
         }
+        self.take_storage(at);
         self.submit();
         self.publish(at);
     }
@@ -152,6 +153,7 @@ impl Engine {
         self.find_groups();
         self.sample_throttling();
         self.sample_disks();
+        self.tally_storage(at);
         self.sample_sockets();
         self.sample_network();
         self.judge_entries();

@@ -40,10 +40,15 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
         labels: Map::new(),
         hypervisor: &fixed.hypervisor,
         state: vm.state().as_str(),
-        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: 0 },
+        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: stored(vm) },
         started_at: rfc3339(fixed.started_at),
         stopped_at: vm.end.as_ref().map(|end| rfc3339(end.stopped_at)),
     }
+}
+
+/// The sum of its disks as the ledger tells it; 0 = not known.
+fn stored(vm: &VmView) -> u64 {
+    vm.disk.as_ref().and_then(|disk| disk.storage_bytes).unwrap_or(0)
 }
 
 /// The list, sorted by vm_id; with `full`, all that is known of each.

@@ -36,7 +36,7 @@ impl Collected {
     pub fn text(&self) -> prometheus::Result<(Vec<u8>, String)> {
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.snapshots.borrow());
-        let status = self.status.with_programs(&snapshot.host.programs);
+        let status = self.status.now(&snapshot.host);
         let own = || agent::own(&status, &snapshot.host.ledger, self.free_bytes());
         let families = vm::families(&snapshot).chain(agent::host(&snapshot)).chain(own());
         let (encoder, mut text) = (TextEncoder::new(), Vec::new());

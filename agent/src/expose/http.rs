@@ -17,7 +17,7 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Collected, api, network, problem::Problem, status::Status};
+use super::{Collected, api, network, problem::Problem, status::Status, storage};
 use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
@@ -141,9 +141,10 @@ async fn status(State(views): State<Views>) -> Response {
         "health": views.health().err().unwrap_or_else(|| "ok".to_owned()),
         "cpu_source": views.status.cpu_source,
         "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
-        "features": views.status.with_programs(&host.programs).features,
+        "features": views.status.now(host).features,
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "network": network::status(&snapshot),
+        "storage": storage::status(&host.storage),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,

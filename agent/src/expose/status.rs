@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+use super::storage;
 use crate::{
+    account::Host,
     bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
     host::{Capability, HostFacts},
 };
@@ -113,10 +115,11 @@ impl Status {
         }
     }
 
-    /// The same with the programs as they are now.
+    /// The same with the programs and the pools as they are now.
     #[must_use]
-    pub fn with_programs(&self, programs: &[ProgramStatus]) -> Self {
-        let mut now = self.clone();
+    pub fn now(&self, host: &Host) -> Self {
+        let (mut now, programs) = (self.clone(), &host.programs);
+        now.features.extend(storage::feature(&host.storage));
         for feature in &mut now.features {
             if let Some(known) = programs.iter().find(|p| p.name == feature.name) {
                 *feature = program(known, true);

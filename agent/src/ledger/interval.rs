@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Coverage, Kind, Line, Shape, StoredFile, Subject, Usage};
+use super::{Coverage, Kind, Line, Shape, Stamp, StoredFile, Subject, Usage};
 
 /// A VM process with a start line and no stop line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +121,12 @@ impl Intervals {
             }
             _ => {}
         }
+    }
+
+    /// The boot lines are written in, and the newest instant of one.
+    pub(super) fn watched(&self) -> Option<(String, Stamp)> {
+        let (unix_ns, mono_ns) = *self.seen.get(&self.writing_boot)?;
+        Some((self.writing_boot.clone(), Stamp { unix_ns, mono_ns }))
     }
 
     /// What is open, in the order it began.

@@ -9,7 +9,7 @@ use super::error::{LedgerError, LineError, Op};
 use super::interval::Intervals;
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
-use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Torn};
+use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Stamp, Torn};
 
 /// What an existing ledger says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Recovered {
     pub open: Vec<OpenInterval>,
     /// Stored things without a stop line, oldest first.
     pub open_storage: Vec<OpenStorage>,
+    /// The boot that lines were written in last, and the newest instant at which an agent wrote one.
+    pub watched: Option<(String, Stamp)>,
     /// What was cut from the tail on this opening.
     pub torn: Option<Torn>,
     /// Bytes of whole lines.
@@ -59,6 +61,7 @@ pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError
         let line = state.accept(&raw).map_err(damaged)?;
         intervals.note(&line);
     }
+    state.watched = intervals.watched();
     (state.open, state.open_storage) = intervals.finish();
     Ok(state)
 }

@@ -37,6 +37,8 @@ pub struct About<'a> {
     pub disk: Option<(u64, u64)>,
     /// Its memory.
     pub memory: &'a MemoryUsage,
+    /// The sum of its disks; 0 = not known.
+    pub storage_bytes: u64,
 }
 
 impl About<'_> {
@@ -45,7 +47,8 @@ impl About<'_> {
         let mut draft = Draft::new(kind, subject, self.boot_id, emitted_at, mono_ns);
         draft.vm_id.clone_from(&self.fixed.vm_id);
         draft.hypervisor.clone_from(&self.fixed.hypervisor);
-        draft.shape = Shape { cpu: self.fixed.vcpus, mem_bytes: self.fixed.mem_bytes, storage_bytes: 0 };
+        draft.shape =
+            Shape { cpu: self.fixed.vcpus, mem_bytes: self.fixed.mem_bytes, storage_bytes: self.storage_bytes };
         draft
     }
 
@@ -161,6 +164,7 @@ mod tests {
                 network: None,
                 disk: None,
                 memory: &MemoryUsage::default(),
+                storage_bytes: 0,
             };
             let coverage = about.coverage(300);
             assert_eq!(coverage.observed_ns + coverage.unobserved_ns, 200, "since {since}");
@@ -182,6 +186,7 @@ mod tests {
             network: None,
             disk: None,
             memory: &MemoryUsage::default(),
+            storage_bytes: 0,
         };
         let verdict = crate::lifecycle::verdict(None, None);
         assert!(about.stop(1, 1, TimeQuality::Exact, &verdict).usage.is_none());

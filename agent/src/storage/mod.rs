@@ -8,9 +8,10 @@ pub mod look;
 pub mod model;
 pub mod pattern;
 pub mod pool;
+pub mod tally;
 
 pub use id::{FileId, ParseFileIdError};
 pub use look::{FileState, Found, Place, PlaceState, Report, Skipped};
-pub use model::{Disk, Holder, Model, Wanted};
+pub use model::{Counts, Disk, Holder, Model, Wanted};
 pub use pattern::{Name, Pattern, PatternError, Use};
 pub use pool::Pool;
