@@ -33,6 +33,14 @@ impl Pool {
         self.snapshots.iter().chain(&self.images).find_map(|pattern| pattern.read(path))
     }
 
+    /// What a file is by its whole path.
+    #[must_use]
+    pub fn name_of(&self, path: &str) -> Option<Name> {
+        let rest = Path::new(path).strip_prefix(&self.path).ok()?;
+        let parts: Option<Vec<&str>> = rest.components().map(|part| part.as_os_str().to_str()).collect();
+        self.name(&parts?)
+    }
+
     /// Whether a directory can hold files of the pool.
     #[must_use]
     pub fn enters(&self, dir: &[&str]) -> bool {

@@ -78,6 +78,8 @@ impl Model {
         let place = pool.map_or(Place::Loose, Place::Pool);
         let new = || File::new(file.path.clone(), place, State::Unjudged, seen, begun);
         let known = self.files.entry(id).or_insert_with(new);
+        // What its name said then: another one by now is a change, whoever held it.
+        known.name = pool.and_then(|number| pools.get(number)?.name_of(&file.path));
         (known.capacity, known.told) = (file.bytes, file.bytes);
         known.allocated = file.bytes.unwrap_or(0);
         known

@@ -43,8 +43,7 @@ fn id(inode: u64, born: u64) -> FileId {
 }
 
 fn found(id: FileId, path: &str, bytes: u64, state: FileState) -> Found {
-    let parts: Vec<&str> = path.strip_prefix("/pool/").map(|rest| rest.split('/').collect()).unwrap_or_default();
-    let name = pools()[0].name(&parts);
+    let name = pools()[0].name_of(path);
     let (capacity_bytes, allocated_bytes) = (Some(bytes), bytes);
     Found { id, path: path.to_owned(), name, capacity_bytes, allocated_bytes, backing: None, state }
 }

@@ -98,3 +98,14 @@ fn another_boot_ends_intervals_and_what_is_still_there_is_there_since_it_began()
         (("snap.storage.start", snap.to_string(), 0, 5, "", None), TimeQuality::Exact)
     );
 }
+
+#[test]
+fn what_was_renamed_while_no_agent_ran_is_the_others_from_then_on() {
+    let (mut model, _) = returning(vec![left(Kind::VmStorageStart, "a", id(1, 12), "/pool/a.img", "boot")]);
+    let lines = pool(&mut model, 31, vec![found(id(1, 12), "/pool/b.img", 5, FileState::There)]);
+    let short: Vec<_> = told(&lines).into_iter().map(|l| (l.0, l.1, l.2, l.4)).collect();
+    assert_eq!(short, [(STOP, "a".into(), 18, "moved"), (START, "b".into(), 31, "")]);
+    // One that another VM held last stays that VM's, whatever its name says.
+    let (mut model, _) = returning(vec![left(Kind::VmStorageStart, "uuid", id(1, 12), "/pool/a.img", "boot")]);
+    assert_eq!(told(&pool(&mut model, 31, vec![found(id(1, 12), "/pool/a.img", 5, FileState::There)])), []);
+}
