@@ -2,13 +2,15 @@
 
 use std::{
     fs,
+    fs::{File, OpenOptions},
+    os::fd::AsRawFd as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::{Agent, Setup},
-    skip::host,
+    skip::{host, skipped},
     stored::{PATIENCE, file, kinds, pool, told, wait_told},
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -29,6 +31,14 @@ impl Mounted {
         mount(Some(from), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
         Ok(Self(at.to_owned()))
     }
+}
+
+/// A file system that answers nothing, as one whose server is gone.
+fn hanging(at: &Path) -> Result<(Mounted, File)> {
+    let server = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+    mount(Some("none"), at, Some("fuse"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok((Mounted(at.to_owned()), server))
 }
 
 impl Drop for Mounted {
@@ -122,5 +132,37 @@ fn a_pool_that_is_not_there_is_told_by_doctor_and_keeps_nothing_from_working() -
     })?;
     let doctor = String::from_utf8(agent.command(&["doctor"])?.stdout)?;
     assert!(doctor.contains("1 fit a pattern and are no files"), "{doctor}");
+    Ok(())
+}
+
+#[test]
+fn a_pool_that_hangs_stops_nothing_else_and_is_told() -> Result<()> {
+    const TEST: &str = "a_pool_that_hangs_stops_nothing_else_and_is_told";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let (dir, other) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let (mounted, server) = match hanging(dir.path()) {
+        Ok(hanging) => hanging,
+        Err(error) => {
+            skipped(TEST, &format!("needs FUSE: {error}"));
+            return Ok(());
+        }
+    };
+    let fine = pool(other.path()).split_once("[[").map(|(_, pool)| format!("[[{pool}")).context("no pool")?;
+    let agent = Agent::with(Setup::of(&(pool(dir.path()) + &fine)))?;
+    file(&other.path().join("a.img"), 1 << 20)?;
+    wait_told(&agent, "a", "start", Some(1 << 20))?;
+    fs::remove_file(other.path().join("a.img"))?;
+    wait_told(&agent, "a", "stop", None)?;
+    agent.wait_until("it is told", PATIENCE, |a| {
+        Ok(of_pool(a)?["why"].as_str().is_some_and(|why| why.contains("has not answered")))
+    })?;
+    assert_eq!(agent.get("/healthz")?.0, 200, "nothing else is wrong");
+    let doctor = String::from_utf8(agent.command(&["doctor"])?.stdout)?;
+    assert!(doctor.contains("did not answer in") || doctor.contains("has not answered"), "{doctor}");
+    agent.verify()?;
+    let (status, took, _dir) = agent.stop()?;
+    assert!(status.success() && took.as_secs() < 5, "{status} {took:?}");
+    drop(server);
+    drop(mounted);
     Ok(())
 }

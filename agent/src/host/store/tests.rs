@@ -188,3 +188,24 @@ fn an_unmounted_file_system_is_out_of_sight_and_can_be_unmounted_at_all() {
         watched.until("out of sight", |r| of(r, &file).is_some_and(|f| matches!(f.state, FileState::Unknown(_))));
     assert!(matches!(&of(&report, &file).unwrap().state, FileState::Unknown(why) if why.contains("not mounted")));
 }
+
+#[test]
+fn a_file_with_two_names_keeps_the_one_it_is_known_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("b.img"), "x").unwrap();
+    let file = id(&at("b.img"));
+    let mut watched = Watched::start(Place::Pool(0), Some(pool(dir.path())));
+    let named = |name: &'static str| {
+        move |r: &Report| of(r, &file).and_then(|f| f.name.clone()).is_some_and(|found| found.vm_id == name)
+    };
+    watched.until("its name", named("b"));
+    fs::hard_link(at("b.img"), at("a.img")).unwrap();
+    fs::write(at("c.img"), "x").unwrap();
+    let other = id(&at("c.img"));
+    let report = watched.until("a look after the link", |r| of(r, &other).is_some());
+    assert!(named("b")(&report), "{report:?}");
+    fs::remove_file(at("b.img")).unwrap();
+    let report = watched.until("its other name", named("a"));
+    assert_eq!(of(&report, &file).unwrap().state, FileState::There);
+}

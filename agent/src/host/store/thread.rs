@@ -1,6 +1,6 @@
 //! The thread of one place: waits for events, its interval or other wishes, looks, and tells what it found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt;
@@ -42,9 +42,10 @@ impl Looker {
         let own = Arc::clone(&waker);
         let work = move || {
             Look::new(place, pool).run(interval, &own, &asked, &|report| {
-                // An engine that has ended wants nothing any more.
+                // An engine that has ended wants nothing any more; a full counter still wakes.
                 let told = tell.send(report).is_ok();
-                told && (wake.write(1).is_ok() || told)
+                let _ = wake.write(1);
+                told
             })
         };
         std::thread::Builder::new().name("storage".to_owned()).spawn(work)?;
@@ -179,18 +180,20 @@ impl Look {
         let (at, began) = (clock::now()?, Instant::now());
         let freed = std::mem::take(&mut self.freed);
         let mut state = PlaceState::default();
-        let mut files: BTreeMap<FileId, Found> = BTreeMap::new();
+        let (mut files, mut seen): (Vec<Found>, BTreeSet<FileId>) = Default::default();
         if let Some(pool) = &self.pool {
             let walked = walk::walk(pool);
             state = walked.state;
             state.skipped.unwatched += self.watches.watch_dirs(&walked.dirs);
-            for entry in walked.files {
+            let mut entries = walked.files;
+            // Of a file with several names the one it was known by, then the first.
+            entries.sort_by_key(|entry| self.tracked.get(&entry.id).is_none_or(|known| known.path != entry.path));
+            for entry in entries {
                 // What was let go and is there again, of a file system without births, is told one after the other.
                 if freed.contains_key(&entry.id) {
                     self.again = true;
-                } else if !files.contains_key(&entry.id) {
-                    let found = self.found(&entry, &mut state);
-                    files.insert(entry.id, found);
+                } else if seen.insert(entry.id) {
+                    files.push(self.found(&entry, &mut state));
                 }
             }
         }
@@ -206,14 +209,14 @@ impl Look {
                 known.path = PathBuf::from(&wanted.path);
             }
         }
-        let absent: Vec<FileId> = self.tracked.keys().filter(|id| !files.contains_key(id)).copied().collect();
+        let absent: Vec<FileId> = self.tracked.keys().filter(|id| !seen.contains(id)).copied().collect();
         for id in absent {
             let found = self.absent(&id, freed.get(&id).copied(), &mut state);
-            files.extend(found.map(|found| (id, found)));
+            files.extend(found);
         }
         self.forget(&files);
         state.took_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(Report { place: self.place, at, files: files.into_values().collect(), state })
+        Ok(Report { place: self.place, at, files, state })
     }
 
     /// A file that a walk found.
@@ -285,13 +288,11 @@ impl Look {
     }
 
     /// Keeps what there is, and what is asked for.
-    fn forget(&mut self, files: &BTreeMap<FileId, Found>) {
-        let wanted = &self.wanted;
-        let loose = self.pool.is_none();
-        self.tracked.retain(|id, _| {
-            let over = files.get(id).is_none_or(|f| matches!(f.state, FileState::Freed(_) | FileState::Gone { .. }));
-            !over && (!loose || wanted.contains_key(id))
-        });
+    fn forget(&mut self, files: &[Found]) {
+        let over = |file: &&Found| matches!(file.state, FileState::Freed(_) | FileState::Gone { .. });
+        let stays: BTreeSet<FileId> = files.iter().filter(|file| !over(file)).map(|file| file.id).collect();
+        let (loose, wanted) = (self.pool.is_none(), &self.wanted);
+        self.tracked.retain(|id, _| stays.contains(id) && (!loose || wanted.contains_key(id)));
         let tracked = &self.tracked;
         self.watches.keep(|id| tracked.contains_key(id));
         self.headers.keep(|id| tracked.contains_key(id));

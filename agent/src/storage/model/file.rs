@@ -47,7 +47,8 @@ pub(super) struct File {
     pub(super) owners: BTreeSet<String>,
     /// The running VMs that hold it.
     pub(super) holders: BTreeSet<String>,
-    pub(super) writable: bool,
+    /// Those of them, and of its owners, that may write it, or could when they ran.
+    pub(super) writers: BTreeSet<String>,
     pub(super) via: Option<String>,
     pub(super) interval: Option<Thing>,
 }
@@ -70,10 +71,14 @@ impl File {
             begun,
             owners: BTreeSet::new(),
             holders: BTreeSet::new(),
-            writable: false,
+            writers: BTreeSet::new(),
             via: None,
             interval: None,
         }
+    }
+
+    pub(super) fn is_snapshot(&self) -> bool {
+        self.name.as_ref().is_some_and(|name| name.is == Use::Snapshot)
     }
 
     /// Told by itself: a snapshot, or an image that is no VM's.
@@ -98,6 +103,13 @@ impl File {
     /// Whether it exists, as far as is known.
     pub(super) const fn is_certain(&self) -> bool {
         matches!(self.state, State::There | State::Nameless)
+    }
+
+    /// It is told by itself from now on, or no more: another measure.
+    pub(super) fn remeasure(&mut self, was_thing: bool) {
+        if self.is_thing() != was_thing {
+            self.told = self.size();
+        }
     }
 
     /// Takes over its size for the lines where it moved by a step, or has come to rest. True if that is another.
@@ -203,10 +215,16 @@ impl Model {
     /// A file of a pool has another name, or its first.
     fn rename(&mut self, id: &FileId, name: Option<Name>, when: When) {
         let Some(file) = self.files.get_mut(id) else { return };
-        let before = file.named_vm().map(str::to_owned);
+        let (before, was_thing) = (file.named_vm().map(str::to_owned), file.is_thing());
         file.name = name;
+        file.remeasure(was_thing);
         let now = file.named_vm().map(str::to_owned);
         let first = file.state == State::Unjudged || before.is_none();
+        if file.is_snapshot() {
+            // It is nobody's disk, whoever has it open.
+            let owners: Vec<String> = file.owners.iter().cloned().collect();
+            return owners.iter().for_each(|owner| self.leave(owner, id, when, "moved"));
+        }
         if let Some(before) = before.filter(|before| Some(before) != now.as_ref() && !file.holders.contains(before)) {
             self.leave(&before, id, when, "moved");
         }

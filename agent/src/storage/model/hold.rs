@@ -39,7 +39,7 @@ impl Model {
             vm.held = held;
         }
         for id in left {
-            self.let_loose(vm_id, &id, when);
+            self.release(vm_id, &id, false, when);
         }
     }
 
@@ -57,7 +57,9 @@ impl Model {
         let Some(file) = self.files.get_mut(&disk.id) else { return };
         file.holders.insert(vm_id.to_owned());
         file.via = Some(disk.via.clone());
-        file.writable |= disk.writable;
+        if disk.writable {
+            file.writers.insert(vm_id.to_owned());
+        }
         if file.gone.is_some_and(|gone| gone.order() < at.boot_ns) {
             (file.gone, file.state) = (None, State::Nameless);
         }
@@ -81,39 +83,46 @@ impl Model {
         if !disk.is_disk || file.is_kept_from(vm_id, disk.writable) {
             return;
         }
-        if !file.owners.contains(vm_id) {
-            return self.claim(vm_id, disk, when);
+        let (owns, begun) = (file.owners.contains(vm_id), file.begun);
+        if disk.writable {
+            self.evict(&disk.id, vm_id, when);
+        }
+        if !owns {
+            return self.join(vm_id, disk.id, when);
         }
         if known_here {
-            let begun = file.begun;
             self.join(vm_id, disk.id, begun);
         } else if grew || renamed {
             self.resized(vm_id, disk.id, when);
         }
     }
 
-    /// A file becomes the storage of the VM that holds it; who only had it before, and may write it no more, has not.
-    fn claim(&mut self, vm_id: &str, disk: &Disk, when: When) {
-        let Some(file) = self.files.get(&disk.id) else { return };
-        let others = file.owners.difference(&file.holders).cloned().collect::<Vec<_>>();
-        if disk.writable {
-            for other in others {
-                self.leave(&other, &disk.id, when, "taken-over");
-            }
+    /// A VM writes a file: who only had it before has it no more.
+    fn evict(&mut self, id: &FileId, vm_id: &str, when: When) {
+        let Some(file) = self.files.get(id) else { return };
+        let idle = file.owners.difference(&file.holders).filter(|owner| *owner != vm_id);
+        for other in idle.cloned().collect::<Vec<_>>() {
+            self.leave(&other, id, when, "taken-over");
         }
-        self.join(vm_id, disk.id, when);
     }
 
-    /// A VM does not hold a file any more.
-    fn let_loose(&mut self, vm_id: &str, id: &FileId, when: When) {
+    /// A VM does not hold a file any more. It stays its own where `keeps`, if it could write it, or by its name, if nobody
+    /// else wrote it last; but not if somebody writes it now.
+    fn release(&mut self, vm_id: &str, id: &FileId, keeps: bool, when: When) {
         let Some(file) = self.files.get_mut(id) else { return };
         file.holders.remove(vm_id);
         if file.holders.is_empty() {
             file.via = None;
         }
         // What is gone ends as that.
-        if file.gone.is_none() && file.owners.contains(vm_id) && file.named_vm() != Some(vm_id) {
-            self.leave(vm_id, id, when, "detached");
+        if file.gone.is_some() || !file.owners.contains(vm_id) {
+            return;
+        }
+        let taken = file.holders.iter().any(|holder| file.writers.contains(holder));
+        let alone = file.owners.len() == 1;
+        let kept = (keeps && file.writers.contains(vm_id)) || (alone && file.named_vm() == Some(vm_id));
+        if taken || !kept {
+            self.leave(vm_id, id, when, if taken { "taken-over" } else { "detached" });
             self.give_back(id, when);
         }
     }
@@ -131,15 +140,7 @@ impl Model {
         let Some(vm) = self.vms.get_mut(vm_id) else { return };
         (vm.running, vm.listed) = (false, None);
         for id in std::mem::take(&mut vm.held) {
-            let Some(file) = self.files.get_mut(&id) else { continue };
-            file.holders.remove(vm_id);
-            if file.holders.is_empty() {
-                file.via = None;
-            }
-            if file.gone.is_none() && !file.writable && file.named_vm() != Some(vm_id) && file.owners.contains(vm_id) {
-                self.leave(vm_id, &id, When::Exact(at), "detached");
-                self.give_back(&id, When::Exact(at));
-            }
+            self.release(vm_id, &id, true, When::Exact(at));
         }
     }
 }

@@ -34,7 +34,7 @@ impl Model {
             let known = self.seed(id, file, pools, booted, When::Exact(booted));
             if storage.kind == Kind::VmStorageStart {
                 known.owners.insert(subject.clone());
-                known.writable = true;
+                known.writers.insert(subject.clone());
             }
         }
         self.out.push(rebooted(storage, seen, now));
@@ -49,7 +49,7 @@ impl Model {
             let known = self.seed(id, file, pools, seen, When::Exact(started));
             if storage.kind == Kind::VmStorageStart {
                 known.owners.insert(subject.clone());
-                known.writable = true;
+                known.writers.insert(subject.clone());
                 let vm = self.vms.entry(subject.clone()).or_default();
                 vm.told.insert(id, file.clone());
             } else {

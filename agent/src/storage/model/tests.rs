@@ -7,6 +7,7 @@ use crate::{
     units::Bytes,
 };
 
+mod owners;
 mod property;
 mod returning;
 
@@ -66,14 +67,16 @@ fn hold(model: &mut Model, vm_id: &str, disks: &[Disk], second: u64) -> Vec<Draf
     model.settle()
 }
 
-/// Kind, subject, second, bytes, cause and reason of each line.
-fn told(lines: &[Draft]) -> Vec<(&'static str, String, u64, u64, &str, Option<Reason>)> {
+/// Kind, subject, second, bytes, cause and reason of a line.
+type Told<'a> = (&'static str, String, u64, u64, &'a str, Option<Reason>);
+
+fn told(lines: &[Draft]) -> Vec<Told<'_>> {
     let told =
         |d: &'_ Draft| (d.kind.as_str(), d.subject.text("").to_owned(), d.mono_ns / SECOND, d.shape.storage_bytes);
     lines.iter().map(|d| (told(d), d.cause.as_str(), d.reason)).map(|((a, b, c, d), e, f)| (a, b, c, d, e, f)).collect()
 }
 
-fn one(lines: &[Draft]) -> (&'static str, String, u64, u64, &str, Option<Reason>) {
+fn one(lines: &[Draft]) -> Told<'_> {
     assert_eq!(lines.len(), 1, "{:?}", told(lines));
     told(lines).remove(0)
 }
@@ -255,4 +258,15 @@ fn a_clone_names_the_snapshot_it_was_made_from() {
     let lines = pool(&mut model, 20, vec![snap, clone]);
     let vm = lines.iter().find(|line| line.kind == Kind::VmStorageStart).unwrap();
     assert_eq!(vm.source_snapshot_id, "gold");
+}
+
+#[test]
+fn a_snapshot_is_what_it_takes_and_a_disk_what_it_offers() {
+    let mut model = model();
+    let sparse = |path: &str| vec![Found { allocated_bytes: 3, ..found(id(1, 12), path, 900, FileState::There) }];
+    assert_eq!(one(&pool(&mut model, 20, sparse("/pool/a@s.img"))).3, 3);
+    let lines = pool(&mut model, 30, sparse("/pool/a.img"));
+    assert!(told(&lines).iter().any(|line| (line.0, line.3) == (START, 900)), "{:?}", told(&lines));
+    let lines = pool(&mut model, 40, sparse("/pool/a@t.img"));
+    assert!(told(&lines).iter().any(|line| (line.0, line.3) == ("snap.storage.start", 3)), "{:?}", told(&lines));
 }

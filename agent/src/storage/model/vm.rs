@@ -13,6 +13,9 @@ use crate::{
     storage::FileId,
 };
 
+/// How long the end of a VM's storage is remembered: longer than any place goes without a look.
+const KEPT_NS: u64 = 3_700_000_000_000;
+
 /// What has happened to one file of a VM.
 #[derive(Clone, Debug)]
 struct Change {
@@ -54,6 +57,8 @@ pub(super) struct VmStore {
     pub(super) told: BTreeMap<FileId, StoredFile>,
     changes: Vec<Change>,
     pub(super) interval: Option<Interval>,
+    /// Where its last interval ended: the next begins no sooner.
+    ended: Option<Instant2>,
 }
 
 impl VmStore {
@@ -94,7 +99,9 @@ impl Model {
     /// A file is a VM's from then on.
     pub(super) fn join(&mut self, vm_id: &str, id: FileId, when: When) {
         let Some(file) = self.files.get_mut(&id) else { return };
+        let was_thing = file.is_thing();
         file.owners.insert(vm_id.to_owned());
+        file.remeasure(was_thing);
         // Sizes of what is in no pool, and first ones, are told as they are.
         file.told = file.told.or(file.size());
         let told = stored(&id, file);
@@ -108,7 +115,10 @@ impl Model {
     /// A file is a VM's no more.
     pub(super) fn leave(&mut self, vm_id: &str, id: &FileId, when: When, why: &'static str) {
         if let Some(file) = self.files.get_mut(id) {
+            let was_thing = file.is_thing();
             file.owners.remove(vm_id);
+            file.writers.remove(vm_id);
+            file.remeasure(was_thing);
             file.begun = when;
         }
         if let Some(vm) = self.vms.get_mut(vm_id) {
@@ -129,7 +139,9 @@ impl Model {
         for vm_id in ids {
             self.settle_vm(&vm_id);
         }
-        self.vms.retain(|_, vm| vm.running || vm.is_open());
+        let newest = self.looked.values().map(|at| at.boot_ns).max().unwrap_or(0);
+        let lately = |vm: &VmStore| vm.ended.is_some_and(|at| at.boot_ns.saturating_add(KEPT_NS) > newest);
+        self.vms.retain(|_, vm| vm.running || vm.is_open() || lately(vm));
     }
 
     fn settle_vm(&mut self, vm_id: &str) {
@@ -168,7 +180,7 @@ impl Model {
             Some(open) if bytes > open.bytes => (Kind::VmStorageResize, Bills::Later),
             Some(_) => (Kind::VmStorageResize, Bills::Earlier),
         };
-        let when = when.told(bills, open.as_ref().map(|open| open.last));
+        let when = when.told(bills, open.as_ref().map(|open| open.last).or(vm.ended));
         let mut draft = about(self.draft(kind, vm_id, when), vm_id, vm, kind != Kind::VmStorageResize);
         let backing = vm.told.keys().find_map(|id| self.files.get(id)?.backing.as_deref());
         let source = open.as_ref().map(|open| open.source_snapshot_id.clone()).filter(|source| !source.is_empty());
@@ -182,6 +194,7 @@ impl Model {
             draft.reason = reason(why, Reason::VmRm);
         }
         why.clone_into(&mut draft.cause);
+        vm.ended = Some(when.0).filter(|_| kind == Kind::VmStorageStop);
         vm.interval = (kind != Kind::VmStorageStop).then_some(Interval { bytes, last: when.0, source_snapshot_id });
         self.out.push(draft);
     }
