@@ -19,5 +19,6 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod logging;
 pub mod sample;
+pub mod storage;
 pub mod units;
 pub mod vm;

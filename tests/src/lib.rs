@@ -22,6 +22,7 @@ pub mod packets;
 pub mod pair;
 pub mod process;
 pub mod skip;
+pub mod stored;
 pub mod swap;
 pub mod trace;
 pub mod traffic;

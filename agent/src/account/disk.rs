@@ -32,6 +32,8 @@ pub struct DiskUsage {
     pub group_why_not: Option<Arc<str>>,
     /// Its disks; `None` until somebody has looked.
     pub disks: Option<Arc<Disks>>,
+    /// The sum of the VM's disks as the ledger tells it; another than `capacity_bytes` where a pool says more of them.
+    pub storage_bytes: Option<u64>,
     /// Why nobody could.
     pub disks_why_not: Option<Arc<str>>,
 }
@@ -89,6 +91,8 @@ mod tests {
     fn image(role: Role, capacity_bytes: Option<u64>, allocated_bytes: Option<u64>) -> Image {
         let (format, path) = (Some(Format::Raw), "/d".into());
         Image {
+            id: None,
+            via: "/v".into(),
             path,
             is_block: false,
             role,

@@ -47,6 +47,8 @@ pub struct Host {
     pub network: Option<NetworkTally>,
     /// Why the figures of interfaces are absent though they are counted: the thread that reads them does not.
     pub network_stalled: Option<String>,
+    /// What is stored for VMs.
+    pub storage: crate::storage::tally::Tally,
     /// What the kernel counts about each that is loaded.
     pub program_stats: Vec<(&'static str, ProgramStats)>,
 }

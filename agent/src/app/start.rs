@@ -142,6 +142,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         kernel: kernel.ok(),
         counting: counting.ok(),
         uevents: uevents.ok(),
+        pools: config.pools.clone(),
         ledger: ledger.clone(),
         waker,
         inventory: config.inventory.path.clone(),

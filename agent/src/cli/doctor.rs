@@ -4,6 +4,7 @@
 
 mod io_threads;
 mod memory;
+mod storage;
 
 use std::path::Path;
 
@@ -62,6 +63,7 @@ fn diagnose(config: &Config) -> Diagnosis {
         kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
         uevents.as_ref().copied().map_err(String::as_str),
     );
+    status.features.extend(storage::feature(&config.pools));
     let fallback = proc_works(&facts);
     status.features.push(fallback.clone());
     status.features.push(io_threads::feature(&ProcFs::new(root), facts.sees_other_processes()));

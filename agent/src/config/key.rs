@@ -82,7 +82,7 @@ pub(super) const KEYS: &[Key] = &[
     live("network.classes", Table),
     live("inventory.path", Text),
     later("hooks", Table, Refused),
-    later("storage.pools", Table, Refused),
+    fixed("storage.pools", Table),
 ];
 
 /// The key with this path.

@@ -12,6 +12,7 @@ mod raw;
 mod reload;
 mod resolve;
 mod resolved;
+mod storage;
 mod suggest;
 mod take;
 

@@ -25,6 +25,8 @@ pub(super) enum Value {
     Numbers(Vec<i64>),
     /// Named values, each with its place.
     Table(BTreeMap<String, Entry>),
+    /// Several tables, `[[so]]`.
+    Tables(Vec<BTreeMap<String, Entry>>),
     /// Any other TOML value: the name of its type.
     Other(&'static str),
 }
@@ -75,6 +77,7 @@ impl Value {
             Self::List(items) => format!("{items:?}"),
             Self::Numbers(items) => format!("{items:?}"),
             Self::Table(_) => "<table>".to_owned(),
+            Self::Tables(tables) => format!("<{} tables>", tables.len()),
             Self::Other(kind) => format!("<{kind}>"),
         };
         if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }

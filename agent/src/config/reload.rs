@@ -67,6 +67,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
+        ("storage.pools", old.pools != new.pools),
         ("network.classes", old.network.classes != new.network.classes),
     ]
     .into_iter()

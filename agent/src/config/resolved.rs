@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::account::class::Classes;
+use crate::storage::Pool;
 use crate::units::Bytes;
 
 /// Everything that can be configured.
@@ -38,6 +39,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What is told of network traffic.
     pub network: Network,
+    /// Directories with images and snapshots.
+    pub pools: Vec<Pool>,
 }
 
 /// `[log]`
@@ -212,6 +215,7 @@ impl Default for Config {
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
             network: Network::default(),
+            pools: Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::Engine;
 use crate::{
     bpf::VmReading,
-    clock::Instant2,
+    clock::{self, Instant2},
     host::{
         GroupSearch, ProcFs,
         disk::{
@@ -33,6 +33,8 @@ struct Asked {
 struct Listed {
     of: Asked,
     disks: Result<Disks, String>,
+    /// When it was begun.
+    at: Option<Instant2>,
     /// It was this process, alive, also after they were listed.
     certain: bool,
 }
@@ -51,10 +53,11 @@ impl Lister {
         let work = move || {
             let procfs = ProcFs::new(&root);
             while let Ok(of) = asked.recv() {
+                let at = clock::now().ok();
                 let disks = image::list(&root, &procfs, Tgid(of.tgid)).map_err(|error| error.to_string());
                 let certain = is_alive(&procfs, of.tgid, of.start_tick);
                 // The next sample takes it: nobody is woken.
-                if answer.send(Listed { of, disks, certain }).is_err() {
+                if answer.send(Listed { of, disks, at, certain }).is_err() {
                     return;
                 }
             }
@@ -193,12 +196,16 @@ impl Engine {
     fn take_disks(&mut self) {
         let Some(lister) = &self.lister else { return };
         let listed: Vec<Listed> = lister.answers.try_iter().collect();
-        for Listed { of, disks, certain } in listed {
+        for Listed { of, disks, at, certain } in listed {
             let Some(vm) = self.registry.of_tgid_mut(of.tgid) else { continue };
             if vm.fixed.incarnation == of.incarnation {
                 vm.disk.asked = false;
                 if certain && !vm.exiting {
+                    let listed = disks.is_ok();
                     vm.changed |= vm.disk.take_disks(disks);
+                    if let (Some(disks), Some(at), true) = (vm.disk.usage.disks.clone(), at, listed) {
+                        self.hold_storage(of.tgid, &disks, at);
+                    }
                 }
             }
         }

@@ -187,6 +187,7 @@ impl Engine {
         self.ask_inventory(&mut vm.owners, &fixed.uuid, &fixed.name, &fixed.vm_id);
         let why = self.why_started(&mut vm, &incoming, at);
         vm.first_run_ns = found.first_run_ns;
+        self.known_storage(&mut vm);
         let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
         let draft = self.about(&vm).start(first_run_at, &why, quality);
         self.tell(draft, at.boot_ns);
@@ -278,8 +279,10 @@ impl Engine {
         }
         let Some(vm) = self.registry.of_tgid(tgid) else { return };
         let draft = self.about(vm).stop(stopped_at, stop_ns, quality, &verdict);
+        let vm_id = vm.fixed.vm_id.clone();
         let now_ns = clock::boot_ns().unwrap_or(stop_ns);
         self.tell(draft, now_ns);
+        self.storage_stopped(&vm_id, Instant2 { boot_ns: stop_ns, unix_ns: stopped_at });
         let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
         let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
         tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");

@@ -22,6 +22,7 @@ mod shape;
 mod silent;
 mod sockets;
 mod starting;
+mod storage;
 mod throttle;
 mod tick;
 
@@ -40,6 +41,7 @@ use crate::{
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, Past, WriterHandle},
+    storage::Pool,
     vm::{Registry, Tally},
 };
 
@@ -153,6 +155,8 @@ pub struct Engine {
     next_identity_ns: u64,
     /// The operator's inventory.
     inventories: inventory::Inventories,
+    /// What is stored.
+    storage: storage::Storage,
     /// Lists disks.
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
@@ -195,6 +199,8 @@ pub struct Parts {
     pub counting: Option<Counting>,
     /// KVM's uevents, where the socket opens.
     pub uevents: Option<UeventSocket>,
+    /// Where images and snapshots are kept.
+    pub pools: Vec<Pool>,
     /// The ledger's writer.
     pub ledger: WriterHandle,
     /// Woken by commits.
@@ -220,8 +226,17 @@ pub const SOURCES: [&str; 13] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 8] =
-    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "past", "uevent"];
+pub const OWN_STAGES: [&str; 9] = [
+    "final_io",
+    "final_network",
+    "heartbeat",
+    "last_slice",
+    "link_event",
+    "network_writer",
+    "past",
+    "storage_files",
+    "uevent",
+];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
@@ -247,6 +262,7 @@ impl Engine {
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
         let root = parts.root;
+        let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
         let engine = Self {
             procfs: ProcFs::new(&root),
             facts: parts.facts,
@@ -270,6 +286,7 @@ impl Engine {
             identifier: identify::Identifier::start(root.clone()),
             next_identity_ns: 0,
             inventories: inventory::Inventories::first(parts.inventory),
+            storage,
             lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,

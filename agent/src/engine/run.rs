@@ -35,6 +35,9 @@ impl Engine {
         self.past = recovered.past;
         self.first_inventory(now);
         self.first_scan(recovered.open, now);
+        let watched = recovered.watched.filter(|(boot_id, _)| *boot_id == self.boot_id);
+        let since = watched.map(|(_, at)| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns });
+        self.resume_storage(recovered.open_storage, since, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {
             let now = clock::now().map_err(EngineError::Clock)?;

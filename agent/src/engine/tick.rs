@@ -50,6 +50,7 @@ impl Engine {
                 _ => at.boot_ns.saturating_add(self.settings.sample_ns),
             };
         }
+        self.take_storage(at);
         self.submit();
         self.publish(at);
     }
@@ -155,6 +156,7 @@ impl Engine {
         self.sample_throttling();
         self.sample_disks();
         self.follow_shapes(at);
+        self.tally_storage(at);
         self.sample_sockets();
         self.sample_network(at);
         self.judge_entries();

@@ -23,6 +23,7 @@ use super::{
     api, network,
     problem::Problem,
     status::Status,
+    storage,
 };
 use crate::{account::Snapshot, clock, health};
 
@@ -161,9 +162,10 @@ async fn status(State(views): State<Views>) -> Response {
         "health": views.health().err().unwrap_or_else(|| "ok".to_owned()),
         "cpu_source": views.status.cpu_source,
         "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
-        "features": views.status.as_of(host).with_inventory(host.inventory.as_ref()).features,
+        "features": views.status.as_of(host).features,
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "network": network::status(&snapshot),
+        "storage": storage::status(&host.storage),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,

@@ -14,6 +14,7 @@ mod network;
 pub mod problem;
 pub mod serve;
 pub mod status;
+pub mod storage;
 pub mod vm;
 pub mod work;
 pub mod work_detail;

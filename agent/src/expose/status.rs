@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::storage;
 use crate::{
     account::host::{Host, InventoryState},
     bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
@@ -117,18 +118,13 @@ impl Status {
         }
     }
 
-    /// The same with the inventory as it is now.
-    #[must_use]
-    pub fn with_inventory(mut self, state: Option<&InventoryState>) -> Self {
-        self.features.extend(state.map(inventory));
-        self
-    }
-
-    /// The same with the programs, and what reads interfaces, as they are now.
+    /// The same with the programs, the inventory, the pools, and what reads interfaces, as they are now.
     #[must_use]
     pub fn as_of(&self, host: &Host) -> Self {
         let programs: &[ProgramStatus] = &host.programs;
         let mut now = self.clone();
+        now.features.extend(host.inventory.as_ref().map(inventory));
+        now.features.extend(storage::feature(&host.storage));
         if let (Some(why), Some(feature)) =
             (&host.network_stalled, now.features.iter_mut().find(|feature| feature.name == NETWORK))
         {

@@ -22,6 +22,7 @@ pub mod schedstat;
 pub mod shutdown;
 pub mod sockets;
 pub mod source;
+pub mod store;
 pub mod tap;
 pub mod throttle;
 pub mod tracefs;

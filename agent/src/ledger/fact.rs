@@ -58,6 +58,38 @@ impl From<Coverage> for CoverageWire {
     }
 }
 
+/// One file or device that a stored thing consists of, so that a returning agent finds it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredFileWire", into = "StoredFileWire")]
+pub struct StoredFile {
+    /// `<fsid>:<inode>:<birth_ns>`.
+    pub file: String,
+    /// Where it was last seen.
+    pub path: String,
+    /// Its part of the thing's bytes; unset where that is not known.
+    pub bytes: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFileWire {
+    file: String,
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<Dec<u64>>,
+}
+
+impl From<StoredFileWire> for StoredFile {
+    fn from(w: StoredFileWire) -> Self {
+        Self { file: w.file, path: w.path, bytes: w.bytes.map(|bytes| bytes.0) }
+    }
+}
+
+impl From<StoredFile> for StoredFileWire {
+    fn from(f: StoredFile) -> Self {
+        Self { file: f.file, path: f.path, bytes: f.bytes.map(Dec) }
+    }
+}
+
 /// What was seen of a start or an end. Only what was seen is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evidence {

@@ -22,17 +22,19 @@ pub(super) enum Step {
     Labels,
     Name,
     Texts,
+    Files,
     /// Interfaces beyond so many bytes are told together.
     NetTogether(usize),
     Net,
 }
 
 /// The order in which a line is made shorter.
-pub(super) const STEPS: [Step; 7] = [
+pub(super) const STEPS: [Step; 8] = [
     Step::Nothing,
     Step::Labels,
     Step::Name,
     Step::Texts,
+    Step::Files,
     Step::NetTogether(NAMED_BYTES),
     Step::NetTogether(0),
     Step::Net,
@@ -51,6 +53,12 @@ impl Step {
             }
             Self::Name => clip("name", &mut draft.name, TEXT_BYTES, trimmed),
             Self::Texts => clip_texts(draft, trimmed),
+            Self::Files => {
+                if !draft.files.is_empty() {
+                    draft.files.clear();
+                    trimmed.push("files".to_owned());
+                }
+            }
             Self::NetTogether(bytes) => {
                 if let Some(usage) = draft.usage.as_mut().filter(|u| u.net.len() > 1) {
                     usage.net = together(&usage.net, bytes);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Coverage, Kind, Line, Shape, Subject, Usage};
+use super::{Coverage, Kind, Line, Shape, Stamp, StoredFile, Subject, Usage};
 
 /// A VM process with a start line and no stop line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct OpenStorage {
     pub hypervisor: String,
     /// Newest size.
     pub shape: Shape,
+    /// The files it consisted of on its newest line.
+    pub files: Vec<StoredFile>,
     /// The boot of its start line.
     pub boot_id: String,
     /// The start's `emitted_at`, unix nanoseconds.
@@ -78,6 +80,10 @@ pub struct OpenStorage {
     pub started_mono_ns: u64,
     /// Sequence number of the start line.
     pub start_seq: u64,
+    /// The newest instant of its boot at which an agent wrote a line, and so watched, unix nanoseconds.
+    pub last_seen_at: u64,
+    /// Its CLOCK_BOOTTIME, nanoseconds.
+    pub last_seen_mono_ns: u64,
 }
 
 /// The fold over a ledger's lines.
@@ -111,6 +117,8 @@ impl Intervals {
             Kind::VmStorageResize | Kind::SnapStorageResize => {
                 if let Some(open) = self.storage.get_mut(&line.fact.subject) {
                     open.shape = line.fact.shape;
+                    open.files.clone_from(&line.fact.files);
+                    (open.last_seen_at, open.last_seen_mono_ns) = (line.fact.emitted_at, line.fact.mono_ns);
                 }
             }
             Kind::VmStorageStop | Kind::SnapStorageStop => {
@@ -118,6 +126,12 @@ impl Intervals {
             }
             _ => {}
         }
+    }
+
+    /// The boot lines are written in, and the newest instant of one.
+    pub(super) fn watched(&self) -> Option<(String, Stamp)> {
+        let (unix_ns, mono_ns) = *self.seen.get(&self.writing_boot)?;
+        Some((self.writing_boot.clone(), Stamp { unix_ns, mono_ns }))
     }
 
     /// What is open, in the order it began.
@@ -131,6 +145,12 @@ impl Intervals {
         }
         compute.sort_by_key(|open| open.start_seq);
         let mut storage: Vec<_> = self.storage.into_values().collect();
+        for open in &mut storage {
+            if let Some((at, mono_ns)) = self.seen.get(&open.boot_id) {
+                open.last_seen_at = open.last_seen_at.max(*at);
+                open.last_seen_mono_ns = open.last_seen_mono_ns.max(*mono_ns);
+            }
+        }
         storage.sort_by_key(|open| open.start_seq);
         (compute, storage)
     }
@@ -204,10 +224,13 @@ impl Intervals {
             source_snapshot_id: fact.source_snapshot_id,
             hypervisor: fact.hypervisor,
             shape: fact.shape,
+            files: fact.files,
             boot_id: fact.boot_id,
             started_at: fact.emitted_at,
             started_mono_ns: fact.mono_ns,
             start_seq: line.seq,
+            last_seen_at: fact.emitted_at,
+            last_seen_mono_ns: fact.mono_ns,
         };
         self.storage.insert(fact.subject, open);
     }

@@ -80,6 +80,7 @@ impl Line {
             labels: w.labels,
             usage: w.usage,
             coverage: w.coverage,
+            files: w.files,
             corrects: w.corrects,
             resumed_after: w.resumed_after,
             clean: w.clean,

@@ -36,7 +36,7 @@ mod writer;
 mod tests;
 
 pub use error::{LedgerError, LineError, Op};
-pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, Subject, TimeQuality};
+pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
@@ -52,7 +52,7 @@ pub use stats::Stats;
 pub use store::{FileStore, Standing, Store};
 pub use torn::Torn;
 pub use usage::{NetUnobserved, NetUsage, Usage};
-pub use verify::{Anchor, Fault, Open, Report, Tail, Verifier, verify_dir, verify_files};
+pub use verify::{Anchor, Fault, Open, OpenStored, Report, Tail, Verifier, verify_dir, verify_files};
 pub use writer::{Clock, Options, Ticket, Undrained, Writer, WriterHandle};
 
 /// The live file's name inside the metering directory.

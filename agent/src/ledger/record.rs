@@ -8,7 +8,7 @@ use super::error::LineError;
 use super::fit;
 use super::scan::LINE_MAX_BYTES;
 use super::wire::{Dec, Quality, When, Wire};
-use super::{Coverage, Evidence, Kind, Mark, Reason, Shape, Subject, TimeQuality, Usage};
+use super::{Coverage, Evidence, Kind, Mark, Reason, Shape, StoredFile, Subject, TimeQuality, Usage};
 
 /// The version of the line format.
 pub(super) const VERSION: u32 = 1;
@@ -56,6 +56,8 @@ pub struct Draft {
     pub usage: Option<Usage>,
     /// How much of the age was watched.
     pub coverage: Option<Coverage>,
+    /// What a stored thing consists of.
+    pub files: Vec<StoredFile>,
     /// On a correction: the `id` it replaces; else empty.
     pub corrects: String,
     /// On `agent.up`: the last line kept.
@@ -93,6 +95,7 @@ impl Draft {
             labels: BTreeMap::new(),
             usage: None,
             coverage: None,
+            files: Vec::new(),
             corrects: String::new(),
             resumed_after: None,
             clean: None,
@@ -211,6 +214,7 @@ fn wire(d: &Draft, place: &Place<'_>, id: &str, trimmed: &[String]) -> Wire {
         labels: d.labels.clone(),
         usage: d.usage.clone(),
         coverage: d.coverage,
+        files: d.files.clone(),
         corrects: d.corrects.clone(),
         resumed_after: d.resumed_after.clone(),
         clean: d.clean,

@@ -9,7 +9,7 @@ use super::error::{LedgerError, LineError, Op};
 use super::interval::Intervals;
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
-use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Past, Torn};
+use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
 
 /// What an existing ledger says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Recovered {
     pub open_storage: Vec<OpenStorage>,
     /// Which VMs have run, how they were left, and whose snapshots are.
     pub past: Past,
+    /// The boot that lines were written in last, and the newest instant at which an agent wrote one.
+    pub watched: Option<(String, Stamp)>,
     /// What was cut from the tail on this opening.
     pub torn: Option<Torn>,
     /// Bytes of whole lines.
@@ -62,6 +64,7 @@ pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError
         intervals.note(&line);
         state.past.note(&line.fact);
     }
+    state.watched = intervals.watched();
     (state.open, state.open_storage) = intervals.finish();
     Ok(state)
 }

@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer};
 use serde::ser::{self, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Coverage, Evidence, Kind, Mark, Reason, Shape, Usage};
+use super::{Coverage, Evidence, Kind, Mark, Reason, Shape, StoredFile, Usage};
 
 /// Whether a value is its type's empty one and so stays off the line.
 pub(super) fn absent<T: Default + PartialEq>(value: &T) -> bool {
@@ -116,6 +116,9 @@ pub(super) struct Wire {
     pub(super) usage: Option<Usage>,
     #[serde(default, skip_serializing_if = "absent")]
     pub(super) coverage: Option<Coverage>,
+    /// Storage: the files it consists of.
+    #[serde(default, skip_serializing_if = "absent")]
+    pub(super) files: Vec<StoredFile>,
     #[serde(default, skip_serializing_if = "absent")]
     pub(super) corrects: String,
     #[serde(default, skip_serializing_if = "absent")]

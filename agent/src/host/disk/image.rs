@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use super::argument::Arguments;
 use super::format::{Format, Header};
 use crate::host::{ProcError, ProcFs, file};
+use crate::storage::FileId;
 use crate::units::Tgid;
 use held::{Held, Key};
 
@@ -59,6 +60,10 @@ impl Role {
 /// One file or block device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
+    /// Which file it is; `None` if that cannot be told.
+    pub id: Option<FileId>,
+    /// A descriptor that holds it.
+    pub via: PathBuf,
     /// Where it is, as its VMM opened it.
     pub path: PathBuf,
     /// A block device rather than a file.
@@ -151,6 +156,8 @@ impl Entry {
             (None, ..) => Err("it has not the header of its format".to_owned()),
         };
         Image {
+            id: self.held.id,
+            via: self.held.via,
             is_block: self.held.is_block,
             role: self.role,
             format: self.format,

@@ -235,6 +235,7 @@ prop_compose! {
             exit_code: codes[0], signal: codes[1], core_dumped: flags[0], oom: flags[1],
             killer_pid: Some(cpu), killer_comm: Some(comm), first_run_at: Some(numbers[2]), ..Evidence::default()
         };
+        draft.files = vec![StoredFile { file: draft.name.clone(), path: draft.uuid.clone(), bytes: usage.as_ref().and_then(|u| u.guest_ns) }];
         draft.usage = usage.filter(|u| *u != Usage::default());
         draft.coverage = Some(Coverage { observed_ns: numbers[0], unobserved_ns: numbers[1], lost_events: numbers[2] });
         if let Some((not_before, not_after)) = bounds {

@@ -62,6 +62,10 @@ fn stored(kind: Kind, id: &str, second: u64) -> Draft {
     let now = at(second);
     let mut draft = Draft::new(kind, Subject::Storage(id.to_owned()), BOOT, now.unix_ns, now.mono_ns);
     draft.shape.storage_bytes = 10 << 30;
+    draft.files = vec![StoredFile { file: "a1:7:9".into(), path: format!("/pool/{id}"), bytes: Some(10 << 30) }];
+    if !kind.as_str().starts_with("snap.") {
+        id.clone_into(&mut draft.vm_id);
+    }
     draft
 }
 

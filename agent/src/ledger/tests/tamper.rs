@@ -116,6 +116,43 @@ fn an_adopted_start_may_carry_the_usage_of_the_years_before() {
 }
 
 #[test]
+fn a_stored_thing_starts_once_until_its_stop_and_stays_what_it_is() {
+    let start = || stored(Kind::VmStorageStart, "vm-1", 1);
+    let stop = || stored(Kind::VmStorageStop, "vm-1", 5);
+    let again = [start(), stop(), stored(Kind::VmStorageStart, "vm-1", 6)];
+    let whole = report(&again);
+    assert_eq!((whole.exit_code(), whole.open_storage.len()), (0, 1), "{whole}");
+    assert!(faults(&[start(), start()]).contains("open since line 1"));
+    assert!(faults(&[start(), stop(), stop()]).contains("not open"));
+    assert!(faults(&[stored(Kind::SnapStorageResize, "a:1:2", 1)]).contains("not open"));
+    let early = stored(Kind::VmStorageStop, "vm-1", 0);
+    assert!(faults(&[start(), early]).contains("lies before its start"));
+    assert!(faults(&[start(), stored(Kind::SnapStorageStop, "vm-1", 5)]).contains("another kind"));
+    let mut other = stop();
+    other.boot_id = "another".to_owned();
+    assert!(faults(&[start(), other]).contains("counts in another"));
+    let mut other = start();
+    other.vm_id = "vm-2".to_owned();
+    assert!(faults(&[other]).contains("not its `vm_id`"));
+}
+
+#[test]
+fn what_is_stored_and_its_last_sign_are_known_to_a_returning_agent() {
+    let (_root, dir) = fresh_dir();
+    let mut larger = stored(Kind::VmStorageResize, "vm-1", 3);
+    larger.files[0].path = "/pool/moved".to_owned();
+    larger.shape.storage_bytes = 11 << 30;
+    let snap = stored(Kind::SnapStorageStart, "a:1:2", 4);
+    let facts = [stored(Kind::VmStorageStart, "vm-1", 1), larger.clone(), snap, agent(Kind::AgentDown, 9)];
+    open(&dir).0.append(&facts, at(10)).unwrap();
+    let (_journal, found) = open(&dir);
+    let [disk, snap] = found.open_storage.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&disk.files, disk.shape), (&larger.files, larger.shape));
+    assert_eq!((disk.last_seen_at, disk.last_seen_mono_ns), (at(10).unix_ns, at(9).mono_ns));
+    assert_eq!((snap.last_seen_at, &snap.subject), (at(10).unix_ns, &Subject::Storage("a:1:2".into())));
+}
+
+#[test]
 fn heartbeats_of_any_slot_length_verify_and_none_is_there_twice() {
     let beat = |second: u64, length: u64| {
         let mut beat = vm(Kind::VmComputeUsage, 1, second);

@@ -1,12 +1,13 @@
 //! The lives a ledger tells: each start once, each stop after its start, nothing between a stop and the next start,
 //! and every `id` as the contract computes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::super::ordinal::Ordinals;
 use super::super::{Kind, Line, Subject, TimeQuality, digest};
 use super::limit::{Meter, incarnation};
-use super::report::Open;
+use super::report::{Open, OpenStored};
+use super::stored::Stored;
 
 /// Slot lengths that are tried first, in seconds; then every second of the hour before the reading.
 const SLOTS: [u64; 12] = [1, 60, 10, 30, 15, 20, 5, 300, 600, 900, 1800, 3600];
@@ -29,7 +30,7 @@ pub(super) struct Lives {
     ordinals: Ordinals,
     running: HashMap<String, Life>,
     by_vm: HashMap<String, String>,
-    stored: HashSet<Subject>,
+    stored: Stored,
     host_cpus: u32,
     slot: u64,
 }
@@ -41,19 +42,19 @@ impl Lives {
             ordinals: Ordinals::default(),
             running: HashMap::new(),
             by_vm: HashMap::new(),
-            stored: HashSet::new(),
+            stored: Stored::default(),
             host_cpus: 0,
             slot: 1,
         }
     }
 
-    /// VM processes without a stop, oldest first.
-    pub(super) fn open(self) -> Vec<Open> {
+    /// VM processes and stored things without a stop, oldest first.
+    pub(super) fn open(self) -> (Vec<Open>, Vec<OpenStored>) {
         let open =
             |(incarnation, life): (String, Life)| Open { incarnation, vm_id: life.vm_id, start_seq: life.start_seq };
         let mut open: Vec<_> = self.running.into_iter().map(open).collect();
         open.sort_by_key(|o| o.start_seq);
-        open
+        (open, self.stored.open())
     }
 
     /// Takes the next line; says what is wrong with the life it tells.
@@ -65,7 +66,7 @@ impl Lives {
             Kind::AgentUp => self.host_cpus = self.host_cpus.max(line.fact.shape.cpu),
             Kind::VmComputeStart => self.start(line, &mut faults),
             kind if kind.is_compute() => self.go_on(line, &mut faults),
-            kind if kind.is_storage() => self.store(line, &mut faults),
+            kind if kind.is_storage() => self.stored.accept(line, self.whole, &mut faults),
             _ => {}
         }
         self.ordinals.note(&line.fact.subject, line.fact.kind);
@@ -134,25 +135,6 @@ impl Lives {
             }
             self.running.remove(who);
         }
-    }
-
-    fn store(&mut self, line: &Line, faults: &mut Vec<String>) {
-        let (kind, subject) = (line.fact.kind, &line.fact.subject);
-        if *subject == Subject::Ledger {
-            faults.push(format!("{kind} without `storage_id` and `snapshot_id`"));
-            return;
-        }
-        let what = subject.text("");
-        let wrong = match kind {
-            Kind::VmStorageStart | Kind::SnapStorageStart => {
-                (!self.stored.insert(subject.clone())).then_some("is open")
-            }
-            Kind::VmStorageStop | Kind::SnapStorageStop => {
-                (!self.stored.remove(subject) && self.whole).then_some("is not open")
-            }
-            _ => (!self.stored.contains(subject) && self.whole).then_some("is not open"),
-        };
-        faults.extend(wrong.map(|wrong| format!("{kind} of {what}, which {wrong}")));
     }
 
     fn check_id(&mut self, line: &Line, faults: &mut Vec<String>) {

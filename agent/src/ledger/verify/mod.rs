@@ -5,6 +5,7 @@ mod chain;
 mod life;
 mod limit;
 mod report;
+mod stored;
 mod strict;
 
 use std::fs::File;
@@ -15,7 +16,7 @@ use super::scan::{RawLine, Scanner};
 use super::{FILE_NAME, digest, is_written};
 use chain::Chain;
 use life::Lives;
-pub use report::{Fault, Open, Report, Tail};
+pub use report::{Fault, Open, OpenStored, Report, Tail};
 
 /// Where a ledger's files begin: after a line that an outside source vouches for, or at the very beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ impl Verifier {
     #[must_use]
     pub fn finish(mut self) -> Report {
         self.report.head = self.chain.head();
-        self.report.open = self.lives.open();
+        (self.report.open, self.report.open_storage) = self.lives.open();
         self.report
     }
 

@@ -48,6 +48,17 @@ pub struct Open {
     pub start_seq: u64,
 }
 
+/// A stored thing without a stop line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OpenStored {
+    /// Which one.
+    pub storage_id: String,
+    /// Its VM; empty if none.
+    pub vm_id: String,
+    /// Its start line.
+    pub start_seq: u64,
+}
+
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -63,6 +74,8 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// VM processes without a stop line: reported, not failed.
     pub open: Vec<Open>,
+    /// Stored things without a stop line: reported, not failed.
+    pub open_storage: Vec<OpenStored>,
     /// `agent.gap` lines: times nobody watched, told and not failed.
     pub gaps: u64,
     /// `ledger.recovered` lines: torn tails that were cut.
@@ -112,7 +125,12 @@ impl fmt::Display for Report {
         if let (Some(first), Some(head)) = (self.first_seq, &self.head) {
             write!(f, ", seq {first} to {}, head {}", head.seq, head.id)?;
         }
-        write!(f, "\n{} VMs open, {} gaps told, {} torn tails cut", self.open.len(), self.gaps, self.recoveries)?;
+        let (vms, stored) = (self.open.len(), self.open_storage.len());
+        write!(
+            f,
+            "\n{vms} VMs open, {stored} stored things open, {} gaps told, {} torn tails cut",
+            self.gaps, self.recoveries
+        )?;
         if let Some(tail) = self.tail.as_ref().filter(|t| t.being_written) {
             write!(f, "\ntail being written: {} bytes", tail.bytes)?;
         }

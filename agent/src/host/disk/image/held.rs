@@ -11,7 +11,8 @@ use nix::sys::statfs::statfs;
 
 use super::{EXTENSIONS, FIRMWARE, FIRMWARE_DIRS, HeldFiles};
 use crate::host::disk::format::{self, Header};
-use crate::host::{ProcError, ProcFs, file};
+use crate::host::{ProcError, ProcFs, file, store};
+use crate::storage::FileId;
 use crate::units::Tgid;
 
 /// How many descriptors of one process are looked at.
@@ -44,6 +45,9 @@ impl Key {
 /// A file that is held, by all its descriptors together.
 #[derive(Debug)]
 pub(super) struct Held {
+    pub(super) id: Option<FileId>,
+    /// The descriptor's own path.
+    pub(super) via: PathBuf,
     pub(super) path: PathBuf,
     pub(super) deleted: bool,
     pub(super) is_block: bool,
@@ -164,6 +168,8 @@ fn look(fd: &Path, target: &[u8], stat: &fs::Metadata) -> io::Result<Held> {
     let header = opened.and_then(|image| format::read(&image)).map_err(|error| error.to_string());
     let magic = statfs(fd).map(|stat| stat.filesystem_type().0).map_err(io::Error::from)?;
     Ok(Held {
+        id: store::file_id(fd, stat).ok(),
+        via: fd.to_owned(),
         path: PathBuf::from(std::ffi::OsStr::from_bytes(path)),
         deleted,
         is_block,

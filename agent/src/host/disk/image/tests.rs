@@ -89,6 +89,8 @@ fn a_guest_cannot_make_its_raw_disk_larger_by_writing_a_header() {
     header[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
     header[24..32].copy_from_slice(&u64::MAX.to_be_bytes());
     let held = || Held {
+        id: None,
+        via: "/v".into(),
         path: "/d.img".into(),
         deleted: false,
         is_block: false,
