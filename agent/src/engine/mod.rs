@@ -31,6 +31,7 @@ use crate::{
     account::{Histogram, Host, Snapshot, class::Classes, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
+    history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, WriterHandle},
     vm::{Registry, Tally},
@@ -46,6 +47,8 @@ pub struct Settings {
     pub sample_ns: u64,
     /// Between two points of a VM's history.
     pub history_ns: u64,
+    /// How long a stopped VM's samples are kept.
+    pub keep_ns: u64,
     /// Between two heartbeats in the ledger.
     pub heartbeat_ns: u64,
     /// How long a stopped VM is shown.
@@ -146,6 +149,7 @@ pub struct Engine {
     network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
+    history: Arc<Store>,
 }
 
 /// What an engine is made of.
@@ -168,6 +172,8 @@ pub struct Parts {
     pub ledger: WriterHandle,
     /// Woken by commits.
     pub waker: Arc<EventFd>,
+    /// Where samples are kept.
+    pub history: Arc<Store>,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
@@ -249,6 +255,7 @@ impl Engine {
             counting,
             network_asked: 0,
             network_is_late: false,
+            history: parts.history,
             attached_ns: now.boot_ns,
             root,
         };

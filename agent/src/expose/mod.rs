@@ -13,6 +13,7 @@ mod network;
 pub mod problem;
 pub mod serve;
 pub mod status;
+pub mod usage;
 pub mod vm;
 pub mod work;
 pub mod work_detail;

@@ -10,7 +10,7 @@ use crate::{
         work::AllWork,
     },
     bpf::{VmReading, Work},
-    history::{Reading, Ring},
+    history::{Line as HistoryLine, Rates, Reading},
     host::ThrottleSource,
     sample::ProcCpu,
     vm::{Line, disk::VmDisk, sockets::VmSockets},
@@ -126,7 +126,9 @@ pub struct Vm {
     /// Its stop line.
     pub stop_line: Line,
     /// Its recent past.
-    pub ring: Ring,
+    pub rates: Rates,
+    /// Where its samples are kept, once it has one.
+    pub samples: Option<Arc<HistoryLine>>,
 }
 
 impl Vm {
@@ -165,7 +167,8 @@ impl Vm {
             end: None,
             start_line: Line::None,
             stop_line: Line::None,
-            ring: Ring::default(),
+            rates: Rates::default(),
+            samples: None,
         }
     }
 
