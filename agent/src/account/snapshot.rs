@@ -119,8 +119,6 @@ pub struct VmView {
     pub first_run_ns: Option<u64>,
     /// The newest sample, once there are two readings to make one from.
     pub latest: Option<Arc<Sample>>,
-    /// How many samples the ring holds.
-    pub samples: usize,
 }
 
 impl VmView {

@@ -57,6 +57,7 @@ struct App {
     ledger: WriterHandle,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     sample_ns: watch::Sender<u64>,
+    history_ns: watch::Sender<u64>,
     status: Arc<Status>,
     /// Number of the last line before this agent's.
     sequence_before: u64,
@@ -95,6 +96,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         sample_ns: ns(config.sample_interval),
         history_ns: ns(config.history.interval),
+        keep_ns: ns(config.history.keep_stopped),
         heartbeat_ns: ns(config.ledger.heartbeat),
         linger_ns: ns(config.metrics.linger),
         scan_ns: ns(config.discovery.scan_interval),
@@ -175,6 +177,7 @@ impl App {
         self.level.set(self.config.log.level);
         let settings = settings(&self.config);
         self.sample_ns.send_replace(settings.sample_ns);
+        self.history_ns.send_replace(settings.history_ns);
         let classes = diff.applied.contains(&"network.classes");
         let classes = classes.then(|| Control::Classes(self.config.network.classes.clone()));
         let inventory = diff.applied.contains(&"inventory.path");

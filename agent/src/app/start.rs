@@ -27,6 +27,7 @@ use crate::{
         status::{self, Unavailable},
     },
     heap,
+    history::{Limits, Store},
     host::{HostFacts, UeventSocket, tracefs},
     ledger::{Journal, Options, Recovered, Stamp, Writer},
     logging::LevelHandle,
@@ -134,6 +135,10 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     status.features.push(status::network(counting.as_ref().map(|counting| counting.hook).map_err(String::as_str)));
     let status = Arc::new(status);
     tell_missing(&status);
+    let history = Arc::new(Store::new(Limits {
+        samples: usize::try_from(config.history.samples).unwrap_or(usize::MAX),
+        max_bytes: config.history.max_memory.0,
+    }));
     let parts = Parts {
         root: root.to_owned(),
         facts,
@@ -146,14 +151,36 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         ledger: ledger.clone(),
         waker,
         inventory: config.inventory.path.clone(),
+        history: Arc::clone(&history),
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen);
+    let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
+    let views = serve::views(
+        snapshots.clone(),
+        Arc::clone(&status),
+        config.data_dir.clone(),
+        sample_seen,
+        history_seen,
+        history,
+    );
     serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
     left.keep();
-    Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })
+    Ok(App {
+        source,
+        config,
+        level,
+        remote,
+        engine,
+        writer,
+        ledger,
+        snapshots,
+        sample_ns,
+        history_ns,
+        status,
+        sequence_before,
+    })
 }
 
 /// Starts the engine's thread; what it ends with comes back.

@@ -39,6 +39,7 @@ use crate::{
     account::{Histogram, Host, Snapshot, class::Classes, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
+    history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, Past, WriterHandle},
     storage::Pool,
@@ -57,6 +58,8 @@ pub struct Settings {
     pub sample_ns: u64,
     /// Between two points of a VM's history.
     pub history_ns: u64,
+    /// How long a stopped VM's samples are kept.
+    pub keep_ns: u64,
     /// Between two heartbeats in the ledger.
     pub heartbeat_ns: u64,
     /// How long a stopped VM is shown.
@@ -181,6 +184,7 @@ pub struct Engine {
     past: Past,
     /// Whether the host is going down.
     host_down: ending::HostDown,
+    history: Arc<Store>,
 }
 
 /// What an engine is made of.
@@ -207,6 +211,8 @@ pub struct Parts {
     pub waker: Arc<EventFd>,
     /// The operator's inventory.
     pub inventory: Option<PathBuf>,
+    /// Where samples are kept.
+    pub history: Arc<Store>,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
@@ -306,6 +312,7 @@ impl Engine {
             network_is_late: false,
             network_asked_ns: now.boot_ns,
             network_missed: 0,
+            history: parts.history,
             attached_ns: now.boot_ns,
             annotations: annotate::Annotations::default(),
             past: Past::default(),

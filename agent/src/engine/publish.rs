@@ -151,8 +151,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         offenders: Arc::clone(&vm.offenders),
         vcpu_order: Arc::clone(&vm.vcpu_order),
         first_run_ns: vm.first_run_ns,
-        latest: vm.ring.latest().cloned(),
-        samples: vm.ring.len(),
+        latest: vm.rates.latest().cloned(),
     });
     vm.changed = !told;
     vm.view = Some(Arc::clone(&view));

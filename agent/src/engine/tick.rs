@@ -166,10 +166,13 @@ impl Engine {
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
             let reading = vm.reading();
-            if vm.ring.offer(at.boot_ns, spacing, &text, reading) {
+            if let Some(sample) = vm.rates.offer(at.boot_ns, spacing, &text, reading).cloned() {
+                let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));
+                self.history.push(line, at.unix_ns, &sample);
                 vm.changed = true;
             }
         }
+        self.history.expire(at.boot_ns);
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
         let oldest = at.boot_ns.saturating_sub(RAN_NS);

@@ -10,6 +10,7 @@ use super::{disk, network, vm::roles, work_detail};
 use crate::{
     account::{Snapshot, VmView},
     clock::rfc3339,
+    history::Store,
     ledger::Shape,
 };
 
@@ -50,16 +51,16 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
 
 /// The list, sorted by vm_id; with `full`, all that is known of each.
 #[must_use]
-pub fn list(snapshot: &Snapshot, full: bool) -> Value {
+pub fn list(snapshot: &Snapshot, full: bool, history: &Store) -> Value {
     let mut vms: Vec<_> = snapshot.vms.iter().map(AsRef::as_ref).collect();
     vms.sort_by(|a, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
-    let one = |vm: &VmView| if full { detail(vm, snapshot) } else { json!(entry(vm)) };
+    let one = |vm: &VmView| if full { detail(vm, snapshot, history) } else { json!(entry(vm)) };
     json!({ "vms": vms.into_iter().map(one).collect::<Vec<_>>() })
 }
 
 /// One VM with all that is known. What was not measured is absent.
 #[must_use]
-pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
+pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &Store) -> Value {
     let mut value = json!(entry(vm));
     let mut more = Map::new();
     more.insert("pid".into(), json!(vm.fixed.tgid));
@@ -90,7 +91,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot) -> Value {
     if let Some(latest) = &vm.latest {
         more.insert("latest".into(), json!(latest.as_ref()));
     }
-    more.insert("samples".into(), json!(vm.samples));
+    more.insert("samples".into(), json!(history.len(&vm.fixed.vm_id)));
     if let Some(object) = value.as_object_mut() {
         object.extend(more);
     }

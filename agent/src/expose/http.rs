@@ -8,7 +8,7 @@ use axum::{
         Path as UrlPath, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{StatusCode, header},
+    http::header,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -23,9 +23,9 @@ use super::{
     api, network,
     problem::Problem,
     status::Status,
-    storage,
+    storage, usage,
 };
-use crate::{account::Snapshot, clock, health};
+use crate::{account::Snapshot, clock, health, history::Store};
 
 /// What handlers read.
 #[derive(Clone)]
@@ -38,10 +38,14 @@ pub struct Views {
     pub status: Arc<Status>,
     /// The sample interval now in force, nanoseconds.
     pub sample_ns: watch::Receiver<u64>,
+    /// The time between two points of history now in force, nanoseconds.
+    pub history_ns: watch::Receiver<u64>,
+    /// The recent past of each VM.
+    pub history: Arc<Store>,
 }
 
 impl Views {
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshots.borrow())
     }
 
@@ -84,7 +88,8 @@ fn router(views: Views) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/vms", get(vms))
         .route("/v1/vms/{vm_id}", get(vm))
-        .route("/v1/vms/{vm_id}/usage", get(usage))
+        .route("/v1/vms/{vm_id}/usage", get(usage::latest))
+        .route("/v1/vms/{vm_id}/usage/range", get(usage::range))
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(wrong_method)
         .with_state(views)
@@ -166,6 +171,7 @@ async fn status(State(views): State<Views>) -> Response {
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "network": network::status(&snapshot),
         "storage": storage::status(&host.storage),
+        "history": history_status(&views.history),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,
@@ -175,6 +181,11 @@ async fn status(State(views): State<Views>) -> Response {
         },
     }))
     .into_response()
+}
+
+fn history_status(history: &Store) -> serde_json::Value {
+    let held = history.stats();
+    serde_json::json!({ "vms": held.lines, "bytes": held.bytes, "evicted_samples": held.evicted })
 }
 
 /// Parameters of the list.
@@ -187,7 +198,7 @@ struct ListQuery {
 
 async fn vms(State(views): State<Views>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     match query {
-        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail)).into_response(),
+        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail, &views.history)).into_response(),
         Err(_) => Problem::parameter("detail", "detail must be true or false".to_owned()).into_response(),
     }
 }
@@ -196,27 +207,15 @@ async fn vm(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejec
     let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
     let snapshot = views.snapshot();
     match api::find(&snapshot, &vm_id) {
-        Some(vm) => Json(api::detail(vm, &snapshot)).into_response(),
+        Some(vm) => Json(api::detail(vm, &snapshot, &views.history)).into_response(),
         None => unknown(&vm_id),
     }
 }
 
-async fn usage(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejection>) -> Response {
-    let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
-    let snapshot = views.snapshot();
-    match api::find(&snapshot, &vm_id) {
-        Some(vm) => match &vm.latest {
-            Some(sample) => Json(sample.as_ref()).into_response(),
-            None => StatusCode::NO_CONTENT.into_response(),
-        },
-        None => unknown(&vm_id),
-    }
-}
-
-fn not_text() -> Response {
+pub(super) fn not_text() -> Response {
     Problem::parameter("vm_id", "the vm_id in the path is no UTF-8 text".to_owned()).into_response()
 }
 
-fn unknown(vm_id: &str) -> Response {
+pub(super) fn unknown(vm_id: &str) -> Response {
     Problem::not_found(format!("no VM has the vm_id {vm_id:?}")).into_response()
 }

@@ -15,6 +15,7 @@ pub mod problem;
 pub mod serve;
 pub mod status;
 pub mod storage;
+pub mod usage;
 pub mod vm;
 pub mod work;
 pub mod work_detail;

@@ -12,7 +12,7 @@ use super::{
     annotation::{Annotations, Peer},
     http::{self, Views},
 };
-use crate::account::Snapshot;
+use crate::{account::Snapshot, history::Store};
 
 /// What the handlers read.
 #[must_use]
@@ -21,9 +21,11 @@ pub fn views(
     status: Arc<Status>,
     data_dir: PathBuf,
     sample_ns: watch::Receiver<u64>,
+    history_ns: watch::Receiver<u64>,
+    history: Arc<Store>,
 ) -> Views {
     let collected = Collected { snapshots: snapshots.clone(), status: Arc::clone(&status), data_dir };
-    Views { snapshots, collected, status, sample_ns }
+    Views { snapshots, collected, status, sample_ns, history_ns, history }
 }
 
 /// Serves on whatever listens, each in its own task.

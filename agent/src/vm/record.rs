@@ -10,7 +10,7 @@ use crate::{
         work::AllWork,
     },
     bpf::{VmReading, Work},
-    history::{Reading, Ring},
+    history::{Line as HistoryLine, Rates, Reading},
     host::ThrottleSource,
     sample::ProcCpu,
     vm::{Line, disk::VmDisk, sockets::VmSockets},
@@ -134,7 +134,9 @@ pub struct Vm {
     /// Its stop line.
     pub stop_line: Line,
     /// Its recent past.
-    pub ring: Ring,
+    pub rates: Rates,
+    /// Where its samples are kept, once it has one.
+    pub samples: Option<Arc<HistoryLine>>,
 }
 
 impl Vm {
@@ -177,7 +179,8 @@ impl Vm {
             start_line: Line::None,
             identity_line: Line::None,
             stop_line: Line::None,
-            ring: Ring::default(),
+            rates: Rates::default(),
+            samples: None,
         }
     }
 

@@ -8,6 +8,7 @@ pub mod clocked;
 pub mod contest;
 pub mod exporter;
 pub mod fleet;
+pub mod history;
 pub mod libvirt;
 pub mod load;
 pub mod machine;

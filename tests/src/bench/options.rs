@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use super::contest::Effort;
 use super::table::Section;
-use super::{clocked, fleet, libvirt, network, pair, programs, storm};
+use super::{clocked, fleet, history, libvirt, network, pair, programs, storm};
 
 /// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
 #[derive(Clone, Debug, Parser)]
@@ -44,6 +44,8 @@ pub enum Part {
     Fleet,
     /// libvirt's exporter on libvirt's VMs
     Libvirt,
+    /// A week of samples in memory
+    History,
 }
 
 impl Part {
@@ -59,6 +61,7 @@ impl Part {
             Self::Exits => "exits",
             Self::Fleet => "fleet",
             Self::Libvirt => "libvirt",
+            Self::History => "history",
         }
     }
 
@@ -73,6 +76,7 @@ impl Part {
             Self::Exits => storm::exits(options),
             Self::Fleet => fleet::section(options),
             Self::Libvirt => libvirt::section(options),
+            Self::History => history::section(options),
         }
     }
 }
@@ -136,6 +140,12 @@ impl Options {
     #[must_use]
     pub fn scrapes(&self) -> u32 {
         self.either(3, 15)
+    }
+
+    /// VMs with a past, and samples of each.
+    #[must_use]
+    pub fn history(&self) -> (u64, u64) {
+        self.either((20, 2_000), (1_000, 60_480))
     }
 
     /// Readings of the tables.

@@ -1,0 +1,205 @@
+//! `/v1/vms/{vm_id}/usage/range` and `/v1/usage/range`: what a VM, or many, used over a time, in buckets.
+
+use axum::{
+    Json,
+    extract::{
+        Path as UrlPath, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    api,
+    http::{Views, not_text, unknown},
+    problem::Problem,
+};
+use crate::{
+    clock::{self, rfc3339},
+    history::{NAMES, Point, Range, RangeError},
+};
+
+/// What is answered where neither `since` nor `range` is given.
+const DEFAULT_MS: u64 = 3_600_000;
+
+/// Parameters as they stand in the URL. Others than these are refused: a misspelt one must not give another answer
+/// than was asked for.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeQuery {
+    since: Option<String>,
+    until: Option<String>,
+    range: Option<String>,
+    resolution: Option<String>,
+}
+
+/// The newest sample; 204 where there is none yet.
+pub async fn latest(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejection>) -> Response {
+    let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
+    let snapshot = views.snapshot();
+    match api::find(&snapshot, &vm_id) {
+        Some(vm) => match &vm.latest {
+            Some(sample) => Json(sample.as_ref()).into_response(),
+            None => StatusCode::NO_CONTENT.into_response(),
+        },
+        None => unknown(&vm_id),
+    }
+}
+
+/// One VM's past.
+pub async fn range(
+    State(views): State<Views>,
+    vm_id: Result<UrlPath<String>, PathRejection>,
+    query: Result<Query<RangeQuery>, QueryRejection>,
+) -> Response {
+    let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
+    let query = match query {
+        Ok(Query(query)) => query,
+        Err(error) => return Problem::parameter("query", error.body_text()).into_response(),
+    };
+    let Ok(now) = clock::now() else { return Problem::internal("the clock cannot be read".to_owned()).into_response() };
+    let range = match resolve(&query, now.unix_ns / 1_000_000, *views.history_ns.borrow() / 1_000_000) {
+        Ok(range) => range,
+        Err(problem) => return problem.into_response(),
+    };
+    // A week takes milliseconds to unpack: not on a thread that serves others meanwhile.
+    let history = std::sync::Arc::clone(&views.history);
+    let asked = vm_id.clone();
+    let found = tokio::task::spawn_blocking(move || history.range(&asked, &range)).await;
+    let points = match found {
+        Ok(Some(points)) => points,
+        // A VM that has no sample yet is no error: all its buckets are empty.
+        Ok(None) if api::find(&views.snapshot(), &vm_id).is_some() => crate::history::points(&range, []),
+        Ok(None) => return unknown(&vm_id),
+        Err(error) => return Problem::internal(format!("the answer was not finished: {error}")).into_response(),
+    };
+    Json(json!({
+        "vm_id": vm_id,
+        "since": at(range.since_ms),
+        "until": at(range.until_ms),
+        "resolution_seconds": range.resolution_ms / 1_000,
+        "points": points.iter().map(shown).collect::<Vec<_>>(),
+    }))
+    .into_response()
+}
+
+fn shown(point: &Point) -> Value {
+    let mut object = Map::new();
+    object.insert("at".into(), json!(at(point.at_ms)));
+    object.insert("count".into(), json!(point.count));
+    for (name, stat) in NAMES.iter().zip(point.values) {
+        if let Some(stat) = stat {
+            let told = json!({ "mean": stat.mean, "min": stat.min, "max": stat.max, "last": stat.last });
+            object.insert((*name).to_owned(), told);
+        }
+    }
+    Value::Object(object)
+}
+
+fn at(unix_ms: u64) -> String {
+    rfc3339(unix_ms.saturating_mul(1_000_000))
+}
+
+/// What is asked for, with what is not said filled in; `interval_ms` lies between two samples.
+fn resolve(query: &RangeQuery, now_ms: u64, interval_ms: u64) -> Result<Range, Problem> {
+    let until_ms = query.until.as_deref().map_or(Ok(now_ms), |text| instant("until", text))?;
+    let since_ms = match (&query.since, &query.range) {
+        (Some(_), Some(_)) => {
+            let both = "give since or range, not both: range is the time before until";
+            return Err(Problem::parameter("range", both.to_owned()));
+        }
+        (Some(since), None) => instant("since", since)?,
+        (None, Some(range)) => until_ms.saturating_sub(length("range", range)?),
+        (None, None) => until_ms.saturating_sub(DEFAULT_MS),
+    };
+    let resolution_ms = match query.resolution.as_deref() {
+        None | Some("auto") => None,
+        Some(text) => Some(length("resolution", text)?),
+    };
+    if let Some(part) = resolution_ms.filter(|ms| ms % 1_000 != 0) {
+        let why = format!("resolution must be whole seconds, not {part} ms");
+        return Err(Problem::parameter("resolution", why));
+    }
+    Range::new(since_ms, until_ms, resolution_ms, interval_ms).map_err(|error| {
+        let parameter = match error {
+            RangeError::Empty => "since",
+            RangeError::TooMany { .. } | RangeError::Resolution => "resolution",
+        };
+        Problem::parameter(parameter, error.to_string())
+    })
+}
+
+/// RFC 3339 or Unix seconds, in milliseconds.
+fn instant(parameter: &'static str, text: &str) -> Result<u64, Problem> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.0..1e11).contains(seconds));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked above")]
+    let from_seconds = seconds.map(|seconds| (seconds * 1e3).round() as u64);
+    let from_text = || clock::parse_rfc3339(text).map(|ns| ns / 1_000_000);
+    from_seconds.or_else(from_text).ok_or_else(|| {
+        let why = format!("{parameter}={text:?} is neither an RFC 3339 time in UTC nor Unix seconds");
+        Problem::parameter(parameter, why)
+    })
+}
+
+/// A length such as `10s` or `7d`, in milliseconds.
+fn length(parameter: &'static str, text: &str) -> Result<u64, Problem> {
+    let parsed = humantime::parse_duration(text).ok().and_then(|length| u64::try_from(length.as_millis()).ok());
+    parsed.filter(|ms| *ms > 0).ok_or_else(|| {
+        let why = format!("{parameter}={text:?} is no length of time such as 10s, 5m or 7d");
+        Problem::parameter(parameter, why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    fn asked(since: Option<&str>, until: Option<&str>, range: Option<&str>, resolution: Option<&str>) -> RangeQuery {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        RangeQuery { since: own(since), until: own(until), range: own(range), resolution: own(resolution) }
+    }
+
+    #[test]
+    fn what_is_not_said_is_the_last_hour_in_about_120_points() {
+        let range = resolve(&RangeQuery::default(), NOW, 10_000).unwrap();
+        assert_eq!((range.since_ms, range.until_ms, range.resolution_ms), (NOW - 3_600_000, NOW, 30_000));
+    }
+
+    #[test]
+    fn times_are_rfc_3339_or_unix_seconds() {
+        for text in ["1699999000", "1699999000.0", "2023-11-14T21:56:40Z"] {
+            let range = resolve(&asked(Some(text), None, None, Some("10s")), NOW, 10_000).unwrap();
+            assert_eq!(range.since_ms, 1_699_999_000_000, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_parameter_is_named() {
+        let cases = [
+            (asked(Some("x"), None, None, None), "since"),
+            (asked(None, Some("-1"), None, None), "until"),
+            (asked(None, None, Some("0s"), None), "range"),
+            (asked(Some("1"), None, Some("1h"), None), "range"),
+            (asked(None, None, None, Some("1500ms")), "resolution"),
+            (asked(None, None, Some("365d"), Some("1s")), "resolution"),
+            (asked(Some("1700000001"), None, None, None), "since"),
+        ];
+        for (query, due) in cases {
+            let problem = serde_json::to_value(resolve(&query, NOW, 10_000).unwrap_err()).unwrap();
+            assert_eq!((&problem["parameter"], &problem["status"]), (&json!(due), &json!(400)), "{query:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_parameter_panics(since in "\\PC{0,20}", range in "\\PC{0,12}", resolution in "[0-9a-z]{0,9}") {
+            let _ = resolve(&asked(Some(&since), None, None, Some(&resolution)), NOW, 10_000);
+            let _ = resolve(&asked(None, None, Some(&range), None), NOW, 10_000);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! All lines, by vm_id, under one bound of memory: when it is reached, the block that was sealed first is let go first,
+//! whichever VM's it is, and its samples are counted. A VM that begins again goes on with its line.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher as _, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{
+    Sample,
+    column::codes,
+    query::{Point, Range, points},
+    series::{Row, Series},
+};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Samples of a line; up to a block more are kept.
+    pub samples: usize,
+    /// Bytes of all lines.
+    pub max_bytes: u64,
+}
+
+/// One VM's line.
+#[derive(Debug)]
+pub struct Line(Mutex<Series>);
+
+/// All of them.
+#[derive(Debug)]
+pub struct Store {
+    limits: Limits,
+    lines: Mutex<HashMap<String, Kept>>,
+    /// Sealed blocks of all lines, the oldest first.
+    order: Mutex<VecDeque<(Weak<Line>, u64)>>,
+    bytes: AtomicI64,
+    evicted: AtomicU64,
+    spread: RandomState,
+}
+
+#[derive(Debug)]
+struct Kept {
+    line: Arc<Line>,
+    /// When it is let go, once its VM has stopped: CLOCK_BOOTTIME nanoseconds.
+    until_ns: Option<u64>,
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes of all lines.
+    pub bytes: u64,
+    /// Samples let go for the bound of memory, since the start.
+    pub evicted: u64,
+    /// Lines.
+    pub lines: usize,
+}
+
+impl Store {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lines: Mutex::default(),
+            order: Mutex::default(),
+            bytes: AtomicI64::new(0),
+            evicted: AtomicU64::new(0),
+            spread: RandomState::new(),
+        }
+    }
+
+    /// The line of a VM that runs, made if there is none. Any number of times.
+    pub fn track(&self, vm_id: &str) -> Arc<Line> {
+        let mut lines = lock(&self.lines);
+        if let Some(kept) = lines.get_mut(vm_id) {
+            kept.until_ns = None;
+            return Arc::clone(&kept.line);
+        }
+        let series = Series::new(self.spread.hash_one(vm_id));
+        let line = Arc::new(Line(Mutex::new(series)));
+        lines.insert(vm_id.to_owned(), Kept { line: Arc::clone(&line), until_ns: None });
+        line
+    }
+
+    /// A VM has stopped: its line stays until `until_ns` (CLOCK_BOOTTIME), unless one with its id runs before that.
+    /// Any number of times; the first counts.
+    pub fn stopped(&self, vm_id: &str, until_ns: u64) {
+        if let Some(kept) = lock(&self.lines).get_mut(vm_id) {
+            kept.until_ns.get_or_insert(until_ns);
+        }
+    }
+
+    /// Lets the lines go whose time is over.
+    pub fn expire(&self, now_ns: u64) {
+        lock(&self.lines).retain(|_, kept| {
+            let stays = kept.until_ns.is_none_or(|until_ns| until_ns > now_ns);
+            if !stays {
+                self.bytes.fetch_sub(lock(&kept.line.0).bytes(), Relaxed);
+            }
+            stays
+        });
+    }
+
+    /// Adds a sample that was taken at `unix_ns`.
+    pub fn push(&self, line: &Arc<Line>, unix_ns: u64, sample: &Sample) {
+        let row = Row { at_ms: unix_ns / 1_000_000, codes: codes(sample) };
+        let pushed = lock(&line.0).push(row, self.limits.samples);
+        let bytes = self.bytes.fetch_add(pushed.grown, Relaxed) + pushed.grown;
+        let Some(number) = pushed.sealed else { return };
+        let mut order = lock(&self.order);
+        order.push_back((Arc::downgrade(line), number));
+        self.bound(&mut order, bytes);
+    }
+
+    fn bound(&self, order: &mut VecDeque<(Weak<Line>, u64)>, mut bytes: i64) {
+        let most = i64::try_from(self.limits.max_bytes).unwrap_or(i64::MAX);
+        while bytes > most
+            && let Some((line, number)) = order.pop_front()
+        {
+            // Gone with its line, or as the line's own oldest: nothing to let go.
+            let Some((freed, samples)) = line.upgrade().and_then(|line| lock(&line.0).evict(number)) else { continue };
+            bytes = self.bytes.fetch_sub(freed, Relaxed) - freed;
+            self.evicted.fetch_add(samples as u64, Relaxed);
+        }
+        // Blocks that went with their line, or as its own oldest, are not kept in mind for ever.
+        while let Some((line, number)) = order.front()
+            && line.upgrade().is_none_or(|line| lock(&line.0).first() > *number)
+        {
+            order.pop_front();
+        }
+    }
+
+    /// What is known of a VM in a range; `None` where there is no line.
+    #[must_use]
+    pub fn range(&self, vm_id: &str, range: &Range) -> Option<Vec<Point>> {
+        let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
+        let (blocks, open) = lock(&line.0).parts(range.since_ms, range.until_ms);
+        let sealed = blocks.iter().filter_map(|block| block.rows()).flatten();
+        Some(points(range, sealed.chain(open)))
+    }
+
+    /// How many samples a VM's line has.
+    #[must_use]
+    pub fn len(&self, vm_id: &str) -> usize {
+        lock(&self.lines).get(vm_id).map_or(0, |kept| lock(&kept.line.0).len())
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn stats(&self) -> StoreStats {
+        StoreStats {
+            bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
+            evicted: self.evicted.load(Relaxed),
+            lines: lock(&self.lines).len(),
+        }
+    }
+}
+
+/// Nothing that holds one of these locks can panic half way; if it did, the numbers are still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
