@@ -35,7 +35,7 @@ macro_rules! field {
                 "{0} += {1}",
                 inout(reg) at,
                 const kvmeter_common::offset::$place,
-                options(pure, nomem, nostack)
+                options(pure, readonly, nostack)
             );
             at.cast::<$type>().read_volatile()
         }

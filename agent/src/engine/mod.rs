@@ -14,7 +14,9 @@ mod life;
 mod memory;
 mod network;
 mod owner;
+mod parts;
 mod publish;
+mod remote;
 mod resume;
 mod run;
 mod scan;
@@ -36,71 +38,20 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{Histogram, Host, Snapshot, class::Classes, snapshot::Detail},
+    account::{Host, Snapshot},
     bpf::Kernel,
-    clock::Instant2,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, Past, WriterHandle},
-    storage::Pool,
     vm::{Registry, Tally},
 };
 
 pub use annotate::{Annotate, Refused};
 pub use inventory::read as read_inventory;
 pub use network::Counting;
+pub use parts::{OWN_STAGES, Parts, SOURCES};
+pub use remote::{Control, Remote, Settings};
 pub use run::EngineError;
-
-/// What can change while it runs; all lengths in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Between two samples.
-    pub sample_ns: u64,
-    /// Between two points of a VM's history.
-    pub history_ns: u64,
-    /// How long a stopped VM's samples are kept.
-    pub keep_ns: u64,
-    /// Between two heartbeats in the ledger.
-    pub heartbeat_ns: u64,
-    /// How long a stopped VM is shown.
-    pub linger_ns: u64,
-    /// Between two full scans of `/proc`.
-    pub scan_ns: u64,
-    /// Between two readings of a VM's proportional memory; 0 = none.
-    pub pss_ns: u64,
-    /// How much of each VM the metrics show.
-    pub detail: Detail,
-}
-
-/// What the engine is told while it runs.
-pub enum Control {
-    /// New settings.
-    Settings(Settings),
-    /// Other classes of traffic.
-    Classes(Classes),
-    /// Somebody states something of a VM.
-    Annotate(Box<Annotate>),
-    /// Another inventory, or none.
-    Inventory(Option<PathBuf>),
-    /// End in order.
-    Stop,
-}
-
-/// How others reach the engine.
-#[derive(Clone)]
-pub struct Remote {
-    sender: mpsc::Sender<Control>,
-    waker: Arc<EventFd>,
-}
-
-impl Remote {
-    /// Tells the engine something; false when it has ended.
-    #[must_use]
-    pub fn tell(&self, control: Control) -> bool {
-        let told = self.sender.send(control).is_ok();
-        told && self.waker.write(1).is_ok()
-    }
-}
 
 /// A VM object KVM told of that is not known to run yet.
 #[derive(Clone, Copy, Debug)]
@@ -187,141 +138,7 @@ pub struct Engine {
     history: Arc<Store>,
 }
 
-/// What an engine is made of.
-pub struct Parts {
-    /// `/`, or a test's own tree.
-    pub root: PathBuf,
-    /// Facts about the host.
-    pub facts: HostFacts,
-    /// This boot.
-    pub boot_id: String,
-    /// What can change later.
-    pub settings: Settings,
-    /// The kernel programs, where they run.
-    pub kernel: Option<Kernel>,
-    /// Counts VMs' interfaces, where that works.
-    pub counting: Option<Counting>,
-    /// KVM's uevents, where the socket opens.
-    pub uevents: Option<UeventSocket>,
-    /// Where images and snapshots are kept.
-    pub pools: Vec<Pool>,
-    /// The ledger's writer.
-    pub ledger: WriterHandle,
-    /// Woken by commits.
-    pub waker: Arc<EventFd>,
-    /// The operator's inventory.
-    pub inventory: Option<PathBuf>,
-    /// Where samples are kept.
-    pub history: Arc<Store>,
-}
-
-/// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 13] = [
-    "disk",
-    "fold",
-    "identity",
-    "kvm_count",
-    "memory",
-    "network",
-    "proc",
-    "refresh",
-    "regression",
-    "scan",
-    "sockets",
-    "throttle",
-    "walk",
-];
-/// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 9] = [
-    "final_io",
-    "final_network",
-    "heartbeat",
-    "last_slice",
-    "link_event",
-    "network_writer",
-    "past",
-    "storage_files",
-    "uevent",
-];
-
-/// Bounds of `kvmeter_sample_duration_seconds`.
-const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
-/// Bounds of `kvmeter_vm_boot_seconds`.
-const BOOT_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
-
 impl Engine {
-    /// Puts the parts together; nothing is read yet.
-    #[must_use]
-    pub fn new(parts: Parts, now: Instant2) -> (Self, Remote, watch::Receiver<Arc<Snapshot>>) {
-        let (sender, control) = mpsc::channel();
-        let zero = |names: &[&'static str]| names.iter().map(|name| (*name, 0)).collect();
-        let host = Host {
-            losses: zero(&OWN_STAGES),
-            sample_errors: zero(&SOURCES),
-            programs: parts.kernel.as_ref().map(|kernel| kernel.statuses().to_vec()).unwrap_or_default(),
-            sample_durations: Histogram::new(&SAMPLE_BOUNDS),
-            boot: Histogram::new(&BOOT_BOUNDS),
-            ..Host::default()
-        };
-        let counting = parts.counting.map(|counting| counting.waking(&parts.waker));
-        let empty = Snapshot { taken: now, sampled_ns: 0, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
-        let (snapshots, receiver) = watch::channel(Arc::new(empty));
-        let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
-        let root = parts.root;
-        let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
-        let engine = Self {
-            procfs: ProcFs::new(&root),
-            facts: parts.facts,
-            boot_id: parts.boot_id,
-            settings: parts.settings,
-            kernel: parts.kernel,
-            uevents: parts.uevents,
-            ledger: parts.ledger,
-            registry: Registry::default(),
-            slots: HashMap::new(),
-            ran: BTreeMap::new(),
-            ended: HashMap::new(),
-            pending: HashMap::new(),
-            tally: Tally::default(),
-            uevents_missing: 0,
-            host,
-            out: Vec::new(),
-            snapshots,
-            serial: 0,
-            control,
-            identifier: identify::Identifier::start(root.clone()),
-            next_identity_ns: 0,
-            inventories: inventory::Inventories::first(parts.inventory),
-            storage,
-            lister: disk::Lister::start(root.clone()),
-            waker: parts.waker,
-            next_tick_ns: 0,
-            sampled_ns: 0,
-            next_scan_ns: 0,
-            next_heartbeat_s: 0,
-            last_slot_s: 0,
-            clock_offset_ns: now.offset_ns(),
-            peek_ns: 0,
-            unwalked: 0,
-            count_was_off: (None, None),
-            entries: silent::Entries::default(),
-            faults: silent::Entries::default(),
-            pss: None,
-            counting,
-            network_asked: 0,
-            network_is_late: false,
-            network_asked_ns: now.boot_ns,
-            network_missed: 0,
-            history: parts.history,
-            attached_ns: now.boot_ns,
-            annotations: annotate::Annotations::default(),
-            past: Past::default(),
-            host_down: ending::HostDown::default(),
-            root,
-        };
-        (engine, remote, receiver)
-    }
-
     fn count_error(&mut self, source: &'static str, by: u64) {
         if by > 0 {
             *self.host.sample_errors.entry(source).or_default() += by;
