@@ -25,7 +25,8 @@ use crate::{
         status::{self, Unavailable},
     },
     host::{HostFacts, UeventSocket, tracefs},
-    ledger::{Journal, Options, Recovered, Stamp, Writer},
+    ledger::{Journal, OnCommit, Options, Recovered, Stamp, Writer},
+    lifecycle::Bus,
     logging::LevelHandle,
     vm::{exit_class, thread},
 };
@@ -112,7 +113,8 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let left = SocketFile(Some(config.socket.clone()));
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
-    let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, Arc::clone(&waker))?;
+    let bus = Bus::default();
+    let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
     let kernel = start_kernel(&config, &facts);
@@ -173,13 +175,22 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens the ledger and starts its writer, which wakes the engine at each commit.
+/// At each commit: the engine is woken, which decides what may be shown, then the bus tells its subscribers.
+fn on_commit(waker: Arc<EventFd>, bus: Bus) -> OnCommit {
+    Box::new(move |lines| {
+        // A full counter still wakes.
+        let _ = waker.write(1);
+        bus.publish(lines);
+    })
+}
+
+/// Opens the ledger and starts its writer.
 fn open_ledger(
     config: &Config,
     facts: &HostFacts,
     boot_id: &str,
     now: Instant2,
-    waker: Arc<EventFd>,
+    on_commit: OnCommit,
 ) -> anyhow::Result<(Writer, Recovered)> {
     let dir = config.data_dir.join(METERING);
     std::fs::DirBuilder::new()
@@ -190,10 +201,6 @@ fn open_ledger(
     let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
     let (journal, recovered) = Journal::open(&dir, &facts.machine_id, boot_id, stamp)
         .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
-    let on_commit = Box::new(move || {
-        // A full counter still wakes.
-        let _ = waker.write(1);
-    });
     let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
         .context("the ledger's writer cannot be started")?;
     Ok((writer, recovered))

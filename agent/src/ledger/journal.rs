@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::{LedgerError, Op};
 use super::lock::WriteLock;
@@ -24,6 +25,17 @@ pub struct Written {
     pub bytes: usize,
     /// Whether keys were dropped or shortened to keep it within 16 KiB.
     pub trimmed: bool,
+    /// The line itself, without its newline.
+    pub line: Arc<[u8]>,
+}
+
+/// A fact with the line it stands on, which is durable.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The line.
+    pub written: Written,
+    /// The fact.
+    pub fact: Draft,
 }
 
 /// The one writer of a ledger.
@@ -148,8 +160,9 @@ impl<S: Store> Journal<S> {
                 tracing::warn!(seq, keys = ?line.trimmed, "a ledger line was over 16 KiB and lost keys");
             }
             let (bytes, trimmed) = (line.bytes.len(), !line.trimmed.is_empty());
-            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed });
             group.bytes.extend_from_slice(&line.bytes);
+            let alone = Arc::from(line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes));
+            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed, line: alone });
             group.head.next_seq = seq.saturating_add(1);
             group.head.prev = line.chain;
             group.head.last_bytes = bytes as u64;

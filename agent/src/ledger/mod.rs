@@ -37,7 +37,7 @@ mod tests;
 pub use error::{LedgerError, LineError, Op};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, Subject, TimeQuality};
 pub use interval::{OpenInterval, OpenStorage};
-pub use journal::{Journal, Written};
+pub use journal::{Committed, Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
 pub use line::Line;
 pub use lock::{WriteLock, is_written};
@@ -51,7 +51,7 @@ pub use store::{FileStore, Standing, Store};
 pub use torn::Torn;
 pub use usage::{NetUnobserved, NetUsage, Usage};
 pub use verify::{Anchor, Fault, Open, Report, Tail, Verifier, verify_dir, verify_files};
-pub use writer::{Clock, Options, Ticket, Undrained, Writer, WriterHandle};
+pub use writer::{Clock, OnCommit, Options, Ticket, Undrained, Writer, WriterHandle};
 
 /// The live file's name inside the metering directory.
 pub const FILE_NAME: &str = "ledger.jsonl";
