@@ -17,6 +17,7 @@ pub mod host;
 pub mod ledger;
 pub mod lifecycle;
 pub mod logging;
+pub mod metrics;
 pub mod sample;
 pub mod units;
 pub mod vm;

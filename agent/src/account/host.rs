@@ -27,8 +27,6 @@ pub struct Host {
     pub kvm: KvmCount,
     /// Sample durations.
     pub sample_durations: Histogram,
-    /// Process start to first guest entry.
-    pub boot: Histogram,
     /// Waits and exits of all VMs.
     pub work: AllWork,
     /// Stopped VMs dropped because too many lingered.

@@ -16,16 +16,22 @@ use crate::{
 pub enum VmState {
     /// It lives.
     Running,
+    /// It lives and is held: none of its vCPUs may run.
+    Paused,
     /// It has ended; kept for a while with its final values.
     Stopped,
 }
 
 impl VmState {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Running, Self::Paused, Self::Stopped];
+
     /// The word in metrics and in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }

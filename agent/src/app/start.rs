@@ -14,6 +14,8 @@ use nix::sys::{
 use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, settings};
+#[cfg(feature = "metrics")]
+use crate::expose::PrometheusMetrics;
 use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
     cause,
@@ -28,6 +30,7 @@ use crate::{
     ledger::{Journal, OnCommit, Options, Recovered, Stamp, Writer},
     lifecycle::Bus,
     logging::LevelHandle,
+    metrics,
     vm::{exit_class, thread},
 };
 
@@ -114,6 +117,13 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
     let bus = Bus::default();
+    #[cfg(feature = "metrics")]
+    let counted = PrometheusMetrics::new_isolated().context("the metrics cannot be registered")?;
+    let metrics: metrics::Shared = Arc::new(metrics::Fanout::new(vec![
+        #[cfg(feature = "metrics")]
+        Arc::new(counted.clone()),
+    ]));
+    tokio::spawn(metrics::follow::follow(metrics::follow::attach(&bus), Arc::clone(&metrics)));
     let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
@@ -138,11 +148,18 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         uevents: uevents.ok(),
         ledger: ledger.clone(),
         waker,
+        metrics: Arc::clone(&metrics),
+        bus: bus.clone(),
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), config.data_dir.clone(), sample_seen);
+    let own = serve::Own {
+        data_dir: config.data_dir.clone(),
+        #[cfg(feature = "metrics")]
+        counted,
+    };
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen);
     serve::serve(http::router(views), tcp, unix);
     left.keep();
     Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })

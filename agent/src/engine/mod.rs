@@ -28,11 +28,13 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{Histogram, Host, Snapshot, class::Classes, snapshot::Detail},
+    account::{Histogram, Host, Snapshot, VmState, class::Classes, snapshot::Detail},
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, WriterHandle},
+    lifecycle::Bus,
+    metrics,
     vm::{Registry, Tally},
 };
 
@@ -146,6 +148,12 @@ pub struct Engine {
     network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
+    /// Where boots and states are counted.
+    metrics: metrics::Shared,
+    /// How many VMs it was told to be in each state.
+    states_told: [usize; VmState::ALL.len()],
+    /// Knows what its subscribers lost.
+    bus: Bus,
 }
 
 /// What an engine is made of.
@@ -168,6 +176,10 @@ pub struct Parts {
     pub ledger: WriterHandle,
     /// Woken by commits.
     pub waker: Arc<EventFd>,
+    /// Where boots and states are counted.
+    pub metrics: metrics::Shared,
+    /// Tells of durable lines, and what was lost of them.
+    pub bus: Bus,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
@@ -186,13 +198,21 @@ pub const SOURCES: [&str; 12] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 7] =
-    ["final_io", "final_network", "heartbeat", "last_slice", "link_event", "network_writer", "uevent"];
+pub const OWN_STAGES: [&str; 10] = [
+    "final_io",
+    "final_network",
+    "heartbeat",
+    "hook",
+    "hook_given_up",
+    "last_slice",
+    "link_event",
+    "metrics",
+    "network_writer",
+    "uevent",
+];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
-/// Bounds of `kvmeter_vm_boot_seconds`.
-const BOOT_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 impl Engine {
     /// Puts the parts together; nothing is read yet.
@@ -205,7 +225,6 @@ impl Engine {
             sample_errors: zero(&SOURCES),
             programs: parts.kernel.as_ref().map(|kernel| kernel.statuses().to_vec()).unwrap_or_default(),
             sample_durations: Histogram::new(&SAMPLE_BOUNDS),
-            boot: Histogram::new(&BOOT_BOUNDS),
             ..Host::default()
         };
         let counting = parts.counting.map(|counting| counting.waking(&parts.waker));
@@ -250,6 +269,9 @@ impl Engine {
             network_asked: 0,
             network_is_late: false,
             attached_ns: now.boot_ns,
+            metrics: parts.metrics,
+            states_told: Default::default(),
+            bus: parts.bus,
             root,
         };
         (engine, remote, receiver)

@@ -8,7 +8,7 @@ use axum::{
         Path as UrlPath, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -17,7 +17,9 @@ use tokio::{
     sync::watch,
 };
 
-use super::{Collected, api, network, problem::Problem, status::Status};
+#[cfg(feature = "metrics")]
+use super::Collected;
+use super::{api, network, problem::Problem, status::Status};
 use crate::{account::Snapshot, clock, health};
 
 /// What handlers read.
@@ -26,6 +28,7 @@ pub struct Views {
     /// The newest state.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is exposed to Prometheus.
+    #[cfg(feature = "metrics")]
     pub collected: Collected,
     /// What can be measured.
     pub status: Arc<Status>,
@@ -116,9 +119,15 @@ pub fn listen_unix(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(listener)
 }
 
+#[cfg(not(feature = "metrics"))]
+async fn metrics() -> Response {
+    Problem::not_found("this kvmeter was built without the cargo feature \"metrics\"".to_owned()).into_response()
+}
+
+#[cfg(feature = "metrics")]
 async fn metrics(State(views): State<Views>) -> Response {
     match views.collected.text() {
-        Ok((text, kind)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Ok((text, kind)) => ([(axum::http::header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => Problem::internal(format!("the metrics cannot be encoded: {error}")).into_response(),
     }
 }
