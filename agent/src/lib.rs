@@ -13,6 +13,7 @@ pub mod engine;
 pub mod expose;
 pub mod health;
 pub mod history;
+pub mod hooks;
 pub mod host;
 pub mod ledger;
 pub mod lifecycle;

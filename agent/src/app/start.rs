@@ -26,6 +26,7 @@ use crate::{
         Status, http, serve,
         status::{self, Unavailable},
     },
+    hooks,
     host::{HostFacts, UeventSocket, tracefs},
     ledger::{Journal, OnCommit, Options, Recovered, Stamp, Writer},
     lifecycle::Bus,
@@ -127,6 +128,8 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
+    // Attached before the first line is written.
+    let hooks = hooks::Hooks::start(&config.hooks, &facts, &bus, &metrics);
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
     let counting = Counting::start(root, &config.network.classes);
@@ -162,7 +165,20 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen);
     serve::serve(http::router(views), tcp, unix);
     left.keep();
-    Ok(App { source, config, level, remote, engine, writer, ledger, snapshots, sample_ns, status, sequence_before })
+    Ok(App {
+        source,
+        config,
+        level,
+        remote,
+        engine,
+        writer,
+        ledger,
+        snapshots,
+        sample_ns,
+        status,
+        hooks,
+        sequence_before,
+    })
 }
 
 /// Starts the engine's thread; what it ends with comes back.

@@ -80,7 +80,7 @@ pub(super) const KEYS: &[Key] = &[
     live("metrics.per_vcpu", Bool),
     live("network.classes", Table),
     later("inventory.path", Text, Refused),
-    later("hooks", Table, Refused),
+    live("hooks", Table),
     later("storage.pools", Table, Refused),
 ];
 

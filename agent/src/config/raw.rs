@@ -23,6 +23,8 @@ pub(super) enum Value {
     List(Vec<String>),
     /// Named values, each with its place.
     Table(BTreeMap<String, Entry>),
+    /// Several such, in order.
+    Tables(Vec<BTreeMap<String, Entry>>),
     /// Any other TOML value: the name of its type.
     Other(&'static str),
 }
@@ -72,6 +74,7 @@ impl Value {
             Self::Bool(flag) => flag.to_string(),
             Self::List(items) => format!("{items:?}"),
             Self::Table(_) => "<table>".to_owned(),
+            Self::Tables(_) => "<tables>".to_owned(),
             Self::Other(kind) => format!("<{kind}>"),
         };
         if text.chars().count() > 100 { text.chars().take(99).chain(['…']).collect() } else { text }

@@ -34,6 +34,7 @@ impl Config {
         next.memory = new.memory.clone();
         next.metrics = new.metrics.clone();
         next.network = new.network.clone();
+        next.hooks = new.hooks.clone();
         next
     }
 }
@@ -65,6 +66,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
         ("network.classes", old.network.classes != new.network.classes),
+        ("hooks", old.hooks != new.hooks),
     ]
     .into_iter()
     .filter_map(|(path, differs)| differs.then_some(path))

@@ -46,6 +46,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),
         network: super::network::network(&mut taker),
+        hooks: super::hooks::hooks(&mut taker),
     };
     between_keys(&mut taker, &config);
     if taker.problems.is_empty() { Ok((config, warnings)) } else { Err(Problems::new(taker.problems, warnings)) }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::url::Url;
 use crate::account::class::Classes;
+use crate::ledger::Kind;
 use crate::units::Bytes;
 
 /// Everything that can be configured.
@@ -34,6 +36,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What is told of network traffic.
     pub network: Network,
+    /// What is run when something happens.
+    pub hooks: Vec<Hook>,
 }
 
 /// `[log]`
@@ -165,6 +169,59 @@ pub struct Network {
     pub classes: Classes,
 }
 
+/// `[[hooks]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Tells it apart from others.
+    pub name: String,
+    /// Which lines it is told of.
+    pub kinds: Vec<Kind>,
+    /// What is done.
+    pub action: HookAction,
+    /// A file with a secret.
+    pub secret_file: Option<PathBuf>,
+    /// How long a try may take.
+    pub timeout: Duration,
+    /// Tries under way at once.
+    pub max_concurrent: u32,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Pause before the second try; doubled before each further one.
+    pub backoff: Duration,
+    /// Lines that may wait.
+    pub queue: u32,
+}
+
+/// What a hook does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookAction {
+    /// Runs a program.
+    Command {
+        /// Its path and arguments.
+        words: Vec<String>,
+        /// Who it runs as.
+        user: String,
+    },
+    /// Posts to an address.
+    Request {
+        /// The address.
+        url: Url,
+        /// How the secret is used.
+        secret_as: SecretAs,
+        /// Certificates trusted instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// `secret_as`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretAs {
+    /// Sent, as `Authorization: Bearer`.
+    Bearer,
+    /// Kept: it is the key of a signature.
+    Hmac,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -192,6 +249,7 @@ impl Default for Config {
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
             network: Network::default(),
+            hooks: Vec::new(),
         }
     }
 }

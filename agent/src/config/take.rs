@@ -105,6 +105,27 @@ impl Taker {
         .unwrap_or_default()
     }
 
+    /// A text that passes a check; none if nobody set it.
+    pub(super) fn text(&mut self, key: &str, allowed: &str, passes: impl Fn(&str) -> bool) -> Option<String> {
+        self.take(key, allowed, |value| match value {
+            Value::Text(text) if passes(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// An absolute path; none if nobody set it.
+    pub(super) fn file(&mut self, key: &str, max: usize) -> Option<PathBuf> {
+        let allowed = format!("must be an absolute path of at most {max} bytes");
+        let passes = |text: &str| text.len() <= max && text.starts_with('/') && !text.contains('\0');
+        self.text(key, &allowed, passes).map(PathBuf::from)
+    }
+
+    /// Adds a problem about a key that is not set and has to be, in a table that stands at `origin`.
+    pub(super) fn missing(&mut self, key: &str, origin: &Origin, text: &str) {
+        let (key, origin, text) = (Some(key.to_owned()), origin.clone(), text.to_owned());
+        self.problems.push(Problem { key, value: None, origin, text });
+    }
+
     /// Where a key was set.
     pub(super) fn origin(&self, key: &str) -> Origin {
         self.table.entries.get(key).map_or(Origin::Default, |entry| entry.origin.clone())
@@ -126,7 +147,7 @@ impl Taker {
         self.problems.push(Problem { key: Some(key.to_owned()), value, origin: self.origin(key), text });
     }
 
-    fn take<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let Entry { value, origin } = self.table.entries.get(key)?;
         let taken = read(value);
         if taken.is_none() {

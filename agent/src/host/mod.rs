@@ -5,6 +5,7 @@
 //! mean different things to a bill.
 
 mod cgroup;
+pub mod child;
 pub mod disk;
 pub mod facts;
 mod file;

@@ -5,7 +5,7 @@
 //! nobody, because under a queue's lock an entry is moved and nothing else is done.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -33,7 +33,7 @@ impl Interest {
 
 struct Queue {
     events: Mutex<VecDeque<Arc<Event>>>,
-    capacity: usize,
+    capacity: AtomicUsize,
     ready: Notify,
     closed: AtomicBool,
     lost: AtomicU64,
@@ -43,7 +43,7 @@ struct Queue {
 impl Queue {
     fn offer(&self, event: &Arc<Event>) {
         let mut events = held(&self.events);
-        if events.len() < self.capacity {
+        if events.len() < self.capacity.load(Ordering::Relaxed) {
             events.push_back(Arc::clone(event));
             drop(events);
             // One permit is kept where nobody waits yet, so no wake-up is missed.
@@ -113,8 +113,8 @@ struct State {
 pub struct Bus(Arc<Mutex<State>>);
 
 impl Bus {
-    /// Subscribes `name`, with room for `capacity` events. Doing so again gives the same queue, with the interest of
-    /// the latest call. What it loses is counted under `stage`.
+    /// Subscribes `name`, with room for `capacity` events. Doing so again gives the same queue, with interest and
+    /// capacity of the latest call. What it loses is counted under `stage`.
     #[must_use]
     pub fn attach(&self, name: &str, stage: &'static str, interest: Interest, capacity: usize) -> Subscription {
         let mut state = held(&self.0);
@@ -124,11 +124,12 @@ impl Bus {
             && let Some(queue) = known.queue.upgrade()
         {
             known.interest = interest;
+            queue.capacity.store(capacity, Ordering::Relaxed);
             return Subscription(queue);
         }
         let queue = Arc::new(Queue {
             events: Mutex::new(VecDeque::new()),
-            capacity,
+            capacity: AtomicUsize::new(capacity),
             ready: Notify::new(),
             closed: AtomicBool::new(false),
             lost: AtomicU64::new(0),
@@ -162,7 +163,12 @@ impl Bus {
         }
     }
 
-    /// Events that found a queue full, by the stage they were lost at.
+    /// Counts what a subscriber lost behind its queue.
+    pub fn count_lost(&self, stage: &'static str, by: u64) {
+        held(&self.0).lost.entry(stage).or_default().fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Events that found a queue full or were lost behind one, by the stage they were lost at.
     #[must_use]
     pub fn lost(&self) -> BTreeMap<&'static str, u64> {
         held(&self.0).lost.iter().map(|(stage, count)| (*stage, count.load(Ordering::Relaxed))).collect()

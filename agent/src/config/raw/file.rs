@@ -1,5 +1,6 @@
 //! The file layer: TOML text into the table, with the line of every key.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -69,15 +70,25 @@ impl FileReader<'_> {
         }
     }
 
-    /// A value; one that is a table keeps the place of each of its own.
+    /// A value; one that is a table, or several, keeps the place of each of its own.
     fn with_places(&self, value: &DeValue<'_>) -> Value {
-        let DeValue::Table(inner) = value else { return from_toml(value) };
-        let entries = inner.iter().map(|(name, value)| {
+        match value {
+            DeValue::Table(inner) => Value::Table(self.entries(inner)),
+            DeValue::Array(items) if !items.is_empty() => {
+                let tables = items.iter().map(|item| item.get_ref().as_table().map(|inner| self.entries(inner)));
+                tables.collect::<Option<Vec<_>>>().map_or_else(|| from_toml(value), Value::Tables)
+            }
+            _ => from_toml(value),
+        }
+    }
+
+    fn entries(&self, table: &DeTable<'_>) -> BTreeMap<String, Entry> {
+        let entries = table.iter().map(|(name, value)| {
             let line = Some(line_of(self.text, name.span().start));
             let origin = Origin::File { path: self.path.to_owned(), line };
             (name.get_ref().to_string(), Entry { value: from_toml(value.get_ref()), origin })
         });
-        Value::Table(entries.collect())
+        entries.collect()
     }
 
     fn report(&mut self, path: String, value: &DeValue<'_>, origin: Origin, text: String) {
