@@ -45,11 +45,14 @@ fn host(workspace: &Workspace) -> Result<()> {
     run(&mut command, "clippy")
 }
 
-/// The agent without any cargo feature, in which prometheus must not be compiled.
+/// The agent with every cargo feature, and without any, in which prometheus must not be compiled.
 fn features(workspace: &Workspace) -> Result<()> {
     let mut check = workspace.cargo();
     check.args(["clippy", "-p", "kvmeter", "--no-default-features", "--", "-D", "warnings"]);
     run(&mut check, "the agent without cargo features")?;
+    let mut all = workspace.cargo();
+    all.args(["clippy", "-p", "kvmeter", "--all-features", "--all-targets", "--", "-D", "warnings"]);
+    run(&mut all, "the agent with all cargo features")?;
     let mut tree = workspace.cargo();
     tree.args(["tree", "-p", "kvmeter", "--no-default-features", "-e", "normal", "--prefix", "none"]);
     let output = tree.output().context("cannot run cargo tree")?;

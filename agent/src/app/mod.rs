@@ -1,8 +1,11 @@
 //! Puts the parts together: facts, ledger, kernel side, engine, views; and takes them down in order.
 
+mod ledger;
+mod metrics;
 mod start;
 
-pub use start::{METERING, NoKernel, start_kernel};
+pub use ledger::METERING;
+pub use start::{NoKernel, start_kernel};
 
 use std::{
     path::{Path, PathBuf},

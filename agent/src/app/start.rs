@@ -1,7 +1,6 @@
 //! Start-up, in the order that fails early: sockets, ledger, kernel side, engine.
 
 use std::{
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,13 +12,12 @@ use nix::sys::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{App, Source, settings};
+use super::{App, Source, ledger, metrics, settings};
 #[cfg(feature = "metrics")]
 use crate::expose::PrometheusMetrics;
 use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
-    cause,
-    clock::{self, Instant2},
+    cause, clock,
     config::{BpfMode, Config},
     engine::{Counting, Engine, EngineError, Parts},
     expose::{
@@ -28,15 +26,12 @@ use crate::{
     },
     hooks,
     host::{HostFacts, UeventSocket, tracefs},
-    ledger::{Journal, OnCommit, Options, Recovered, Stamp, Writer},
+    ledger::Recovered,
     lifecycle::Bus,
     logging::LevelHandle,
-    metrics,
+    metrics::Shared,
     vm::{exit_class, thread},
 };
-
-/// Where the ledger is kept inside the data directory.
-pub const METERING: &str = "metering";
 
 /// What a failed kernel side leaves.
 pub struct NoKernel {
@@ -120,12 +115,13 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let bus = Bus::default();
     #[cfg(feature = "metrics")]
     let counted = PrometheusMetrics::new_isolated().context("the metrics cannot be registered")?;
-    let metrics: metrics::Shared = Arc::new(metrics::Fanout::new(vec![
-        #[cfg(feature = "metrics")]
-        Arc::new(counted.clone()),
-    ]));
-    tokio::spawn(metrics::follow::follow(metrics::follow::attach(&bus), Arc::clone(&metrics)));
-    let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, on_commit(Arc::clone(&waker), bus.clone()))?;
+    #[cfg(feature = "metrics")]
+    let own: Vec<Shared> = vec![Arc::new(counted.clone())];
+    #[cfg(not(feature = "metrics"))]
+    let own: Vec<Shared> = Vec::new();
+    let metrics = metrics::start(&config.metrics, &bus, own);
+    let (writer, recovered) =
+        ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
     // Attached before the first line is written.
@@ -206,42 +202,6 @@ impl Drop for SocketFile {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// At each commit: the engine is woken, which decides what may be shown, then the bus tells its subscribers.
-fn on_commit(waker: Arc<EventFd>, bus: Bus) -> OnCommit {
-    Box::new(move |lines| {
-        // A full counter still wakes.
-        let _ = waker.write(1);
-        bus.publish(lines);
-    })
-}
-
-/// Opens the ledger and starts its writer.
-fn open_ledger(
-    config: &Config,
-    facts: &HostFacts,
-    boot_id: &str,
-    now: Instant2,
-    on_commit: OnCommit,
-) -> anyhow::Result<(Writer, Recovered)> {
-    let dir = config.data_dir.join(METERING);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&config.data_dir)
-        .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
-    let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
-    let (journal, recovered) = Journal::open(&dir, &facts.machine_id, boot_id, stamp)
-        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
-    let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
-        .context("the ledger's writer cannot be started")?;
-    Ok((writer, recovered))
-}
-
-fn stamp_now() -> Stamp {
-    // The clock was readable at the start; a zero would show in `recorded_at` and fails verification loudly.
-    clock::now().map_or(Stamp { unix_ns: 0, mono_ns: 0 }, |now| Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns })
 }
 
 fn tell_missing(status: &Status) {

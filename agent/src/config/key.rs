@@ -22,6 +22,8 @@ pub(super) enum Support {
     Built,
     /// Checks it and warns that it has no effect yet: ignoring it changes no measurement and no bill.
     Ignored,
+    /// Built, but not into this program: refused, with the name of the cargo feature.
+    Feature(&'static str),
     /// Refuses to start: running on without it would measure or bill something else than was asked for.
     Refused,
 }
@@ -49,6 +51,12 @@ const fn later(path: &'static str, kind: Kind, support: Support) -> Key {
     Key { support, ..fixed(path, kind) }
 }
 
+/// A key that takes a cargo feature.
+const fn optional(path: &'static str, kind: Kind, feature: &'static str, built: bool) -> Key {
+    let support = if built { Support::Built } else { Support::Feature(feature) };
+    Key { support, ..fixed(path, kind) }
+}
+
 use Kind::{Bool, Integer, List, Table, Text};
 use Support::{Ignored, Refused};
 
@@ -70,6 +78,7 @@ pub(super) const KEYS: &[Key] = &[
     later("history.samples", Integer, Ignored),
     later("history.max_memory", Text, Ignored),
     Key { reloadable: true, ..later("history.keep_stopped", Text, Ignored) },
+    fixed("ledger.recorder", Text),
     live("ledger.heartbeat", Text),
     later("ledger.max_file", Text, Ignored),
     later("ledger.retain", Text, Ignored),
@@ -78,6 +87,8 @@ pub(super) const KEYS: &[Key] = &[
     live("metrics.linger", Text),
     live("metrics.histograms", Bool),
     live("metrics.per_vcpu", Bool),
+    optional("metrics.statsd", Text, "statsd", cfg!(feature = "statsd")),
+    optional("metrics.otlp", Text, "otlp", cfg!(feature = "otlp")),
     live("network.classes", Table),
     later("inventory.path", Text, Refused),
     live("hooks", Table),

@@ -23,7 +23,7 @@ pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
 pub use resolved::{
     Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Ledger, Log, LogFormat, LogLevel, Metrics, Network,
-    SecretAs,
+    Recorder, SecretAs,
 };
 pub use url::Url;
 

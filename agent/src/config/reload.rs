@@ -1,7 +1,7 @@
 //! What a new configuration changes in a running agent (SIGHUP): which keys take effect now, which need a restart.
 
-use super::Config;
 use super::key;
+use super::{Config, Metrics};
 
 /// The keys that differ between two configurations, by their full paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,8 @@ impl Config {
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
         next.memory = new.memory.clone();
-        next.metrics = new.metrics.clone();
+        let metrics = Metrics { statsd: self.metrics.statsd, otlp: self.metrics.otlp.clone(), ..new.metrics.clone() };
+        next.metrics = metrics;
         next.network = new.network.clone();
         next.hooks = new.hooks.clone();
         next
@@ -57,6 +58,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("history.samples", old.history.samples != new.history.samples),
         ("history.max_memory", old.history.max_memory != new.history.max_memory),
         ("history.keep_stopped", old.history.keep_stopped != new.history.keep_stopped),
+        ("ledger.recorder", old.ledger.recorder != new.ledger.recorder),
         ("ledger.heartbeat", old.ledger.heartbeat != new.ledger.heartbeat),
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
@@ -65,6 +67,8 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
+        ("metrics.statsd", old.metrics.statsd != new.metrics.statsd),
+        ("metrics.otlp", old.metrics.otlp != new.metrics.otlp),
         ("network.classes", old.network.classes != new.network.classes),
         ("hooks", old.hooks != new.hooks),
     ]

@@ -131,9 +131,22 @@ pub struct History {
     pub keep_stopped: Duration,
 }
 
+/// `ledger.recorder`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorder {
+    /// The ledger's file.
+    File,
+    /// Lines on standard error.
+    Stderr,
+    /// Nothing is kept.
+    Discard,
+}
+
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
+    /// Where lines go.
+    pub recorder: Recorder,
     /// Distance of two usage lines of a VM.
     pub heartbeat: Duration,
     /// The size a file is rotated at.
@@ -160,6 +173,10 @@ pub struct Metrics {
     pub histograms: bool,
     /// Whether each vCPU has its own series.
     pub per_vcpu: bool,
+    /// A StatsD server that is told what the agent counts about its own work.
+    pub statsd: Option<SocketAddr>,
+    /// An OTLP collector that is told the same.
+    pub otlp: Option<Url>,
 }
 
 /// `[network]`
@@ -245,9 +262,15 @@ impl Default for Config {
                 max_memory: Bytes::mib(256),
                 keep_stopped: seconds(3600),
             },
-            ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
+            ledger: Ledger {
+                recorder: Recorder::File,
+                heartbeat: seconds(60),
+                max_file: Bytes::mib(64),
+                retain: None,
+                readers: Vec::new(),
+            },
             memory: Memory { pss_interval: seconds(60) },
-            metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
+            metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false, statsd: None, otlp: None },
             network: Network::default(),
             hooks: Vec::new(),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::problem::{Origin, Problem};
 use super::raw::{Entry, Table, Value};
+use super::url::Url;
 use crate::units::Bytes;
 
 /// Takes keys out of a table and collects what is wrong with them.
@@ -91,6 +92,17 @@ impl Taker {
             _ => None,
         })
         .unwrap_or(default)
+    }
+
+    /// The http address of a collector; `"off"` or nothing is none.
+    pub(super) fn collector(&mut self, key: &str) -> Option<Url> {
+        let allowed = "must be an address such as \"http://127.0.0.1:4318/v1/metrics\", without encryption, or \"off\"";
+        self.take(key, allowed, |value| match value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Text(text) => text.parse().ok().filter(|url: &Url| !url.tls).map(Some),
+            _ => None,
+        })
+        .flatten()
     }
 
     /// A list of names that can be file names.

@@ -29,6 +29,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("history.samples", "100"),
     ("history.max_memory", "\"1GiB\""),
     ("history.keep_stopped", "\"2h\""),
+    ("ledger.recorder", "\"stderr\""),
     ("ledger.heartbeat", "\"30s\""),
     ("ledger.max_file", "1048576"),
     ("ledger.retain", "\"400d\""),
@@ -37,6 +38,10 @@ const OTHERS: &[(&str, &str)] = &[
     ("metrics.linger", "\"5m\""),
     ("metrics.histograms", "true"),
     ("metrics.per_vcpu", "true"),
+    #[cfg(feature = "statsd")]
+    ("metrics.statsd", "\"127.0.0.1:8125\""),
+    #[cfg(feature = "otlp")]
+    ("metrics.otlp", "\"http://127.0.0.1:4318/v1/metrics\""),
     ("network.classes", "{ internal = [\"10.0.0.0/8\"] }"),
     ("hooks", "[{ name = \"a\", command = [\"/x\"] }]"),
 ];
@@ -84,7 +89,7 @@ fn every_resolved_key_takes_a_value_and_reload_tells_it_apart() {
         assert_eq!(reloaded == config, key.reloadable, "{path}");
     }
     let untested = KEYS.iter().filter(|key| OTHERS.iter().all(|(path, _)| *path != key.path));
-    assert!(untested.into_iter().all(|key| key.support == Support::Refused));
+    assert!(untested.into_iter().all(|key| matches!(key.support, Support::Refused | Support::Feature(_))));
 }
 
 #[test]
@@ -143,6 +148,12 @@ fn keys_of_later_versions_are_refused_or_warned_about_but_never_ignored() {
         let warnings = text(&format!("{} = {value}", key.path)).unwrap().1;
         assert_eq!(warnings.len(), 1, "{}", key.path);
         assert!(warnings[0].to_string().contains("not supported by this version"), "{warnings:?}");
+    }
+    for key in KEYS {
+        let Support::Feature(feature) = key.support else { continue };
+        let found = problems(&format!("{} = \"127.0.0.1:1\"", key.path));
+        assert!(found.len() == 1 && found[0].contains(&format!("cargo feature \"{feature}\"")), "{found:?}");
+        assert_eq!(text(&format!("{} = \"off\"", key.path)).unwrap(), (Config::default(), Vec::new()));
     }
     assert_eq!(text("hooks = []\nledger.readers = []\nmetrics.histograms = false").unwrap().1, []);
 }

@@ -43,7 +43,7 @@ pub struct Committed {
 pub struct Journal<S = FileStore> {
     store: S,
     path: PathBuf,
-    lock: WriteLock,
+    lock: Option<WriteLock>,
     host_id: String,
     ledger_id: String,
     head: Head,
@@ -62,7 +62,13 @@ struct Head {
 
 impl<S: Store> Journal<S> {
     /// Goes on where `found` ends, on any store.
-    pub(super) fn resume(store: S, path: PathBuf, lock: WriteLock, host_id: &str, found: &Recovered) -> Self {
+    pub(super) fn resume(
+        store: S,
+        path: PathBuf,
+        lock: impl Into<Option<WriteLock>>,
+        host_id: &str,
+        found: &Recovered,
+    ) -> Self {
         let head = Head {
             next_seq: found.next_seq,
             prev: found.prev.clone(),
@@ -72,7 +78,7 @@ impl<S: Store> Journal<S> {
         Self {
             store,
             path,
-            lock,
+            lock: lock.into(),
             host_id: host_id.to_owned(),
             ledger_id: found.ledger_id.clone(),
             head,
@@ -98,10 +104,10 @@ impl<S: Store> Journal<S> {
         self.head.next_seq.saturating_sub(1)
     }
 
-    /// The lock this journal holds.
+    /// The lock this journal holds, where there is something to lock.
     #[must_use]
-    pub const fn lock(&self) -> &WriteLock {
-        &self.lock
+    pub const fn lock(&self) -> Option<&WriteLock> {
+        self.lock.as_ref()
     }
 
     /// Writes the drafts in order, in one write and one sync; when it returns they are durable, `recorded_at` is

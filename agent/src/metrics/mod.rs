@@ -5,7 +5,11 @@
 //! stands in `expose`, the only folder that imports it; with the cargo feature `metrics` off there is [`NoopMetrics`].
 
 pub mod follow;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod outcome;
+#[cfg(feature = "statsd")]
+pub mod statsd;
 
 use std::sync::Arc;
 
