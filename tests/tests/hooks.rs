@@ -320,3 +320,24 @@ fn other_recorders_leave_no_file_and_views_and_hooks_work_all_the_same() -> Resu
     }
     Ok(())
 }
+
+#[test]
+fn a_vm_whose_process_is_stopped_is_paused_until_it_goes_on() -> Result<()> {
+    let Some(_host) = host("a_vm_whose_process_is_stopped_is_paused_until_it_goes_on") else { return Ok(()) };
+    let agent = Agent::with(Setup::of("sample_interval = \"200ms\"\n"))?;
+    let vm = TestVm::start(&["--id", "held", "--duty", "50"])?;
+    let halts = TestVm::start(&["--id", "halts", "--duty", "1"])?;
+    agent.wait_vms(&["held", "halts"])?;
+    let state = |a: &Agent, id: &str| -> Result<Value> { Ok(a.json(&format!("/v1/vms/{id}"))?["state"].clone()) };
+    let paused = |a: &Agent| a.metrics().map(|metrics| metrics.one("kvmeter_vms", &[("state", "paused")]));
+    let before = paused(&agent)?.context("the state is not told")?;
+    vm.signal(Signal::SIGSTOP)?;
+    agent.wait_until("the pause", PATIENCE, |a| Ok(state(a, "held")? == "paused"))?;
+    assert_eq!(paused(&agent)?, Some(before + 1.0));
+    assert_eq!(agent.metrics()?.one("kvmeter_vm_running", &[("vm_id", "held")]), Some(1.0), "it lives");
+    assert_eq!(state(&agent, "halts")?, "running");
+    vm.signal(Signal::SIGCONT)?;
+    agent.wait_until("it to go on", PATIENCE, |a| Ok(state(a, "held")? == "running" && paused(a)? == Some(before)))?;
+    drop((vm, halts));
+    Ok(())
+}

@@ -88,6 +88,8 @@ pub struct VmView {
     pub fixed: Arc<VmFixed>,
     /// Its end, once it has one.
     pub end: Option<VmEnd>,
+    /// It lives, and none of its vCPUs may run.
+    pub paused: bool,
     /// CPU and run-queue time; absent when it could not be measured.
     pub cpu: Option<CpuUsage>,
     /// Where `cpu` comes from.
@@ -125,10 +127,14 @@ pub struct VmView {
 }
 
 impl VmView {
-    /// Whether it lives.
+    /// Whether it lives, and may run.
     #[must_use]
     pub fn state(&self) -> VmState {
-        if self.end.is_some() { VmState::Stopped } else { VmState::Running }
+        match (&self.end, self.paused) {
+            (Some(_), _) => VmState::Stopped,
+            (None, true) => VmState::Paused,
+            (None, false) => VmState::Running,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod groups;
 mod life;
 mod memory;
 mod network;
+mod pause;
 mod publish;
 mod resume;
 mod run;

@@ -141,6 +141,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
     let view = Arc::new(VmView {
         fixed: Arc::clone(&vm.fixed),
         end: vm.end.clone().filter(|_| ended),
+        paused: vm.pause.paused,
         cpu: vm.cpu,
         source: vm.source,
         work: vm.work.clone(),

@@ -153,6 +153,7 @@ impl Engine {
         self.sample_throttling();
         self.sample_disks();
         self.sample_sockets();
+        self.sample_paused();
         self.sample_network();
         self.judge_entries();
         self.sample_memory(at);

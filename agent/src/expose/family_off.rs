@@ -4,7 +4,7 @@ use super::catalog::Metric;
 use crate::account::Histogram;
 
 /// A family that does not exist.
-pub type MetricFamily = ();
+pub struct MetricFamily;
 
 /// Takes what a family would, and keeps none of it.
 pub struct Family;
@@ -23,7 +23,9 @@ impl Family {
     pub const fn push_histogram(&mut self, _: &[&str], _: &Histogram) {}
 
     /// Nothing.
-    pub const fn done(self) -> MetricFamily {}
+    pub const fn done(self) -> MetricFamily {
+        MetricFamily
+    }
 }
 
 /// Nanoseconds as seconds.

@@ -14,6 +14,7 @@ pub mod link;
 pub mod memory;
 pub mod netns;
 pub mod passthrough;
+pub mod pause;
 pub mod process;
 mod program_stats;
 pub mod realtime;

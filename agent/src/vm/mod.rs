@@ -6,6 +6,7 @@ pub mod exit_reason;
 pub mod identity;
 mod line;
 pub mod memory;
+mod pause;
 pub mod record;
 pub mod registry;
 pub mod sockets;
@@ -14,6 +15,7 @@ pub mod thread;
 
 pub use line::Line;
 pub use memory::Memory;
+pub use pause::Pause;
 pub use record::{Origin, Vm};
 pub use registry::Registry;
 pub use tally::Tally;

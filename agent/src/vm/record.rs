@@ -125,6 +125,8 @@ pub struct Vm {
     pub start_line: Line,
     /// Its stop line.
     pub stop_line: Line,
+    /// Whether it is held.
+    pub pause: super::Pause,
     /// Its recent past.
     pub ring: Ring,
 }
@@ -148,6 +150,7 @@ impl Vm {
             throttle: Throttle::default(),
             throttle_moved: false,
             memory: super::Memory::default(),
+            pause: super::Pause::default(),
             throttled_ns: None,
             network: Continued::default(),
             network_ends_ns: None,

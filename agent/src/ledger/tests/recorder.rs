@@ -67,7 +67,7 @@ fn memory_keeps_everything_until_it_is_reset_and_discarding_nothing() {
     assert_eq!(memory.entries(), []);
     day().into_iter().for_each(|fact| memory.emit(fact));
     assert_eq!(memory.entries(), day());
-    emitted_by_many(&DiscardRecorder::default());
+    emitted_by_many(&DiscardRecorder);
 }
 
 #[test]
