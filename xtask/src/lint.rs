@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Needs};
 use crate::stamp::Stamp;
@@ -14,9 +14,10 @@ use crate::{edges, toolchain};
 
 pub(crate) fn lint(workspace: &Workspace) -> Result<()> {
     let stamp = setup::prepare(workspace, Needs { lint: true, ..Needs::default() })?;
-    let parts: [(&str, &dyn Fn() -> Result<()>); 4] = [
+    let parts: [(&str, &dyn Fn() -> Result<()>); 5] = [
         ("rustfmt", &|| format(workspace)),
         ("clippy", &|| host(workspace)),
+        ("cargo features", &|| features(workspace)),
         ("clippy for the kernel programs", &|| kernel(workspace, &stamp)),
         ("edges", &|| edges::check(workspace)),
     ];
@@ -42,6 +43,25 @@ fn host(workspace: &Workspace) -> Result<()> {
     let mut command = workspace.cargo();
     command.args(["clippy", "--workspace", "--exclude", "kvmeter-ebpf", "--all-targets", "--", "-D", "warnings"]);
     run(&mut command, "clippy")
+}
+
+/// The agent with every cargo feature, and without any, in which prometheus must not be compiled.
+fn features(workspace: &Workspace) -> Result<()> {
+    let mut check = workspace.cargo();
+    check.args(["clippy", "-p", "kvmeter", "--no-default-features", "--", "-D", "warnings"]);
+    run(&mut check, "the agent without cargo features")?;
+    let mut all = workspace.cargo();
+    all.args(["clippy", "-p", "kvmeter", "--all-features", "--all-targets", "--", "-D", "warnings"]);
+    run(&mut all, "the agent with all cargo features")?;
+    let mut tree = workspace.cargo();
+    tree.args(["tree", "-p", "kvmeter", "--no-default-features", "-e", "normal", "--prefix", "none"]);
+    let output = tree.output().context("cannot run cargo tree")?;
+    let compiled = String::from_utf8_lossy(&output.stdout);
+    let unwanted: Vec<&str> = compiled.lines().filter(|line| line.starts_with("prometheus ")).collect();
+    if !output.status.success() || !unwanted.is_empty() {
+        bail!("without cargo features there is still {unwanted:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 fn kernel(workspace: &Workspace, stamp: &Stamp) -> Result<()> {

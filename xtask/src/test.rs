@@ -60,7 +60,16 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
         command.env("KVMETER_BTF_DIR", types);
     }
     as_root(&mut command)?;
-    let (mut tally, outcome) = counted(&mut command)?;
+    let (mut tally, mut outcome) = counted(&mut command)?;
+    if filters.is_empty() {
+        // Cargo features that are off by default, with the tests that need them.
+        let mut command = workspace.cargo();
+        command.args(["test", "--package", "kvmeter", "--lib", "--features", "statsd,otlp", "--", "metrics::"]);
+        let (features, ended) = counted(&mut command)?;
+        tally.passed += features.passed;
+        tally.failed += features.failed;
+        outcome = outcome.and(ended);
+    }
     let text = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
     let skipped = skips(&text);
     for (name, why) in &skipped {

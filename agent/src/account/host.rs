@@ -27,16 +27,12 @@ pub struct Host {
     pub kvm: KvmCount,
     /// Sample durations.
     pub sample_durations: Histogram,
-    /// Process start to first guest entry.
-    pub boot: Histogram,
     /// Waits and exits of all VMs.
     pub work: AllWork,
     /// Stopped VMs dropped because too many lingered.
     pub linger_dropped: u64,
     /// The ledger's state.
     pub ledger: LedgerState,
-    /// Looks at who a VM is.
-    pub identity_cache: CacheCount,
     /// The operator's inventory, where one is configured.
     pub inventory: Option<InventoryState>,
     /// How much of each VM the metrics show.
@@ -87,15 +83,6 @@ pub struct LedgerState {
     pub degraded: bool,
     /// The newest failure.
     pub last_error: Option<String>,
-}
-
-/// How often what is known of a VM's identity was looked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CacheCount {
-    /// Its files had not changed: what was known stood.
-    pub hits: u64,
-    /// It was read anew.
-    pub misses: u64,
 }
 
 /// The operator's inventory, as the views show it.

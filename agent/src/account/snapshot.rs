@@ -17,16 +17,22 @@ use crate::{
 pub enum VmState {
     /// It lives.
     Running,
+    /// It lives and is held: none of its vCPUs may run.
+    Paused,
     /// It has ended; kept for a while with its final values.
     Stopped,
 }
 
 impl VmState {
+    /// All of them, in the order of the documentation.
+    pub const ALL: [Self; 3] = [Self::Running, Self::Paused, Self::Stopped];
+
     /// The word in metrics and in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
         }
     }
@@ -87,6 +93,8 @@ pub struct VmView {
     pub owner: Arc<Owner>,
     /// Its end, once it has one.
     pub end: Option<VmEnd>,
+    /// It lives, and none of its vCPUs may run.
+    pub paused: bool,
     /// CPU and run-queue time; absent when it could not be measured.
     pub cpu: Option<CpuUsage>,
     /// Where `cpu` comes from.
@@ -140,10 +148,14 @@ impl VmView {
         self.owner.tenant.as_deref().unwrap_or_default()
     }
 
-    /// Whether it lives.
+    /// Whether it lives, and may run.
     #[must_use]
     pub fn state(&self) -> VmState {
-        if self.end.is_some() { VmState::Stopped } else { VmState::Running }
+        match (&self.end, self.paused) {
+            (Some(_), _) => VmState::Stopped,
+            (None, true) => VmState::Paused,
+            (None, false) => VmState::Running,
+        }
     }
 }
 

@@ -1,10 +1,17 @@
 //! Puts the parts together: facts, ledger, kernel side, engine, views; and takes them down in order.
 
+mod ledger;
+mod metrics;
 mod start;
 
-pub use start::{METERING, NoKernel, start_kernel};
+pub use ledger::METERING;
+pub use start::{NoKernel, start_kernel};
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use tokio::{
@@ -18,13 +25,17 @@ use crate::{
     engine::{Control, EngineError, Remote, Settings},
     expose::Status,
     heap,
+    hooks::Hooks,
+    host::HostFacts,
     ledger::{Writer, WriterHandle},
     logging::{self, LevelHandle},
 };
 
 /// How long the last sample may take when the agent ends; it takes milliseconds.
 const LAST_SAMPLE: Duration = Duration::from_millis(500);
-/// How long the ledger may then take to drain.
+/// How long hooks may then go on with what waits and what is under way.
+const HOOKS: Duration = Duration::from_secs(2);
+/// How long the ledger may take to drain.
 const DRAIN: Duration = Duration::from_millis(400);
 
 /// Where the configuration comes from, to read it again on SIGHUP.
@@ -59,6 +70,7 @@ struct App {
     sample_ns: watch::Sender<u64>,
     history_ns: watch::Sender<u64>,
     status: Arc<Status>,
+    hooks: Hooks,
     /// Number of the last line before this agent's.
     sequence_before: u64,
 }
@@ -175,6 +187,7 @@ impl App {
         let diff = Config::reload_diff(&self.config, &new);
         self.config = self.config.with_reloadable(&new);
         self.level.set(self.config.log.level);
+        self.hooks.take_over(&self.config.hooks, &HostFacts::gather(Path::new("/")));
         let settings = settings(&self.config);
         self.sample_ns.send_replace(settings.sample_ns);
         self.history_ns.send_replace(settings.history_ns);
@@ -193,13 +206,15 @@ impl App {
         tracing::info!(applied = ?diff.applied, needs_restart = ?diff.needs_restart, "configuration reloaded");
     }
 
-    /// Last sample, `agent.down`, drained ledger, no socket left.
+    /// Last sample, `agent.down`, drained ledger, no socket left, hooks told.
     async fn stop(mut self) -> anyhow::Result<()> {
         if self.remote.tell(Control::Stop) {
             let _ = tokio::time::timeout(LAST_SAMPLE, &mut self.engine).await;
         }
         let drained = tokio::task::spawn_blocking(move || self.writer.shutdown(DRAIN)).await;
         let _ = std::fs::remove_file(&self.config.socket);
+        // Behind the last line, so that who asked for it is told of it.
+        self.hooks.shutdown(HOOKS).await;
         drained.context("the ledger's writer died")?.context("the ledger was not written to its end")?;
         tracing::info!("kvmeter ended in order");
         Ok(())

@@ -1,7 +1,6 @@
 //! Start-up, in the order that fails early: sockets, ledger, kernel side, engine.
 
 use std::{
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,11 +12,12 @@ use nix::sys::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{App, Source, settings};
+use super::{App, Source, ledger, metrics, settings};
+#[cfg(feature = "metrics")]
+use crate::expose::PrometheusMetrics;
 use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
-    cause,
-    clock::{self, Instant2},
+    cause, clock,
     config::{BpfMode, Config},
     engine::{Annotate, Control, Counting, Engine, EngineError, Parts, Refused, Remote},
     expose::{
@@ -28,14 +28,14 @@ use crate::{
     },
     heap,
     history::{Limits, Store},
+    hooks,
     host::{HostFacts, UeventSocket, tracefs},
-    ledger::{Journal, Options, Recovered, Stamp, Writer},
+    ledger::Recovered,
+    lifecycle::Bus,
     logging::LevelHandle,
+    metrics::Shared,
     vm::{exit_class, thread},
 };
-
-/// Where the ledger is kept inside the data directory.
-pub const METERING: &str = "metering";
 
 /// How long the engine may take to take a statement: it answers between two turns.
 const ANNOTATE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -119,9 +119,20 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let left = SocketFile(Some(config.socket.clone()));
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
-    let (writer, recovered) = open_ledger(&config, &facts, &boot_id, now, Arc::clone(&waker))?;
+    let bus = Bus::default();
+    #[cfg(feature = "metrics")]
+    let counted = PrometheusMetrics::new_isolated().context("the metrics cannot be registered")?;
+    #[cfg(feature = "metrics")]
+    let own: Vec<Shared> = vec![Arc::new(counted.clone())];
+    #[cfg(not(feature = "metrics"))]
+    let own: Vec<Shared> = Vec::new();
+    let metrics = metrics::start(&config.metrics, &bus, own);
+    let (writer, recovered) =
+        ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
+    // Attached before the first line is written.
+    let hooks = hooks::Hooks::start(&config.hooks, &facts, &bus, &metrics);
     let kernel = start_kernel(&config, &facts);
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
     let counting = Counting::start(root, &config.network.classes);
@@ -152,19 +163,19 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         waker,
         inventory: config.inventory.path.clone(),
         history: Arc::clone(&history),
+        metrics: Arc::clone(&metrics),
+        bus: bus.clone(),
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
-    let views = serve::views(
-        snapshots.clone(),
-        Arc::clone(&status),
-        config.data_dir.clone(),
-        sample_seen,
-        history_seen,
-        history,
-    );
+    let own = serve::Own {
+        data_dir: config.data_dir.clone(),
+        #[cfg(feature = "metrics")]
+        counted,
+    };
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history);
     serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
     left.keep();
     Ok(App {
@@ -179,6 +190,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         sample_ns,
         history_ns,
         status,
+        hooks,
         sequence_before,
     })
 }
@@ -228,37 +240,6 @@ fn annotations(config: &Config, remote: Remote) -> Annotations {
         })
     };
     Annotations { uids: uids.into(), take: Arc::new(take) }
-}
-
-/// Opens the ledger and starts its writer, which wakes the engine at each commit.
-fn open_ledger(
-    config: &Config,
-    facts: &HostFacts,
-    boot_id: &str,
-    now: Instant2,
-    waker: Arc<EventFd>,
-) -> anyhow::Result<(Writer, Recovered)> {
-    let dir = config.data_dir.join(METERING);
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&config.data_dir)
-        .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
-    let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
-    let (journal, recovered) = Journal::open(&dir, &facts.machine_id, boot_id, stamp)
-        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
-    let on_commit = Box::new(move || {
-        // A full counter still wakes.
-        let _ = waker.write(1);
-    });
-    let writer = Writer::spawn(journal, Options::default(), Box::new(stamp_now), on_commit)
-        .context("the ledger's writer cannot be started")?;
-    Ok((writer, recovered))
-}
-
-fn stamp_now() -> Stamp {
-    // The clock was readable at the start; a zero would show in `recorded_at` and fails verification loudly.
-    clock::now().map_or(Stamp { unix_ns: 0, mono_ns: 0 }, |now| Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns })
 }
 
 fn tell_missing(status: &Status) {

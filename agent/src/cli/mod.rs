@@ -18,8 +18,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     app::{self, Source},
+    cause,
     config::{Config, Overrides, Problems},
     expose::catalog,
+    hooks::Hooks,
+    host::HostFacts,
 };
 
 /// How a command ended, short of failing.
@@ -188,9 +191,13 @@ fn socket(source: &Source) -> anyhow::Result<PathBuf> {
 }
 
 fn check(source: Source) -> anyhow::Result<Outcome> {
-    let (_, warnings) = source.load()?;
+    let (config, warnings) = source.load()?;
     for warning in &warnings {
         eprintln!("warning: {warning}");
+    }
+    // What depends on the host, and on who asks, is no mistake in the file.
+    for error in Hooks::check(&config.hooks, &HostFacts::gather(Path::new("/"))) {
+        eprintln!("warning: here and now {}", cause::chain(&error));
     }
     let default = Path::new(crate::config::DEFAULT_PATH);
     let path = source.path.as_deref().unwrap_or(default);

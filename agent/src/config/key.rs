@@ -22,8 +22,8 @@ pub(super) enum Support {
     Built,
     /// Checks it and warns that it has no effect yet: ignoring it changes no measurement and no bill.
     Ignored,
-    /// Refuses to start: running on without it would measure or bill something else than was asked for.
-    Refused,
+    /// Built, but not into this program: refused, with the name of the cargo feature.
+    Feature(&'static str),
 }
 
 /// One key.
@@ -49,8 +49,14 @@ const fn later(path: &'static str, kind: Kind, support: Support) -> Key {
     Key { support, ..fixed(path, kind) }
 }
 
+/// A key that takes a cargo feature.
+const fn optional(path: &'static str, kind: Kind, feature: &'static str, built: bool) -> Key {
+    let support = if built { Support::Built } else { Support::Feature(feature) };
+    Key { support, ..fixed(path, kind) }
+}
+
 use Kind::{Bool, Integer, List, Table, Text};
-use Support::{Ignored, Refused};
+use Support::Ignored;
 
 /// All keys. A feature that gets built turns its `later(…)` into `fixed(…)` or `live(…)`, and that is all.
 pub(super) const KEYS: &[Key] = &[
@@ -71,6 +77,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("history.samples", Integer),
     fixed("history.max_memory", Text),
     live("history.keep_stopped", Text),
+    fixed("ledger.recorder", Text),
     live("ledger.heartbeat", Text),
     later("ledger.max_file", Text, Ignored),
     later("ledger.retain", Text, Ignored),
@@ -79,9 +86,11 @@ pub(super) const KEYS: &[Key] = &[
     live("metrics.linger", Text),
     live("metrics.histograms", Bool),
     live("metrics.per_vcpu", Bool),
+    optional("metrics.statsd", Text, "statsd", cfg!(feature = "statsd")),
+    optional("metrics.otlp", Text, "otlp", cfg!(feature = "otlp")),
     live("network.classes", Table),
     live("inventory.path", Text),
-    later("hooks", Table, Refused),
+    live("hooks", Table),
     fixed("storage.pools", Table),
 ];
 

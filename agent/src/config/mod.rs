@@ -5,6 +5,7 @@
 //! silence: it is refused, or warned about where ignoring it changes no bill. Nothing here starts or opens anything
 //! but the one file.
 
+mod hooks;
 mod key;
 mod network;
 mod problem;
@@ -15,14 +16,17 @@ mod resolved;
 mod storage;
 mod suggest;
 mod take;
+mod url;
 
 use std::path::{Path, PathBuf};
 
 pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
 pub use resolved::{
-    Annotations, Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Metrics, Network,
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Ledger, Log, LogFormat, LogLevel, Metrics,
+    Network, Recorder, SecretAs,
 };
+pub use url::Url;
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/kvmeter/kvmeter.toml";

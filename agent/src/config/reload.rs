@@ -1,7 +1,7 @@
 //! What a new configuration changes in a running agent (SIGHUP): which keys take effect now, which need a restart.
 
-use super::Config;
 use super::key;
+use super::{Config, Metrics};
 
 /// The keys that differ between two configurations, by their full paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,10 @@ impl Config {
         next.ledger.heartbeat = new.ledger.heartbeat;
         next.inventory = new.inventory.clone();
         next.memory = new.memory.clone();
-        next.metrics = new.metrics.clone();
+        let metrics = Metrics { statsd: self.metrics.statsd, otlp: self.metrics.otlp.clone(), ..new.metrics.clone() };
+        next.metrics = metrics;
         next.network = new.network.clone();
+        next.hooks = new.hooks.clone();
         next
     }
 }
@@ -58,6 +60,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("history.samples", old.history.samples != new.history.samples),
         ("history.max_memory", old.history.max_memory != new.history.max_memory),
         ("history.keep_stopped", old.history.keep_stopped != new.history.keep_stopped),
+        ("ledger.recorder", old.ledger.recorder != new.ledger.recorder),
         ("ledger.heartbeat", old.ledger.heartbeat != new.ledger.heartbeat),
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
@@ -68,7 +71,10 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),
         ("metrics.per_vcpu", old.metrics.per_vcpu != new.metrics.per_vcpu),
         ("storage.pools", old.pools != new.pools),
+        ("metrics.statsd", old.metrics.statsd != new.metrics.statsd),
+        ("metrics.otlp", old.metrics.otlp != new.metrics.otlp),
         ("network.classes", old.network.classes != new.network.classes),
+        ("hooks", old.hooks != new.hooks),
     ]
     .into_iter()
     .filter_map(|(path, differs)| differs.then_some(path))

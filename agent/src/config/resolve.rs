@@ -7,7 +7,8 @@ use super::key::{KEYS, Support};
 use super::problem::{Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
 use super::resolved::{
-    Annotations, Bpf, BpfMode, Config, Discovery, History, Inventory, Ledger, Log, LogFormat, LogLevel, Memory, Metrics,
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Inventory, Ledger, Log, LogFormat, LogLevel, Memory,
+    Metrics, Recorder,
 };
 use super::take::Taker;
 use crate::units::Bytes;
@@ -55,6 +56,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         metrics: metrics(&mut taker, &default.metrics),
         network: super::network::network(&mut taker),
         pools: super::storage::pools(&mut taker),
+        hooks: super::hooks::hooks(&mut taker),
     };
     between_keys(&mut taker, &config);
     if taker.problems.is_empty() { Ok((config, warnings)) } else { Err(Problems::new(taker.problems, warnings)) }
@@ -92,7 +94,9 @@ fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> H
 fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
     // A heartbeat's id is its slot's Unix second, hence the least of one second.
     let retain = taker.duration("ledger.retain", YEAR, HOUR, 100 * YEAR);
+    let recorders = [("file", Recorder::File), ("stderr", Recorder::Stderr), ("discard", Recorder::Discard)];
     Ledger {
+        recorder: taker.word("ledger.recorder", default.recorder, &recorders),
         heartbeat: taker.duration("ledger.heartbeat", default.heartbeat, SECOND, HOUR),
         max_file: taker.size("ledger.max_file", default.max_file, Bytes::kib(64), Bytes::gib(16)),
         retain: taker.is_set("ledger.retain").then_some(retain),
@@ -123,6 +127,8 @@ fn metrics(taker: &mut Taker, default: &Metrics) -> Metrics {
         linger: taker.duration("metrics.linger", default.linger, Duration::ZERO, DAY),
         histograms: taker.flag("metrics.histograms", default.histograms),
         per_vcpu: taker.flag("metrics.per_vcpu", default.per_vcpu),
+        statsd: taker.listen("metrics.statsd", default.statsd),
+        otlp: taker.collector("metrics.otlp"),
     }
 }
 
@@ -161,16 +167,22 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
             Support::Built => {}
             _ if asks_for_nothing(value) => {}
             Support::Ignored => warnings.push(said("not supported by this version; it has no effect")),
+            Support::Feature(feature) => {
+                taker.problems.push(said(&format!(
+                    "takes a kvmeter built with the cargo feature \"{feature}\", which this one is not"
+                )));
+            }
             Support::Refused => taker.problems.push(said("not supported by this version; remove it")),
         }
     }
     warnings
 }
 
-/// `false` and `[]` ask for a feature to be off, which it is.
+/// `false`, `[]` and `"off"` ask for a feature to be off, which it is.
 fn asks_for_nothing(value: &Value) -> bool {
     match value {
         Value::Bool(flag) => !flag,
+        Value::Text(text) => text == "off",
         Value::List(items) => items.is_empty(),
         _ => false,
     }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::url::Url;
 use crate::account::class::Classes;
+use crate::ledger::Kind;
 use crate::storage::Pool;
 use crate::units::Bytes;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub network: Network,
     /// Directories with images and snapshots.
     pub pools: Vec<Pool>,
+    /// What is run when something happens.
+    pub hooks: Vec<Hook>,
 }
 
 /// `[log]`
@@ -141,9 +145,22 @@ pub struct History {
     pub keep_stopped: Duration,
 }
 
+/// `ledger.recorder`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorder {
+    /// The ledger's file.
+    File,
+    /// Lines on standard error.
+    Stderr,
+    /// Nothing is kept.
+    Discard,
+}
+
 /// `[ledger]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ledger {
+    /// Where lines go.
+    pub recorder: Recorder,
     /// Distance of two usage lines of a VM.
     pub heartbeat: Duration,
     /// The size a file is rotated at.
@@ -177,6 +194,10 @@ pub struct Metrics {
     pub histograms: bool,
     /// Whether each vCPU has its own series.
     pub per_vcpu: bool,
+    /// A StatsD server that is told what the agent counts about its own work.
+    pub statsd: Option<SocketAddr>,
+    /// An OTLP collector that is told the same.
+    pub otlp: Option<Url>,
 }
 
 /// `[network]`
@@ -184,6 +205,59 @@ pub struct Metrics {
 pub struct Network {
     /// Classes by the far end's address, next to those that are always there.
     pub classes: Classes,
+}
+
+/// `[[hooks]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// Tells it apart from others.
+    pub name: String,
+    /// Which lines it is told of.
+    pub kinds: Vec<Kind>,
+    /// What is done.
+    pub action: HookAction,
+    /// A file with a secret.
+    pub secret_file: Option<PathBuf>,
+    /// How long a try may take.
+    pub timeout: Duration,
+    /// Tries under way at once.
+    pub max_concurrent: u32,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Pause before the second try; doubled before each further one.
+    pub backoff: Duration,
+    /// Lines that may wait.
+    pub queue: u32,
+}
+
+/// What a hook does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookAction {
+    /// Runs a program.
+    Command {
+        /// Its path and arguments.
+        words: Vec<String>,
+        /// Who it runs as.
+        user: String,
+    },
+    /// Posts to an address.
+    Request {
+        /// The address.
+        url: Url,
+        /// How the secret is used.
+        secret_as: SecretAs,
+        /// Certificates trusted instead of the system's.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+/// `secret_as`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretAs {
+    /// Sent, as `Authorization: Bearer`.
+    Bearer,
+    /// Kept: it is the key of a signature.
+    Hmac,
 }
 
 impl Default for Config {
@@ -210,12 +284,19 @@ impl Default for Config {
                 max_memory: Bytes::mib(256),
                 keep_stopped: seconds(3600),
             },
-            ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
+            ledger: Ledger {
+                recorder: Recorder::File,
+                heartbeat: seconds(60),
+                max_file: Bytes::mib(64),
+                retain: None,
+                readers: Vec::new(),
+            },
             inventory: Inventory::default(),
             memory: Memory { pss_interval: seconds(60) },
-            metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
+            metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false, statsd: None, otlp: None },
             network: Network::default(),
             pools: Vec::new(),
+            hooks: Vec::new(),
         }
     }
 }

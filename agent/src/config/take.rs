@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::problem::{Origin, Problem};
 use super::raw::{Entry, Table, Value};
+use super::url::Url;
 use crate::units::Bytes;
 
 /// Takes keys out of a table and collects what is wrong with them.
@@ -105,6 +106,17 @@ impl Taker {
         .unwrap_or_else(|| default.to_vec())
     }
 
+    /// The http address of a collector; `"off"` or nothing is none.
+    pub(super) fn collector(&mut self, key: &str) -> Option<Url> {
+        let allowed = "must be an address such as \"http://127.0.0.1:4318/v1/metrics\", without encryption, or \"off\"";
+        self.take(key, allowed, |value| match value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Text(text) => text.parse().ok().filter(|url: &Url| !url.tls).map(Some),
+            _ => None,
+        })
+        .flatten()
+    }
+
     /// A list of names that can be file names.
     pub(super) fn names(&mut self, key: &str, max: usize) -> Vec<String> {
         let allowed = format!(
@@ -115,6 +127,27 @@ impl Taker {
             _ => None,
         })
         .unwrap_or_default()
+    }
+
+    /// A text that passes a check; none if nobody set it.
+    pub(super) fn text(&mut self, key: &str, allowed: &str, passes: impl Fn(&str) -> bool) -> Option<String> {
+        self.take(key, allowed, |value| match value {
+            Value::Text(text) if passes(text) => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// An absolute path; none if nobody set it.
+    pub(super) fn file(&mut self, key: &str, max: usize) -> Option<PathBuf> {
+        let allowed = format!("must be an absolute path of at most {max} bytes");
+        let passes = |text: &str| text.len() <= max && text.starts_with('/') && !text.contains('\0');
+        self.text(key, &allowed, passes).map(PathBuf::from)
+    }
+
+    /// Adds a problem about a key that is not set and has to be, in a table that stands at `origin`.
+    pub(super) fn missing(&mut self, key: &str, origin: &Origin, text: &str) {
+        let (key, origin, text) = (Some(key.to_owned()), origin.clone(), text.to_owned());
+        self.problems.push(Problem { key, value: None, origin, text });
     }
 
     /// Where a key was set.
@@ -138,7 +171,7 @@ impl Taker {
         self.problems.push(Problem { key: Some(key.to_owned()), value, origin: self.origin(key), text });
     }
 
-    fn take<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+    pub(super) fn take<T>(&mut self, key: &str, allowed: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let Entry { value, origin } = self.table.entries.get(key)?;
         let taken = read(value);
         if taken.is_none() {

@@ -101,7 +101,7 @@ impl Engine {
     /// Completes what was found of a VM before its start line, and returns its control group. Files are waited for only where none is waited for
     /// already: then one of them hangs.
     pub(super) fn complete(&mut self, found: &mut Found, at: Instant2) -> String {
-        self.host.identity_cache.misses += 1;
+        self.metrics.inc_cache_miss();
         found.sources.held = found.vcpus;
         let cgroup = self.procfs.cgroup(Tgid(found.tgid));
         let mut owner = place(&mut found.identity, &cgroup);
@@ -173,10 +173,10 @@ impl Engine {
         let Some(vm) = vm.filter(|vm| vm.start_tick(tick_ns) == of.start_tick && !vm.exiting) else { return };
         vm.sources.asked = false;
         let Some(learned) = learned else {
-            self.host.identity_cache.hits += 1;
+            self.metrics.inc_cache_hit();
             return;
         };
-        self.host.identity_cache.misses += 1;
+        self.metrics.inc_cache_miss();
         if !certain {
             return;
         }

@@ -83,7 +83,7 @@ impl Engine {
         self.slots.insert(reading.slot, tgid);
         if let (Some(run), true) = (reading.first_run_ns, self.registry.of_tgid(tgid).is_some_and(|v| !v.fixed.adopted))
         {
-            self.host.boot.observe(run.saturating_sub(reading.start_ns) as f64 / 1e9);
+            self.metrics.record_vm_boot(run.saturating_sub(reading.start_ns) as f64 / 1e9);
         }
         if let Some(vm) = self.registry.of_tgid_mut(tgid) {
             vm.take_reading(&reading, &mut self.host.work);

@@ -15,6 +15,7 @@ mod memory;
 mod network;
 mod owner;
 mod parts;
+mod pause;
 mod publish;
 mod remote;
 mod resume;
@@ -38,11 +39,13 @@ use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
 use crate::{
-    account::{Host, Snapshot},
+    account::{Host, Snapshot, VmState},
     bpf::Kernel,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
     ledger::{Draft, Past, WriterHandle},
+    lifecycle::Bus,
+    metrics,
     vm::{Registry, Tally},
 };
 
@@ -136,6 +139,12 @@ pub struct Engine {
     /// Whether the host is going down.
     host_down: ending::HostDown,
     history: Arc<Store>,
+    /// Where boots and states are counted.
+    metrics: metrics::Shared,
+    /// How many VMs it was told to be in each state.
+    states_told: [usize; VmState::ALL.len()],
+    /// Knows what its subscribers lost.
+    bus: Bus,
 }
 
 impl Engine {

@@ -17,6 +17,8 @@ use crate::{
     history::Store,
     host::{HostFacts, ProcFs, UeventSocket},
     ledger::{Past, WriterHandle},
+    lifecycle::Bus,
+    metrics,
     storage::Pool,
     vm::{Registry, Tally},
 };
@@ -47,6 +49,10 @@ pub struct Parts {
     pub inventory: Option<PathBuf>,
     /// Where samples are kept.
     pub history: Arc<Store>,
+    /// Where boots and states are counted.
+    pub metrics: metrics::Shared,
+    /// Tells of durable lines, and what was lost of them.
+    pub bus: Bus,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
@@ -66,12 +72,15 @@ pub const SOURCES: [&str; 13] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 9] = [
+pub const OWN_STAGES: [&str; 12] = [
     "final_io",
     "final_network",
     "heartbeat",
+    "hook",
+    "hook_given_up",
     "last_slice",
     "link_event",
+    "metrics",
     "network_writer",
     "past",
     "storage_files",
@@ -80,8 +89,6 @@ pub const OWN_STAGES: [&str; 9] = [
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
 const SAMPLE_BOUNDS: [f64; 8] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0];
-/// Bounds of `kvmeter_vm_boot_seconds`.
-const BOOT_BOUNDS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
 impl Engine {
     /// Puts the parts together; nothing is read yet.
@@ -94,7 +101,6 @@ impl Engine {
             sample_errors: zero(&SOURCES),
             programs: parts.kernel.as_ref().map(|kernel| kernel.statuses().to_vec()).unwrap_or_default(),
             sample_durations: Histogram::new(&SAMPLE_BOUNDS),
-            boot: Histogram::new(&BOOT_BOUNDS),
             ..Host::default()
         };
         let counting = parts.counting.map(|counting| counting.waking(&parts.waker));
@@ -151,6 +157,9 @@ impl Engine {
             annotations: annotate::Annotations::default(),
             past: Past::default(),
             host_down: ending::HostDown::default(),
+            metrics: parts.metrics,
+            states_told: Default::default(),
+            bus: parts.bus,
             root,
         };
         (engine, remote, receiver)

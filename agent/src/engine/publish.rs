@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    account::{DiskUsage, Snapshot, VmView, host::LedgerState},
+    account::{DiskUsage, Snapshot, VmState, VmView, host::LedgerState},
     clock::Instant2,
     ledger::{Stats, Ticket},
     vm::{Owner, Vm, record::Throttle},
@@ -81,6 +81,7 @@ impl Engine {
                 self.host.losses.insert(stage, count);
             }
         }
+        self.host.losses.extend(self.bus.lost());
         self.host.detail = self.settings.detail;
         self.host.linger_dropped = self.registry.dropped();
         self.host.ledger = state_of(&self.ledger.stats());
@@ -89,6 +90,7 @@ impl Engine {
         self.name_offenders();
         let mut vms = Vec::with_capacity(self.registry.len());
         vms.extend(self.registry.all_mut().filter_map(|vm| view(vm, durable, degraded)));
+        self.tell_states(&vms);
         let snapshot = Snapshot {
             taken: at,
             sampled_ns: self.sampled_ns,
@@ -97,6 +99,22 @@ impl Engine {
             host: Arc::new(self.host.clone()),
         };
         self.snapshots.send_replace(Arc::new(snapshot));
+    }
+}
+
+impl Engine {
+    /// Tells the metrics how many VMs came into each state and left it since the last time. What is told follows what is
+    /// shown, so no lost event can put it off for good.
+    fn tell_states(&mut self, vms: &[Arc<VmView>]) {
+        let mut now = [0; VmState::ALL.len()];
+        for vm in vms {
+            now[vm.state() as usize] += 1;
+        }
+        for ((state, now), told) in VmState::ALL.into_iter().zip(now).zip(&mut self.states_told) {
+            (*told..now).for_each(|_| self.metrics.inc_vm_state(state));
+            (now..*told).for_each(|_| self.metrics.dec_vm_state(state));
+            *told = now;
+        }
     }
 }
 
@@ -133,6 +151,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         fixed: Arc::clone(&vm.fixed),
         owner: owner(vm, told),
         end: vm.end.clone().filter(|_| ended),
+        paused: vm.pause.paused,
         cpu: vm.cpu,
         source: vm.source,
         work: vm.work.clone(),

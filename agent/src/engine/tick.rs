@@ -158,6 +158,7 @@ impl Engine {
         self.follow_shapes(at);
         self.tally_storage(at);
         self.sample_sockets();
+        self.sample_paused();
         self.sample_network(at);
         self.judge_entries();
         self.sample_memory(at);

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::proto::MetricFamily;
-
 use super::{
     Status, catalog,
-    family::{Family, seconds},
+    family::{Family, MetricFamily, seconds},
     network,
 };
 use crate::{
-    account::{Host, Snapshot, VmState, host::LedgerState},
+    account::{Host, Snapshot, host::LedgerState},
     expose::catalog::Metric,
     host::ProgramStats,
 };
@@ -41,11 +39,8 @@ fn by_two(metric: &'static Metric, counts: &BTreeMap<(String, String), u64>) -> 
 #[must_use]
 pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let host = &snapshot.host;
-    let count = |state| snapshot.vms.iter().filter(|vm| vm.state() == state).count() as u64;
-    let states = [VmState::Running, VmState::Stopped].map(|state| (state.as_str(), count(state)));
     let objects = [("uevent", host.kvm.count), ("held", host.kvm.held)];
     let histograms = [
-        (&catalog::VM_BOOT, &host.boot),
         (&catalog::SAMPLE_DURATION, &host.sample_durations),
         (&catalog::RUN_DELAY, &host.work.waits()),
         (&catalog::EXIT_HANDLING, &host.work.handling()),
@@ -56,7 +51,6 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
         family.done()
     });
     let mut all = vec![
-        by_one(&catalog::VMS, states.into_iter()),
         by_two(&catalog::VM_STARTS, &host.starts),
         by_two(&catalog::VM_STOPS, &host.stops),
         by_one(&catalog::EVENTS_LOST, host.losses.iter().map(|(stage, count)| (*stage, *count))),
@@ -66,10 +60,6 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
         single(&catalog::UNRUN_VMS, host.unrun_vms as f64),
         single(&catalog::VMS_UNSHOWN, host.linger_dropped as f64),
         single(&catalog::CLOCK_STEPS, host.clock_steps as f64),
-        by_one(
-            &catalog::IDENTITY_CACHE,
-            [("hit", host.identity_cache.hits), ("miss", host.identity_cache.misses)].into_iter(),
-        ),
     ];
     all.extend(histograms);
     all.extend(programs(host));

@@ -2,7 +2,8 @@
 //! `docs/metrics.md` is generated from them, so names cannot come apart.
 
 use crate::{
-    account::{Role, network::InterfaceKind},
+    account::{Role, VmState, network::InterfaceKind},
+    metrics::Outcome,
     vm::{exit_class, exit_reason},
 };
 
@@ -82,8 +83,7 @@ pub fn values(label: &str) -> String {
         "class" => "the configured ones, external, non_ip, unclassified".to_owned(),
         "observed" => "true, false".to_owned(),
         "vcpu" => "0, 1, 2 … in the order in which the vCPUs were seen".to_owned(),
-        "state" => "running, stopped".to_owned(),
-        "outcome" => "hit, miss".to_owned(),
+        "state" => VmState::ALL.map(VmState::as_str).join(", "),
         "op" => crate::ledger::Op::ALL.iter().map(|op| op.as_str()).collect::<Vec<_>>().join(", "),
         "stage" => {
             let stages = kvmeter_common::loss::STAGES.iter().copied();
@@ -113,6 +113,15 @@ pub fn reasons(metric: &Metric) -> String {
             let all = crate::ledger::Reason::ALL.iter().map(|r| r.as_str());
             all.chain(["unknown"]).collect::<Vec<_>>().join(", ")
         }
+    }
+}
+
+/// Values of `outcome`, which differ by metric.
+#[must_use]
+pub fn outcomes(metric: &Metric) -> String {
+    match metric.name {
+        "kvmeter_identity_cache_total" => "hit, miss".to_owned(),
+        _ => Outcome::ALL.map(Outcome::as_label).join(", "),
     }
 }
 
@@ -168,6 +177,7 @@ pub fn markdown() -> String {
                 "reason" => (format!("`{}`", metric.name), reasons(metric)),
                 "kind" => (format!("`{}`", metric.name), kinds(metric)),
                 "source" => (format!("`{}`", metric.name), sources(metric)),
+                "outcome" => (format!("`{}`", metric.name), outcomes(metric)),
                 "type" => (format!("`{}`", metric.name), types(metric).to_owned()),
                 _ => ("all".to_owned(), values(label)),
             };
@@ -214,7 +224,7 @@ mod tests {
             for label in metric.labels {
                 assert!(!["pid", "tgid", "path", "time", "error"].contains(label));
                 let closed = free.contains(label)
-                    || ["reason", "source", "kind", "type"].contains(label)
+                    || ["reason", "source", "kind", "type", "outcome"].contains(label)
                     || !values(label).is_empty();
                 assert!(closed, "{}: {label} has no set of values", metric.name);
             }

@@ -1,6 +1,7 @@
 //! Building one metric family: a catalogue row and its series.
 
 use prometheus::proto;
+pub use prometheus::proto::MetricFamily;
 
 use super::catalog::{Metric, Type};
 use crate::account::Histogram;

@@ -8,7 +8,6 @@ use axum::{
         Path as UrlPath, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
-    http::header,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -17,8 +16,9 @@ use tokio::{
     sync::watch,
 };
 
+#[cfg(feature = "metrics")]
+use super::Collected;
 use super::{
-    Collected,
     annotation::{self, Annotations},
     api, network,
     problem::Problem,
@@ -33,6 +33,7 @@ pub struct Views {
     /// The newest state.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is exposed to Prometheus.
+    #[cfg(feature = "metrics")]
     pub collected: Collected,
     /// What can be measured.
     pub status: Arc<Status>,
@@ -142,9 +143,15 @@ async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> Probl
     Problem::method(format!("{} takes no {method}", uri.path()))
 }
 
+#[cfg(not(feature = "metrics"))]
+async fn metrics() -> Response {
+    Problem::not_found("this kvmeter was built without the cargo feature \"metrics\"".to_owned()).into_response()
+}
+
+#[cfg(feature = "metrics")]
 async fn metrics(State(views): State<Views>) -> Response {
     match views.collected.text() {
-        Ok((text, kind)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Ok((text, kind)) => ([(axum::http::header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => Problem::internal(format!("the metrics cannot be encoded: {error}")).into_response(),
     }
 }

@@ -1,17 +1,25 @@
 //! Views over the published snapshot: Prometheus text and the HTTP API. The only folder that imports prometheus and
-//! the HTTP server. Reading changes nothing and waits for no other view.
+//! the HTTP server. Reading changes nothing and waits for no other view. Without the cargo feature `metrics` families
+//! are built of nothing and `/metrics` is not found.
 
 pub mod agent;
 pub mod annotation;
 pub mod api;
 pub mod catalog;
+#[cfg(feature = "metrics")]
 pub mod collector;
 pub mod disk;
+#[cfg(feature = "metrics")]
+pub mod family;
+#[cfg(not(feature = "metrics"))]
+#[path = "family_off.rs"]
 pub mod family;
 pub mod http;
 pub mod memory;
 mod network;
 pub mod problem;
+#[cfg(feature = "metrics")]
+pub mod prometheus_metrics;
 pub mod serve;
 pub mod status;
 pub mod storage;
@@ -20,5 +28,7 @@ pub mod vm;
 pub mod work;
 pub mod work_detail;
 
-pub use collector::Collected;
+#[cfg(feature = "metrics")]
+pub use {collector::Collected, prometheus_metrics::PrometheusMetrics};
+
 pub use status::Status;

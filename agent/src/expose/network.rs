@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use prometheus::proto::MetricFamily;
 use serde_json::{Value, json};
 
 use super::{
     catalog::{self, Metric},
-    family::Family,
+    family::{Family, MetricFamily},
     vm::{Fill, labels},
 };
 use crate::account::{

@@ -7,25 +7,50 @@ use tokio::{
     sync::watch,
 };
 
+#[cfg(feature = "metrics")]
+use super::Collected;
 use super::{
-    Collected, Status,
+    Status,
     annotation::{Annotations, Peer},
     http::{self, Views},
 };
 use crate::{account::Snapshot, history::Store};
+
+/// What a scrape tells of the agent itself.
+pub struct Own {
+    /// Where the ledger is kept.
+    pub data_dir: PathBuf,
+    /// What it counts about its own work.
+    #[cfg(feature = "metrics")]
+    pub counted: super::PrometheusMetrics,
+}
 
 /// What the handlers read.
 #[must_use]
 pub fn views(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     status: Arc<Status>,
-    data_dir: PathBuf,
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only a scrape tells of them"))] own: Own,
     sample_ns: watch::Receiver<u64>,
     history_ns: watch::Receiver<u64>,
     history: Arc<Store>,
 ) -> Views {
-    let collected = Collected { snapshots: snapshots.clone(), status: Arc::clone(&status), data_dir };
-    Views { snapshots, collected, status, sample_ns, history_ns, history }
+    #[cfg(feature = "metrics")]
+    let collected = Collected {
+        snapshots: snapshots.clone(),
+        status: Arc::clone(&status),
+        data_dir: own.data_dir,
+        counted: own.counted,
+    };
+    Views {
+        snapshots,
+        #[cfg(feature = "metrics")]
+        collected,
+        status,
+        sample_ns,
+        history_ns,
+        history,
+    }
 }
 
 /// Serves on whatever listens, each in its own task.

@@ -2,12 +2,10 @@
 //!
 //! A family is built, written and let go before the next, so a scrape of many VMs needs the memory of one family.
 
-use prometheus::proto::MetricFamily;
-
 use super::{
     catalog::{self, Metric},
     disk,
-    family::{Family, seconds},
+    family::{Family, MetricFamily, seconds},
     memory, network, work,
 };
 use crate::{

@@ -6,6 +6,7 @@
 
 pub mod beneath;
 mod cgroup;
+pub mod child;
 pub mod disk;
 pub mod facts;
 mod file;
@@ -14,6 +15,7 @@ pub mod link;
 pub mod memory;
 pub mod netns;
 pub mod passthrough;
+pub mod pause;
 pub mod process;
 mod program_stats;
 pub mod realtime;

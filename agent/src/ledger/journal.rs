@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::error::{LedgerError, Op};
 use super::lock::WriteLock;
@@ -24,6 +25,17 @@ pub struct Written {
     pub bytes: usize,
     /// Whether keys were dropped or shortened to keep it within 16 KiB.
     pub trimmed: bool,
+    /// The line itself, without its newline.
+    pub line: Arc<[u8]>,
+}
+
+/// A fact with the line it stands on, which is durable.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// The line.
+    pub written: Written,
+    /// The fact.
+    pub fact: Draft,
 }
 
 /// The one writer of a ledger.
@@ -31,7 +43,7 @@ pub struct Written {
 pub struct Journal<S = FileStore> {
     store: S,
     path: PathBuf,
-    lock: WriteLock,
+    lock: Option<WriteLock>,
     host_id: String,
     ledger_id: String,
     head: Head,
@@ -50,7 +62,13 @@ struct Head {
 
 impl<S: Store> Journal<S> {
     /// Goes on where `found` ends, on any store.
-    pub(super) fn resume(store: S, path: PathBuf, lock: WriteLock, host_id: &str, found: &Recovered) -> Self {
+    pub(super) fn resume(
+        store: S,
+        path: PathBuf,
+        lock: impl Into<Option<WriteLock>>,
+        host_id: &str,
+        found: &Recovered,
+    ) -> Self {
         let head = Head {
             next_seq: found.next_seq,
             prev: found.prev.clone(),
@@ -60,7 +78,7 @@ impl<S: Store> Journal<S> {
         Self {
             store,
             path,
-            lock,
+            lock: lock.into(),
             host_id: host_id.to_owned(),
             ledger_id: found.ledger_id.clone(),
             head,
@@ -86,10 +104,10 @@ impl<S: Store> Journal<S> {
         self.head.next_seq.saturating_sub(1)
     }
 
-    /// The lock this journal holds.
+    /// The lock this journal holds, where there is something to lock.
     #[must_use]
-    pub const fn lock(&self) -> &WriteLock {
-        &self.lock
+    pub const fn lock(&self) -> Option<&WriteLock> {
+        self.lock.as_ref()
     }
 
     /// Writes the drafts in order, in one write and one sync; when it returns they are durable, `recorded_at` is
@@ -148,8 +166,9 @@ impl<S: Store> Journal<S> {
                 tracing::warn!(seq, keys = ?line.trimmed, "a ledger line was over 16 KiB and lost keys");
             }
             let (bytes, trimmed) = (line.bytes.len(), !line.trimmed.is_empty());
-            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed });
             group.bytes.extend_from_slice(&line.bytes);
+            let alone = Arc::from(line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes));
+            group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed, line: alone });
             group.head.next_seq = seq.saturating_add(1);
             group.head.prev = line.chain;
             group.head.last_bytes = bytes as u64;

@@ -2,7 +2,7 @@
 //!
 //! Owns the encoding of a line (`record`, `line`, `wire`, `fit`), the file and its lock (`store`, `lock`, `opening`,
 //! `journal`), what a returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`,
-//! `pump`, `spool`) and the two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
+//! `pump`, `spool`), what else can record (`recorder`, `stream`) and the two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
 //! out to one file.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
@@ -20,12 +20,14 @@ mod ordinal;
 mod past;
 mod pump;
 mod record;
+mod recorder;
 mod recover;
 mod scan;
 mod show;
 mod spool;
 mod stats;
 mod store;
+mod stream;
 mod torn;
 mod usage;
 mod verify;
@@ -38,22 +40,24 @@ mod tests;
 pub use error::{LedgerError, LineError, Op};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
 pub use interval::{OpenInterval, OpenStorage};
-pub use journal::{Journal, Written};
+pub use journal::{Committed, Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
 pub use line::Line;
 pub use lock::{WriteLock, is_written};
 pub use past::{Before, HIBERNATE, Past, Whose};
 pub use record::{Draft, Encoded, Place, encode};
+pub use recorder::{DiscardRecorder, Entry, MemoryRecorder, Recorder};
 pub use recover::{Recovered, recover};
 pub use scan::{LINE_MAX_BYTES, RawLine, Scanner};
 pub use show::{Filter, Format, Shown, show};
 pub use spool::{Refusal, Refused};
 pub use stats::Stats;
 pub use store::{FileStore, Standing, Store};
+pub use stream::StreamStore;
 pub use torn::Torn;
 pub use usage::{NetUnobserved, NetUsage, Usage};
 pub use verify::{Anchor, Fault, Open, OpenStored, Report, Tail, Verifier, verify_dir, verify_files};
-pub use writer::{Clock, Options, Ticket, Undrained, Writer, WriterHandle};
+pub use writer::{Clock, OnCommit, Options, Ticket, Undrained, Writer, WriterHandle};
 
 /// The live file's name inside the metering directory.
 pub const FILE_NAME: &str = "ledger.jsonl";

@@ -70,7 +70,7 @@ fn make_dir(dir: &Path) -> Result<(), LedgerError> {
     }
 }
 
-fn draw_ledger_id() -> Result<String, LedgerError> {
+pub(super) fn draw_ledger_id() -> Result<String, LedgerError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; LEDGER_ID_BYTES];
     File::open(path).and_then(|mut random| random.read_exact(&mut bytes)).map_err(|source| LedgerError::Io {

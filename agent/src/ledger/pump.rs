@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::spool::{Entry, Spool};
-use super::{Clock, Draft, Journal, LedgerError, Options, Stats, Store, Written};
+use super::{Clock, Committed, Draft, Journal, LedgerError, OnCommit, Options, Stats, Store, Written};
 
 /// What the thread and the handles share under the lock.
 pub(super) struct State {
@@ -73,7 +73,7 @@ pub(super) struct Pump<S> {
     journal: Journal<S>,
     options: Options,
     clock: Clock,
-    on_commit: Box<dyn Fn() + Send>,
+    on_commit: OnCommit,
     shared: Arc<Shared>,
     /// Dropped last, so that the journal's lock is free when the end is told.
     _ending: Ending,
@@ -84,7 +84,7 @@ impl<S: Store> Pump<S> {
         journal: Journal<S>,
         options: Options,
         clock: Clock,
-        on_commit: Box<dyn Fn() + Send>,
+        on_commit: OnCommit,
         shared: Arc<Shared>,
     ) -> Self {
         Self { journal, options, clock, on_commit, _ending: Ending(Arc::clone(&shared)), shared }
@@ -102,6 +102,8 @@ impl<S: Store> Pump<S> {
                 Ok(written) => {
                     pause = self.options.retry_min;
                     self.committed(&tickets, &written);
+                    let lines = written.into_iter().zip(drafts).map(|(written, fact)| Committed { written, fact });
+                    (self.on_commit)(lines.collect());
                 }
                 Err(error) => {
                     let group = tickets.into_iter().zip(drafts).map(|(ticket, draft)| Entry { ticket, draft });
@@ -144,7 +146,6 @@ impl<S: Store> Pump<S> {
         }
         drop(state);
         self.shared.changed.notify_all();
-        (self.on_commit)();
     }
 
     fn failed(&self, group: Vec<Entry>, error: &LedgerError) {

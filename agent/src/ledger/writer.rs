@@ -9,10 +9,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::pump::{Pump, Shared};
-use super::{Draft, Journal, Refusal, Refused, Stamp, Stats, Store};
+use super::{Committed, Draft, Journal, Refusal, Refused, Stamp, Stats, Store};
 
 /// Tells the time a line is written at.
 pub type Clock = Box<dyn Fn() -> Stamp + Send>;
+/// Told of each group of lines once it is durable, in the writing thread: it must not wait for anything.
+pub type OnCommit = Box<dyn Fn(Vec<Committed>) + Send>;
 
 /// The writer's bounds.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +142,7 @@ impl Writer {
         journal: Journal<S>,
         options: Options,
         clock: Clock,
-        on_commit: Box<dyn Fn() + Send>,
+        on_commit: OnCommit,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::new(options.spool_records, journal.last_seq()));
         let mut pump = Pump::new(journal, options, clock, on_commit, Arc::clone(&shared));

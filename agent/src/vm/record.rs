@@ -133,6 +133,8 @@ pub struct Vm {
     pub identity_line: Line,
     /// Its stop line.
     pub stop_line: Line,
+    /// Whether it is held.
+    pub pause: super::Pause,
     /// Its recent past.
     pub rates: Rates,
     /// Where its samples are kept, once it has one.
@@ -160,6 +162,7 @@ impl Vm {
             throttle: Throttle::default(),
             throttle_moved: false,
             memory: super::Memory::default(),
+            pause: super::Pause::default(),
             throttled_ns: None,
             network: Continued::default(),
             network_ends_ns: None,

@@ -70,17 +70,13 @@ impl FileReader<'_> {
         }
     }
 
-    /// A value; one that is a table keeps the place of each of its own.
+    /// A value; one that is a table, or several, keeps the place of each of its own.
     fn with_places(&self, value: &DeValue<'_>) -> Value {
-        let table = |value: &DeValue<'_>| match value {
-            DeValue::Table(inner) => Some(self.entries(inner)),
-            _ => None,
-        };
         match value {
             DeValue::Table(inner) => Value::Table(self.entries(inner)),
             DeValue::Array(items) if !items.is_empty() => {
-                let tables: Option<Vec<_>> = items.iter().map(|item| table(item.get_ref())).collect();
-                tables.map_or_else(|| from_toml(value), Value::Tables)
+                let tables = items.iter().map(|item| item.get_ref().as_table().map(|inner| self.entries(inner)));
+                tables.collect::<Option<Vec<_>>>().map_or_else(|| from_toml(value), Value::Tables)
             }
             _ => from_toml(value),
         }

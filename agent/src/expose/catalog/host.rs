@@ -4,7 +4,11 @@ use super::{Metric, Type};
 
 metrics! {
     VMS: Gauge "kvmeter_vms" ["state"] "vms",
-        "VMs shown now, by state.";
+        "VMs shown now, by state; paused: the process is stopped, or all vCPU threads sleep outside KVM_RUN for a sample.";
+    VMS_CREATED: Counter "kvmeter_vms_created_total" [] "vms",
+        "VMs whose start line this agent has made durable, those it found running included.";
+    VMS_DESTROYED: Counter "kvmeter_vms_destroyed_total" [] "vms",
+        "VMs whose stop line this agent has made durable.";
     VM_STARTS: Counter "kvmeter_vm_starts_total" ["hypervisor", "reason"] "vms",
         "VMs seen starting; those found running when the agent came are none.";
     VM_STOPS: Counter "kvmeter_vm_stops_total" ["hypervisor", "reason"] "vms",
@@ -37,10 +41,14 @@ metrics! {
         "How long one sample of all VMs took.";
     CLOCK_STEPS: Counter "kvmeter_clock_steps_total" [] "steps",
         "Steps of the wall clock of 100 ms or more.";
+    HOOK_RUNS: Counter "kvmeter_hook_runs_total" ["outcome"] "runs",
+        "Runs of hooks, each try counted, by how they ended.";
+    HOOK_DURATION: Histogram "kvmeter_hook_duration_seconds" ["outcome"] "seconds",
+        "How long each run of a hook took.";
+    IDENTITY_CACHE: Counter "kvmeter_identity_cache_total" ["outcome"] "lookups",
+        "Look-ups of who a VM is that were answered from memory (hit), and that were not (miss).";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
-    IDENTITY_CACHE: Counter "kvmeter_identity_cache_total" ["outcome"] "lookups",
-        "Looks at who a VM is: hit if its files had not changed since, miss if it was read anew.";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",
         "Ledger lines made durable by this agent.";
     LEDGER_FAILURES: Counter "kvmeter_ledger_write_failures_total" ["op"] "failures",

@@ -8,6 +8,12 @@ use std::fmt;
 pub enum Capability {
     /// Read other users' files and directories.
     DacReadSearch = 2,
+    /// Send signals to other users' processes.
+    Kill = 5,
+    /// Become another group.
+    SetGid = 6,
+    /// Become another user.
+    SetUid = 7,
     /// Attach to network devices, larger socket buffers.
     NetAdmin = 12,
     /// Look into other users' processes.
@@ -22,8 +28,17 @@ pub enum Capability {
 
 impl Capability {
     /// All of them, in the order of their bits.
-    pub const ALL: [Self; 6] =
-        [Self::DacReadSearch, Self::NetAdmin, Self::SysPtrace, Self::SysAdmin, Self::Perfmon, Self::Bpf];
+    pub const ALL: [Self; 9] = [
+        Self::DacReadSearch,
+        Self::Kill,
+        Self::SetGid,
+        Self::SetUid,
+        Self::NetAdmin,
+        Self::SysPtrace,
+        Self::SysAdmin,
+        Self::Perfmon,
+        Self::Bpf,
+    ];
 
     /// Its bit in `CapEff`.
     #[must_use]
@@ -36,6 +51,9 @@ impl Capability {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Kill => "CAP_KILL",
+            Self::SetGid => "CAP_SETGID",
+            Self::SetUid => "CAP_SETUID",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",

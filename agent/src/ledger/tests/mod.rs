@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod faulty;
 mod line;
+mod recorder;
 mod tamper;
 mod writing;
 

@@ -15,7 +15,7 @@ fn options() -> Options {
 }
 
 fn spawn<S: Store + 'static>(journal: Journal<S>, options: Options) -> Writer {
-    Writer::spawn(journal, options, Box::new(|| at(50)), Box::new(|| ())).unwrap()
+    Writer::spawn(journal, options, Box::new(|| at(50)), Box::new(|_| ())).unwrap()
 }
 
 fn until(what: impl Fn() -> bool) {
@@ -33,8 +33,15 @@ fn a_ticket_is_durable_only_when_its_lines_are_in_the_file() {
     let (_root, dir) = fresh_dir();
     let commits = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&commits);
-    let on_commit = Box::new(move || {
-        count.fetch_add(1, Ordering::SeqCst);
+    let seen = file(&dir);
+    let on_commit = Box::new(move |group: Vec<Committed>| {
+        // Whoever is told of a line finds it in the file.
+        let text = fs::read(&seen).unwrap();
+        for Committed { written, fact } in &group {
+            let at = text.windows(written.line.len()).any(|part| part == &*written.line);
+            assert!(at && written.kind == fact.kind, "line {} is told before it is there", written.seq);
+        }
+        count.fetch_add(group.len() as u64, Ordering::SeqCst);
     });
     let writer = Writer::spawn(open(&dir).0, options(), Box::new(|| at(50)), on_commit).unwrap();
     let handle = writer.handle();
@@ -44,7 +51,7 @@ fn a_ticket_is_durable_only_when_its_lines_are_in_the_file() {
     }
     assert!(handle.wait_durable(last, SOON));
     assert_eq!(lines(&dir).len(), 15);
-    until(|| commits.load(Ordering::SeqCst) > 0);
+    until(|| commits.load(Ordering::SeqCst) == 15);
     let stats = handle.stats();
     assert_eq!((stats.last_seq, stats.spooled, stats.degraded), (15, 0, false));
     assert_eq!(stats.records_total[&Kind::VmComputeUsage], 3);

@@ -1,0 +1,343 @@
+//! Law: a hook is told of a line once it is durable, of each as it stands in the ledger, and delays nothing.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use kvmeter_tests::{
+    agent::{Agent, Setup},
+    skip::host,
+    vmm::spawn::TestVm,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A directory that any user may write to.
+fn open_dir() -> Result<TempDir> {
+    let dir = TempDir::new()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
+    Ok(dir)
+}
+
+/// An executable script.
+fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let path = dir.join(name);
+    std::fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn runs(agent: &Agent, outcome: &str) -> Result<f64> {
+    agent.metrics()?.one("kvmeter_hook_runs_total", &[("outcome", outcome)]).context("no runs are told")
+}
+
+fn lost(agent: &Agent, stage: &str) -> Result<f64> {
+    agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", stage)]).context("no losses are told")
+}
+
+#[test]
+fn a_hook_gets_start_and_stop_of_a_vm_as_they_stand_in_the_ledger_and_after_they_do() -> Result<()> {
+    let Some(_host) = host("a_hook_gets_start_and_stop_of_a_vm_as_they_stand_in_the_ledger_and_after_they_do") else {
+        return Ok(());
+    };
+    let dir = open_dir()?;
+    // The ledger is the agent's alone, so the first hook looks into it as root; the second is as hooks are by default.
+    let ledger = dir.path().join("data/metering/ledger.jsonl");
+    let sees = format!(
+        "line=$(cat); if grep -qxF \"$line\" {ledger:?}; then echo \"$line\" >> {0}/seen; else echo \"$line\" >> {0}/early; fi",
+        dir.path().display()
+    );
+    let sees = script(dir.path(), "sees", &sees)?;
+    let gets = script(dir.path(), "gets", &format!("cat >> {0}/got; id -un > {0}/user", dir.path().display()))?;
+    let config = format!(
+        "[[hooks]]\nname = \"sees\"\ncommand = [{sees:?}]\nuser = \"root\"\nmax_concurrent = 1\n\
+         [[hooks]]\nname = \"gets\"\ncommand = [{gets:?}]\nmax_concurrent = 1\n"
+    );
+    let outside = dir.path().to_owned();
+    let agent = Agent::with(Setup { config, dir: Some(dir), ..Setup::default() })?;
+    drop(TestVm::start(&["--id", "hooked", "--duty", "20"])?);
+    let vm = TestVm::start(&["--id", "hooked-2", "--lifetime", "200ms"])?;
+    agent.stop_line("hooked-2")?;
+    drop(vm);
+    let count = |name: &str| text(&outside.join(name)).lines().filter(|line| line.contains("\"hooked-2\"")).count();
+    agent.wait_until("both lines twice", PATIENCE, |_| Ok(count("got") == 2 && count("seen") == 2))?;
+    assert_eq!(text(&outside.join("early")), "", "a line that was told before it was in the file");
+    assert_eq!(text(&outside.join("user")).trim(), "nobody");
+    let written = std::fs::read_to_string(&ledger)?;
+    for name in ["got", "seen"] {
+        let lines = text(&outside.join(name));
+        let about: Vec<&str> = lines.lines().filter(|line| line.contains("\"hooked-2\"")).collect();
+        let kinds: Vec<Value> = about
+            .iter()
+            .map(|line| Ok(serde_json::from_str::<Value>(line)?["kind"].clone()))
+            .collect::<Result<_, serde_json::Error>>()?;
+        assert_eq!(kinds, ["vm.compute.start", "vm.compute.stop"]);
+        assert!(about.iter().all(|line| written.lines().any(|one| one == *line)), "{name}: {about:?}");
+    }
+    assert!(runs(&agent, "success")? >= 8.0 && lost(&agent, "hook")? == 0.0);
+    agent.verify()
+}
+
+#[test]
+fn a_hanging_and_a_failing_hook_are_counted_and_the_agents_end_cancels_what_hangs() -> Result<()> {
+    let Some(_host) = host("a_hanging_and_a_failing_hook_are_counted_and_the_agents_end_cancels_what_hangs") else {
+        return Ok(());
+    };
+    let dir = open_dir()?;
+    let at = dir.path().display();
+    let hangs = script(dir.path(), "hangs", &format!("echo $$ >> {at}/pids; sleep 1000 & echo $! >> {at}/pids; wait"))?;
+    let fails = script(dir.path(), "fails", &format!("echo x >> {at}/tries; exit 3"))?;
+    let config = format!(
+        "[[hooks]]\nname = \"hangs\"\ncommand = [{hangs:?}]\nkinds = [\"vm.compute.start\"]\ntimeout = \"500ms\"\nretries = 0\n\
+         [[hooks]]\nname = \"fails\"\ncommand = [{fails:?}]\nkinds = [\"vm.compute.start\"]\nretries = 2\nbackoff = \"50ms\"\n\
+         [[hooks]]\nname = \"ends\"\ncommand = [{hangs:?}]\nkinds = [\"vm.compute.stop\"]\ntimeout = \"1h\"\n"
+    );
+    let agent = Agent::with(Setup { config, ..Setup::default() })?;
+    let vm = TestVm::start(&["--id", "hooked", "--lifetime", "300ms"])?;
+    agent.stop_line("hooked")?;
+    drop(vm);
+    agent.wait_until("the runs", PATIENCE, |a| Ok(runs(a, "timeout")? == 1.0 && runs(a, "failure")? == 3.0))?;
+    agent.wait_until("both given up", PATIENCE, |a| Ok(lost(a, "hook_given_up")? == 2.0))?;
+    assert_eq!((text(&dir.path().join("tries")).lines().count(), runs(&agent, "canceled")?), (3, 0.0));
+    let told = agent.metrics()?.one("kvmeter_hook_duration_seconds_sum", &[("outcome", "timeout")]);
+    assert!(told.is_some_and(|seconds| (0.5..5.0).contains(&seconds)), "{told:?}");
+    agent.wait_until("the third to hang", PATIENCE, |_| Ok(text(&dir.path().join("pids")).lines().count() == 4))?;
+    let (status, took, _) = agent.stop()?;
+    assert!(status.success(), "{status}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "2 s of grace: {took:?}");
+    for pid in text(&dir.path().join("pids")).lines() {
+        let stat = text(Path::new(&format!("/proc/{pid}/stat")));
+        assert!(stat.is_empty() || stat.contains(") Z "), "process {pid} of a hook lives on: {stat}");
+    }
+    Ok(())
+}
+
+/// Seconds from a VM's end to its line, for each of so many VMs one after the other.
+fn latencies(agent: &Agent, name: &str, count: usize) -> Result<Vec<f64>> {
+    let mut all = Vec::new();
+    for number in 0..count {
+        let id = format!("{name}-{number}");
+        let vm = TestVm::start(&["--id", &id, "--lifetime", "50ms"])?;
+        let stop = agent.stop_line(&id)?;
+        drop(vm);
+        let at = |key: &str| humantime_seconds(stop[key].as_str().unwrap_or_default());
+        all.push(at("recorded_at")? - at("emitted_at")?);
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all)
+}
+
+/// Seconds within the hour of an RFC 3339 instant; enough for differences of milliseconds.
+fn humantime_seconds(text: &str) -> Result<f64> {
+    let at = humantime::parse_rfc3339(text).with_context(|| format!("no instant: {text:?}"))?;
+    Ok(at.duration_since(std::time::UNIX_EPOCH)?.as_secs_f64())
+}
+
+#[test]
+fn a_flood_of_events_with_a_slow_hook_delays_no_line_and_what_is_lost_is_counted() -> Result<()> {
+    let Some(_host) = host("a_flood_of_events_with_a_slow_hook_delays_no_line_and_what_is_lost_is_counted") else {
+        return Ok(());
+    };
+    let without = Agent::with(Setup::of("sample_interval = \"200ms\"\n"))?;
+    let free = latencies(&without, "free", 20)?;
+    drop(without);
+    let slow = "sample_interval = \"200ms\"\n[[hooks]]\nname = \"slow\"\ncommand = [\"/bin/sleep\", \"1000\"]\n\
+        max_concurrent = 2\nqueue = 4\ntimeout = \"1h\"\n";
+    let agent = Agent::with(Setup::of(slow))?;
+    let burdened = latencies(&agent, "slow", 20)?;
+    let median = |all: &[f64]| all[all.len() / 2];
+    println!("end to line: median {:.4} s without a hook, {:.4} s with a slow one", median(&free), median(&burdened));
+    assert!(median(&burdened) <= median(&free) * 2.0 + 0.05, "{burdened:?} with a slow hook, {free:?} without");
+    let told = agent.ledger()?.iter().filter(|line| line["vm_id"].as_str().is_some_and(|id| !id.is_empty())).count();
+    assert!(told >= 40, "{told} lines");
+    // Two run, four wait.
+    agent.wait_until("the losses", PATIENCE, |a| Ok(lost(a, "hook")? >= told as f64 - 6.0))?;
+    assert_eq!(lost(&agent, "hook")?, told as f64 - 6.0, "of {told} lines");
+    assert_eq!(agent.get("/healthz")?.0, 200);
+    agent.verify()
+}
+
+/// Answers 200 to everything and hands on what it was sent.
+fn receiver() -> Result<(u16, Receiver<(String, String)>)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut bytes = Vec::new();
+            let mut part = [0; 4096];
+            while let Ok(read @ 1..) = stream.read(&mut part) {
+                bytes.extend_from_slice(&part[..read]);
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                if body.len() >= length.unwrap_or(0) {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+                    let _ = tell.send((head.to_owned(), body.to_owned()));
+                    break;
+                }
+            }
+        }
+    });
+    Ok((port, told))
+}
+
+#[test]
+fn a_web_hook_posts_lines_with_its_secret_and_a_reload_takes_it_away() -> Result<()> {
+    let Some(_host) = host("a_web_hook_posts_lines_with_its_secret_and_a_reload_takes_it_away") else { return Ok(()) };
+    let (port, told) = receiver()?;
+    let dir = TempDir::new()?;
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "hunter2\n")?;
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600))?;
+    let agent = Agent::with(Setup::of(&format!(
+        "[[hooks]]\nname = \"w\"\nurl = \"http://127.0.0.1:{port}/events\"\nsecret_file = {secret:?}\nmax_concurrent = 1\n\
+         kinds = [\"agent.up\", \"vm.compute.start\", \"vm.compute.stop\"]\n"
+    )))?;
+    let vm = TestVm::start(&["--id", "posted", "--lifetime", "50ms"])?;
+    agent.stop_line("posted")?;
+    drop(vm);
+    let ledger = std::fs::read_to_string(agent.metering().join("ledger.jsonl"))?;
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&Value::from("vm.compute.stop")) {
+        let (head, body) = told.recv_timeout(PATIENCE).context("the lines are not posted")?;
+        assert!(head.starts_with("POST /events HTTP/1.1") && head.contains("authorization: Bearer hunter2"), "{head}");
+        assert!(ledger.lines().any(|line| line == body), "no line of the ledger: {body}");
+        let line: Value = serde_json::from_str(&body)?;
+        if line["vm_id"].is_null() || line["vm_id"] == "posted" {
+            kinds.push(line["kind"].clone());
+        }
+    }
+    assert_eq!(kinds, ["agent.up", "vm.compute.start", "vm.compute.stop"], "from this agent's first line on");
+    assert!(!agent.log().contains("hunter2"), "the secret is nobody's to read");
+    let file = agent.dir().join("kvmeter.toml");
+    let place: String = std::fs::read_to_string(&file)?.lines().take(3).map(|line| format!("{line}\n")).collect();
+    std::fs::write(file, place)?;
+    agent.signal(Signal::SIGHUP)?;
+    agent.wait_until("the reload", PATIENCE, |a| Ok(a.log().contains("configuration reloaded")))?;
+    assert!(agent.log().lines().any(|line| line.contains("applied=[\"hooks\"]")), "{}", agent.log());
+    let vm = TestVm::start(&["--id", "untold", "--lifetime", "50ms"])?;
+    agent.stop_line("untold")?;
+    drop(vm);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        if let Ok((_, body)) = told.recv_timeout(Duration::from_millis(100)) {
+            assert!(!body.contains("untold"), "told after it was taken away: {body}");
+        }
+    }
+    assert_eq!((lost(&agent, "hook")?, runs(&agent, "failure")?), (0.0, 0.0));
+    Ok(())
+}
+
+#[test]
+fn created_destroyed_and_states_are_counted_and_no_label_is_forbidden() -> Result<()> {
+    let Some(_host) = host("created_destroyed_and_states_are_counted_and_no_label_is_forbidden") else { return Ok(()) };
+    let agent = Agent::with(Setup::of("sample_interval = \"200ms\"\n[metrics]\nlinger = \"2s\"\n"))?;
+    let state = |a: &Agent, state: &str| -> Result<f64> {
+        a.metrics()?.one("kvmeter_vms", &[("state", state)]).context("a state is not told")
+    };
+    let one = |a: &Agent, name: &str| -> Result<f64> { a.metrics()?.one(name, &[]).context("a count is not told") };
+    let before = (one(&agent, "kvmeter_vms_created_total")?, one(&agent, "kvmeter_vm_boot_seconds_count")?);
+    let _lives = TestVm::start(&["--id", "lives", "--duty", "10"])?;
+    let ends = TestVm::start(&["--id", "ends", "--lifetime", "100ms"])?;
+    agent.stop_line("ends")?;
+    drop(ends);
+    agent.wait_until("one of each", PATIENCE, |a| {
+        Ok(state(a, "running")? >= 1.0 && state(a, "stopped")? >= 1.0 && one(a, "kvmeter_vms_destroyed_total")? >= 1.0)
+    })?;
+    assert!(one(&agent, "kvmeter_vms_created_total")? >= before.0 + 2.0);
+    assert!(one(&agent, "kvmeter_vm_boot_seconds_count")? >= before.1 + 2.0);
+    agent.wait_until("the end of the linger time", PATIENCE, |a| Ok(state(a, "stopped")? == 0.0))?;
+    let scrape = agent.scrape()?;
+    let shown = scrape.lines().filter(|line| line.starts_with("kvmeter_vm_running{") && line.ends_with(" 1")).count();
+    assert_eq!(state(&agent, "running")?, shown as f64, "as many as are shown");
+    let forbidden = ["pid", "tgid", "path", "time", "timestamp", "error", "message", "command", "url", "hook"];
+    for line in scrape.lines().filter(|line| !line.starts_with('#')) {
+        let Some((_, labels)) = line.split_once('{') else { continue };
+        for key in labels.split("=\"").filter_map(|part| part.rsplit([',', '{']).next()) {
+            assert!(!forbidden.contains(&key), "label {key} in {line}");
+        }
+    }
+    assert!(scrape.contains("kvmeter_build_info{version="), "what it was built from");
+    Ok(())
+}
+
+/// Lines of a ledger in what an agent wrote on standard error, between those of its log.
+fn recorded(log: &str) -> Vec<Value> {
+    log.lines()
+        .filter(|line| line.starts_with("{\"kind\":"))
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+#[test]
+fn other_recorders_leave_no_file_and_views_and_hooks_work_all_the_same() -> Result<()> {
+    let Some(_host) = host("other_recorders_leave_no_file_and_views_and_hooks_work_all_the_same") else {
+        return Ok(());
+    };
+    for recorder in ["stderr", "discard"] {
+        let dir = open_dir()?;
+        let gets = script(dir.path(), "gets", &format!("cat >> {}/got", dir.path().display()))?;
+        let agent = Agent::with(Setup::of(&format!(
+            "sample_interval = \"200ms\"\n[ledger]\nrecorder = \"{recorder}\"\nheartbeat = \"1s\"\n\
+             [[hooks]]\nname = \"gets\"\ncommand = [{gets:?}]\nmax_concurrent = 1\n"
+        )))?;
+        let vm = TestVm::start(&["--id", "recorded", "--duty", "20"])?;
+        agent.wait_vms(&["recorded"])?;
+        drop(vm);
+        let count = || text(&dir.path().join("got")).lines().filter(|line| line.contains("\"recorded\"")).count();
+        agent.wait_until("start and stop at the hook", PATIENCE, |_| Ok(count() == 2))?;
+        assert!(agent.metrics()?.one("kvmeter_ledger_sequence", &[]) >= Some(3.0));
+        assert!(!agent.metering().exists(), "no file of {recorder}");
+        let (status, _, home) = agent.stop()?;
+        assert!(status.success(), "{status}");
+        let lines = recorded(&text(&home.path().join("agent.log")));
+        if recorder == "discard" {
+            assert!(lines.is_empty(), "{lines:?}");
+            continue;
+        }
+        let kinds: Vec<&str> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
+        assert_eq!((kinds.first(), kinds.last()), (Some(&"agent.up"), Some(&"agent.down")), "{kinds:?}");
+        assert!(lines.iter().zip(1..).all(|(line, seq)| line["seq"] == seq), "no hole");
+        let about = lines.iter().filter(|line| line["vm_id"] == "recorded");
+        let about: Vec<&str> =
+            about.filter_map(|line| line["kind"].as_str()).filter(|kind| *kind != "vm.compute.usage").collect();
+        assert_eq!(about, ["vm.compute.start", "vm.compute.stop"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vm_whose_process_is_stopped_is_paused_until_it_goes_on() -> Result<()> {
+    let Some(_host) = host("a_vm_whose_process_is_stopped_is_paused_until_it_goes_on") else { return Ok(()) };
+    let agent = Agent::with(Setup::of("sample_interval = \"200ms\"\n"))?;
+    let vm = TestVm::start(&["--id", "held", "--duty", "50"])?;
+    let halts = TestVm::start(&["--id", "halts", "--duty", "1"])?;
+    agent.wait_vms(&["held", "halts"])?;
+    let state = |a: &Agent, id: &str| -> Result<Value> { Ok(a.json(&format!("/v1/vms/{id}"))?["state"].clone()) };
+    let paused = |a: &Agent| a.metrics().map(|metrics| metrics.one("kvmeter_vms", &[("state", "paused")]));
+    let before = paused(&agent)?.context("the state is not told")?;
+    vm.signal(Signal::SIGSTOP)?;
+    agent.wait_until("the pause", PATIENCE, |a| Ok(state(a, "held")? == "paused"))?;
+    assert_eq!(paused(&agent)?, Some(before + 1.0));
+    assert_eq!(agent.metrics()?.one("kvmeter_vm_running", &[("vm_id", "held")]), Some(1.0), "it lives");
+    assert_eq!(state(&agent, "halts")?, "running");
+    vm.signal(Signal::SIGCONT)?;
+    agent.wait_until("it to go on", PATIENCE, |a| Ok(state(a, "held")? == "running" && paused(a)? == Some(before)))?;
+    drop((vm, halts));
+    Ok(())
+}
