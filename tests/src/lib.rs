@@ -19,6 +19,7 @@ pub mod orders;
 pub mod packets;
 pub mod pair;
 pub mod process;
+pub mod script;
 pub mod skip;
 pub mod swap;
 pub mod trace;
