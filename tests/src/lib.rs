@@ -21,6 +21,7 @@ pub mod orders;
 pub mod packets;
 pub mod pair;
 pub mod process;
+pub mod script;
 pub mod skip;
 pub mod stored;
 pub mod swap;

@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::{Agent, Setup},
+    script::{open_dir, script, text},
     skip::host,
     vmm::spawn::TestVm,
 };
@@ -20,25 +21,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory that any user may write to.
-fn open_dir() -> Result<TempDir> {
-    let dir = TempDir::new()?;
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))?;
-    Ok(dir)
-}
-
-/// An executable script.
-fn script(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
-    let path = dir.join(name);
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n"))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    Ok(path)
-}
-
-fn text(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
 
 fn runs(agent: &Agent, outcome: &str) -> Result<f64> {
     agent.metrics()?.one("kvmeter_hook_runs_total", &[("outcome", outcome)]).context("no runs are told")
@@ -240,104 +222,5 @@ fn a_web_hook_posts_lines_with_its_secret_and_a_reload_takes_it_away() -> Result
         }
     }
     assert_eq!((lost(&agent, "hook")?, runs(&agent, "failure")?), (0.0, 0.0));
-    Ok(())
-}
-
-#[test]
-fn created_destroyed_and_states_are_counted_and_no_label_is_forbidden() -> Result<()> {
-    let Some(_host) = host("created_destroyed_and_states_are_counted_and_no_label_is_forbidden") else { return Ok(()) };
-    let agent = Agent::with(Setup::of("sample_interval = \"200ms\"\n[metrics]\nlinger = \"2s\"\n"))?;
-    let state = |a: &Agent, state: &str| -> Result<f64> {
-        a.metrics()?.one("kvmeter_vms", &[("state", state)]).context("a state is not told")
-    };
-    let one = |a: &Agent, name: &str| -> Result<f64> { a.metrics()?.one(name, &[]).context("a count is not told") };
-    let before = (one(&agent, "kvmeter_vms_created_total")?, one(&agent, "kvmeter_vm_boot_seconds_count")?);
-    let _lives = TestVm::start(&["--id", "lives", "--duty", "10"])?;
-    let ends = TestVm::start(&["--id", "ends", "--lifetime", "100ms"])?;
-    agent.stop_line("ends")?;
-    drop(ends);
-    agent.wait_until("one of each", PATIENCE, |a| {
-        Ok(state(a, "running")? >= 1.0 && state(a, "stopped")? >= 1.0 && one(a, "kvmeter_vms_destroyed_total")? >= 1.0)
-    })?;
-    assert!(one(&agent, "kvmeter_vms_created_total")? >= before.0 + 2.0);
-    assert!(one(&agent, "kvmeter_vm_boot_seconds_count")? >= before.1 + 2.0);
-    agent.wait_until("the end of the linger time", PATIENCE, |a| Ok(state(a, "stopped")? == 0.0))?;
-    let scrape = agent.scrape()?;
-    let shown = scrape.lines().filter(|line| line.starts_with("kvmeter_vm_running{") && line.ends_with(" 1")).count();
-    assert_eq!(state(&agent, "running")?, shown as f64, "as many as are shown");
-    let forbidden = ["pid", "tgid", "path", "time", "timestamp", "error", "message", "command", "url", "hook"];
-    for line in scrape.lines().filter(|line| !line.starts_with('#')) {
-        let Some((_, labels)) = line.split_once('{') else { continue };
-        for key in labels.split("=\"").filter_map(|part| part.rsplit([',', '{']).next()) {
-            assert!(!forbidden.contains(&key), "label {key} in {line}");
-        }
-    }
-    assert!(scrape.contains("kvmeter_build_info{version="), "what it was built from");
-    Ok(())
-}
-
-/// Lines of a ledger in what an agent wrote on standard error, between those of its log.
-fn recorded(log: &str) -> Vec<Value> {
-    log.lines()
-        .filter(|line| line.starts_with("{\"kind\":"))
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect()
-}
-
-#[test]
-fn other_recorders_leave_no_file_and_views_and_hooks_work_all_the_same() -> Result<()> {
-    let Some(_host) = host("other_recorders_leave_no_file_and_views_and_hooks_work_all_the_same") else {
-        return Ok(());
-    };
-    for recorder in ["stderr", "discard"] {
-        let dir = open_dir()?;
-        let gets = script(dir.path(), "gets", &format!("cat >> {}/got", dir.path().display()))?;
-        let agent = Agent::with(Setup::of(&format!(
-            "sample_interval = \"200ms\"\n[ledger]\nrecorder = \"{recorder}\"\nheartbeat = \"1s\"\n\
-             [[hooks]]\nname = \"gets\"\ncommand = [{gets:?}]\nmax_concurrent = 1\n"
-        )))?;
-        let vm = TestVm::start(&["--id", "recorded", "--duty", "20"])?;
-        agent.wait_vms(&["recorded"])?;
-        drop(vm);
-        let count = || text(&dir.path().join("got")).lines().filter(|line| line.contains("\"recorded\"")).count();
-        agent.wait_until("start and stop at the hook", PATIENCE, |_| Ok(count() == 2))?;
-        assert!(agent.metrics()?.one("kvmeter_ledger_sequence", &[]) >= Some(3.0));
-        assert!(!agent.metering().exists(), "no file of {recorder}");
-        let (status, _, home) = agent.stop()?;
-        assert!(status.success(), "{status}");
-        let lines = recorded(&text(&home.path().join("agent.log")));
-        if recorder == "discard" {
-            assert!(lines.is_empty(), "{lines:?}");
-            continue;
-        }
-        let kinds: Vec<&str> = lines.iter().filter_map(|line| line["kind"].as_str()).collect();
-        assert_eq!((kinds.first(), kinds.last()), (Some(&"agent.up"), Some(&"agent.down")), "{kinds:?}");
-        assert!(lines.iter().zip(1..).all(|(line, seq)| line["seq"] == seq), "no hole");
-        let about = lines.iter().filter(|line| line["vm_id"] == "recorded");
-        let about: Vec<&str> =
-            about.filter_map(|line| line["kind"].as_str()).filter(|kind| *kind != "vm.compute.usage").collect();
-        assert_eq!(about, ["vm.compute.start", "vm.compute.stop"]);
-    }
-    Ok(())
-}
-
-#[test]
-fn a_vm_whose_process_is_stopped_is_paused_until_it_goes_on() -> Result<()> {
-    let Some(_host) = host("a_vm_whose_process_is_stopped_is_paused_until_it_goes_on") else { return Ok(()) };
-    let agent = Agent::with(Setup::of("sample_interval = \"200ms\"\n"))?;
-    let vm = TestVm::start(&["--id", "held", "--duty", "50"])?;
-    let halts = TestVm::start(&["--id", "halts", "--duty", "1"])?;
-    agent.wait_vms(&["held", "halts"])?;
-    let state = |a: &Agent, id: &str| -> Result<Value> { Ok(a.json(&format!("/v1/vms/{id}"))?["state"].clone()) };
-    let paused = |a: &Agent| a.metrics().map(|metrics| metrics.one("kvmeter_vms", &[("state", "paused")]));
-    let before = paused(&agent)?.context("the state is not told")?;
-    vm.signal(Signal::SIGSTOP)?;
-    agent.wait_until("the pause", PATIENCE, |a| Ok(state(a, "held")? == "paused"))?;
-    assert_eq!(paused(&agent)?, Some(before + 1.0));
-    assert_eq!(agent.metrics()?.one("kvmeter_vm_running", &[("vm_id", "held")]), Some(1.0), "it lives");
-    assert_eq!(state(&agent, "halts")?, "running");
-    vm.signal(Signal::SIGCONT)?;
-    agent.wait_until("it to go on", PATIENCE, |a| Ok(state(a, "held")? == "running" && paused(a)? == Some(before)))?;
-    drop((vm, halts));
     Ok(())
 }

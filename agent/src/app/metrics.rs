@@ -3,19 +3,34 @@
 use std::sync::Arc;
 
 use crate::{
-    config,
+    config::{self, Config},
+    expose::serve::Own,
     lifecycle::Bus,
     metrics::{Fanout, Shared, follow},
 };
 
-/// All backends as one, subscribed to the bus. One that cannot be had is told of and left out: it counts, it does not
-/// measure.
-pub(super) fn start(metrics: &config::Metrics, bus: &Bus, mut backends: Vec<Shared>) -> Shared {
-    add_statsd(metrics, bus, &mut backends);
-    add_otlp(metrics, &mut backends);
+/// All backends as one, subscribed to the bus, and what a scrape shows of them. One that cannot be had is told of and
+/// left out: it counts, it does not measure.
+pub(super) fn start(config: &Config, bus: &Bus) -> anyhow::Result<(Shared, Own)> {
+    let mut backends: Vec<Shared> = Vec::new();
+    let own = Own {
+        data_dir: config.data_dir.clone(),
+        #[cfg(feature = "metrics")]
+        counted: prometheus(&mut backends)?,
+    };
+    add_statsd(&config.metrics, bus, &mut backends);
+    add_otlp(&config.metrics, &mut backends);
     let all: Shared = Arc::new(Fanout::new(backends));
     tokio::spawn(follow::follow(follow::attach(bus), Arc::clone(&all)));
-    all
+    Ok((all, own))
+}
+
+#[cfg(feature = "metrics")]
+fn prometheus(backends: &mut Vec<Shared>) -> anyhow::Result<crate::expose::PrometheusMetrics> {
+    use anyhow::Context as _;
+    let counted = crate::expose::PrometheusMetrics::new_isolated().context("the metrics cannot be registered")?;
+    backends.push(Arc::new(counted.clone()));
+    Ok(counted)
 }
 
 #[cfg(feature = "statsd")]

@@ -13,8 +13,6 @@ use nix::sys::{
 use tokio::sync::{oneshot, watch};
 
 use super::{App, Source, ledger, metrics, settings};
-#[cfg(feature = "metrics")]
-use crate::expose::PrometheusMetrics;
 use crate::{
     bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
     cause, clock,
@@ -24,7 +22,7 @@ use crate::{
         Status,
         annotation::{Annotations, NotTaken, Taken},
         http, serve,
-        status::{self, Unavailable},
+        status::{self, Feature, Unavailable},
     },
     heap,
     history::{Limits, Store},
@@ -33,7 +31,6 @@ use crate::{
     ledger::Recovered,
     lifecycle::Bus,
     logging::LevelHandle,
-    metrics::Shared,
     vm::{exit_class, thread},
 };
 
@@ -120,13 +117,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
     let bus = Bus::default();
-    #[cfg(feature = "metrics")]
-    let counted = PrometheusMetrics::new_isolated().context("the metrics cannot be registered")?;
-    #[cfg(feature = "metrics")]
-    let own: Vec<Shared> = vec![Arc::new(counted.clone())];
-    #[cfg(not(feature = "metrics"))]
-    let own: Vec<Shared> = Vec::new();
-    let metrics = metrics::start(&config.metrics, &bus, own);
+    let (metrics, own) = metrics::start(&config, &bus)?;
     let (writer, recovered) =
         ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
@@ -138,14 +129,9 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let counting = Counting::start(root, &config.network.classes);
     // The kernel's types and our own programs are read whole for it.
     heap::trim();
-    let mut status = Status::new(
-        &facts,
-        kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told),
-        uevents.as_ref().map(drop).map_err(String::as_str),
-    );
-    status.features.push(status::network(counting.as_ref().map(|counting| counting.hook).map_err(String::as_str)));
-    let status = Arc::new(status);
-    tell_missing(&status);
+    let network = counting.as_ref().map(|counting| counting.hook).map_err(String::as_str);
+    let status =
+        tell_status(&facts, &kernel, uevents.as_ref().map(drop).map_err(String::as_str), status::network(network));
     let history = Arc::new(Store::new(Limits {
         samples: usize::try_from(config.history.samples).unwrap_or(usize::MAX),
         max_bytes: config.history.max_memory.0,
@@ -163,18 +149,13 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         waker,
         inventory: config.inventory.path.clone(),
         history: Arc::clone(&history),
-        metrics: Arc::clone(&metrics),
-        bus: bus.clone(),
+        metrics,
+        bus,
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
-    let own = serve::Own {
-        data_dir: config.data_dir.clone(),
-        #[cfg(feature = "metrics")]
-        counted,
-    };
     let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history);
     serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
     left.keep();
@@ -242,8 +223,17 @@ fn annotations(config: &Config, remote: Remote) -> Annotations {
     Annotations { uids: uids.into(), take: Arc::new(take) }
 }
 
-fn tell_missing(status: &Status) {
+/// What this host can measure; what it cannot is told in the log.
+fn tell_status(
+    facts: &HostFacts,
+    kernel: &Result<Kernel, NoKernel>,
+    uevents: Result<(), &str>,
+    network: Feature,
+) -> Arc<Status> {
+    let mut status = Status::new(facts, kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told), uevents);
+    status.features.push(network);
     for feature in status.features.iter().filter(|feature| !feature.available) {
         tracing::warn!(feature = %feature.name, why = %feature.why, advice = %feature.advice, "not available");
     }
+    Arc::new(status)
 }

@@ -172,7 +172,6 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
                     "takes a kvmeter built with the cargo feature \"{feature}\", which this one is not"
                 )));
             }
-            Support::Refused => taker.problems.push(said("not supported by this version; remove it")),
         }
     }
     warnings
