@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::sys::signal::Signal;
 use kvmeter_tests::{
     agent::{Agent, Setup},
     clock::boot_ns,
@@ -17,6 +16,7 @@ use kvmeter_tests::{
     skip::{host, skipped},
     vmm::spawn::TestFleet,
 };
+use nix::sys::signal::Signal;
 
 /// The longest time between two samples while `during` runs, as seen from outside: looked at every few milliseconds.
 fn longest_between_samples(agent: &Agent, during: impl FnOnce() -> Result<()>) -> Result<u64> {

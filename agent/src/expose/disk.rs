@@ -72,11 +72,14 @@ pub fn of(vm: &VmView, taken: Instant2) -> Map<String, Value> {
     put("disk_written_bytes", disk.io.map(|io| bytes(io.written_bytes)));
     put("disk_cancelled_write_bytes", disk.io.map(|io| bytes(io.cancelled_bytes)));
     put("disk_why_not", disk.io_why_not.as_deref().map(|why| json!(why)));
-    put("disk_cgroup", disk.group.map(|group| {
-        let (io, since) = (group.io, rfc3339(taken.unix_of(group.since_ns)));
-        let (read, written) = (bytes(io.read_bytes), bytes(io.written_bytes));
-        json!({"source": group.source, "read_bytes": read, "written_bytes": written, "since": since})
-    }));
+    put(
+        "disk_cgroup",
+        disk.group.map(|group| {
+            let (io, since) = (group.io, rfc3339(taken.unix_of(group.since_ns)));
+            let (read, written) = (bytes(io.read_bytes), bytes(io.written_bytes));
+            json!({"source": group.source, "read_bytes": read, "written_bytes": written, "since": since})
+        }),
+    );
     put("disk_cgroup_why_not", disk.group_why_not.as_deref().map(|why| json!(why)));
     put("disk_capacity_bytes", disk.capacity_bytes().map(bytes));
     put("disk_allocated_bytes", disk.allocated_bytes().map(bytes));

@@ -7,11 +7,7 @@ use crate::{
     account::DiskUsage,
     host::{
         WhyNot,
-        disk::{
-            TaskIo, TaskIoFile,
-            group::GroupIoFiles,
-            image::Disks,
-        },
+        disk::{TaskIo, TaskIoFile, group::GroupIoFiles, image::Disks},
     },
 };
 
