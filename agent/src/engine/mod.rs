@@ -9,6 +9,7 @@ mod groups;
 mod life;
 mod memory;
 mod network;
+mod outstanding;
 mod publish;
 mod resume;
 mod run;
@@ -136,8 +137,12 @@ pub struct Engine {
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
     faults: silent::Entries,
+    /// What it was asked and has not answered.
+    listing: outstanding::Outstanding,
     /// Reads proportional sizes, once one was wanted.
     pss: Option<PssReader>,
+    /// What it was asked and has not answered.
+    pss_open: outstanding::Outstanding,
     /// Counts VMs' interfaces, where that works.
     counting: Option<Counting>,
     /// Which of its readings is waited for.
@@ -245,7 +250,9 @@ impl Engine {
             count_was_off: (None, None),
             entries: silent::Entries::default(),
             faults: silent::Entries::default(),
+            listing: outstanding::Outstanding::default(),
             pss: None,
+            pss_open: outstanding::Outstanding::default(),
             counting,
             network_asked: 0,
             network_is_late: false,

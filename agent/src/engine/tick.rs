@@ -151,7 +151,7 @@ impl Engine {
         self.search(at);
         self.find_groups(at);
         self.sample_throttling();
-        self.sample_disks();
+        self.sample_disks(at);
         self.sample_sockets();
         self.sample_network();
         self.judge_entries();
