@@ -17,6 +17,8 @@ pub struct Host {
     pub losses: BTreeMap<&'static str, u64>,
     /// Failed readings by source.
     pub sample_errors: BTreeMap<&'static str, u64>,
+    /// Threads that read beside the sampling one and hang, and since when, CLOCK_BOOTTIME nanoseconds.
+    pub hung: BTreeMap<&'static str, u64>,
     /// KVM VMs that were destroyed without having run.
     pub unrun_vms: u64,
     /// VMs that had to take their fallback id.

@@ -73,6 +73,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     if let Some(agent) = &agent {
         heed(agent, &mut status);
         status.features.extend(unobserved(agent));
+        status.features.extend(hung(agent));
     }
     status.features.extend(config.inventory.path.as_deref().map(inventory));
     let ledger = ledger_works(config, agent.as_ref());
@@ -104,6 +105,21 @@ fn inventory(path: &Path) -> Feature {
         Err(error) => state.failed(error),
     }
     status::inventory(&state)
+}
+
+/// Readings of the agent that runs that do not come back; nothing where there are none.
+fn hung(agent: &Value) -> Option<Feature> {
+    let threads = agent["hung"].as_object().filter(|threads| !threads.is_empty())?;
+    let told = threads.iter().map(|(thread, since)| format!("{thread} since {}", since.as_str().unwrap_or_default()));
+    Some(Feature {
+        name: "slow_readings".to_owned(),
+        available: false,
+        gives: "lists of disks (disks), proportional sizes (pss)".to_owned(),
+        why: format!("a reading hangs in the kernel: {}", told.collect::<Vec<_>>().join(", ")),
+        advice:
+            "look at /proc/AGENT/task/*/stack: mostly a file system whose server is away; till then they are absent"
+                .to_owned(),
+    })
 }
 
 /// Interfaces of VMs that the agent that runs sees and cannot count; nothing where there are none.

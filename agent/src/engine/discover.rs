@@ -171,7 +171,7 @@ impl Engine {
         self.attach_missing(at);
         self.drop_vanished(at);
         self.follow_groups(at);
-        self.follow_disks();
+        self.follow_disks(at);
         self.follow_network();
         self.follow_memory();
         let missed: Vec<u32> = found

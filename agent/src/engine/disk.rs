@@ -79,8 +79,8 @@ pub(super) fn is_alive(procfs: &ProcFs, tgid: u32, start_tick: u64) -> bool {
 
 impl Engine {
     /// Once a sample: reads the VMs in which something has run, and takes in lists of disks.
-    pub(super) fn sample_disks(&mut self) {
-        self.take_disks();
+    pub(super) fn sample_disks(&mut self, at: Instant2) {
+        self.take_disks(at);
         let moved: Vec<u32> =
             self.registry.live().filter(|vm| vm.disk.moved && !vm.exiting).map(|vm| vm.fixed.tgid).collect();
         for tgid in moved {
@@ -166,13 +166,16 @@ impl Engine {
     }
 
     /// Has a VM's disks listed.
-    pub(super) fn ask_disks(&mut self, tgid: u32) {
+    pub(super) fn ask_disks(&mut self, tgid: u32, at: Instant2) {
         let tick_ns = self.tick_ns();
         let (Some(lister), Some(vm)) = (&self.lister, self.registry.of_tgid_mut(tgid)) else { return };
         if !vm.disk.asked {
             let start_tick = vm.start_tick(tick_ns);
             let of = Asked { tgid, start_tick, incarnation: vm.fixed.incarnation.clone() };
             vm.disk.asked = lister.ask.try_send(of).is_ok();
+            if vm.disk.asked {
+                self.listing.ask(at.boot_ns);
+            }
         }
     }
 
@@ -185,29 +188,55 @@ impl Engine {
     }
 
     /// At a reconcile: disks come and go.
-    pub(super) fn follow_disks(&mut self) {
+    pub(super) fn follow_disks(&mut self, at: Instant2) {
         let tgids: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
         for tgid in tgids {
-            self.ask_disks(tgid);
+            self.ask_disks(tgid, at);
         }
     }
 
+    /// What was listed before a listing hung may be true no more.
+    fn watch_listing(&mut self, at: Instant2) {
+        let hung = self.listing.hung_since(at.boot_ns);
+        self.tell_hung("disks", hung);
+        if hung.is_none() {
+            return;
+        }
+        if self.listing.tell_hung(at.boot_ns) {
+            tracing::warn!("listing a VM's disks hangs: no VM's disks are told until it comes back");
+            self.count_error("disk", 1);
+        }
+        for vm in self.registry.live_mut().filter(|vm| vm.disk.asked) {
+            vm.changed |= vm.disk.no_disks("listing disks hangs in a file system of this host");
+        }
+    }
+
+    /// Says which thread hangs.
+    pub(super) fn tell_hung(&mut self, thread: &'static str, since_ns: Option<u64>) {
+        match since_ns {
+            Some(since_ns) => self.host.hung.insert(thread, since_ns),
+            None => self.host.hung.remove(thread),
+        };
+    }
+
     /// Takes in what was listed. A process that is another by now, or none, is told nothing of.
-    fn take_disks(&mut self) {
+    fn take_disks(&mut self, at: Instant2) {
         let Some(lister) = &self.lister else { return };
         let listed: Vec<Listed> = lister.answers.try_iter().collect();
-        for Listed { of, disks, at, certain } in listed {
+        for Listed { of, disks, at: listed_at, certain } in listed {
+            self.listing.answer(at.boot_ns);
             let Some(vm) = self.registry.of_tgid_mut(of.tgid) else { continue };
             if vm.fixed.incarnation == of.incarnation {
                 vm.disk.asked = false;
                 if certain && !vm.exiting {
                     let listed = disks.is_ok();
                     vm.changed |= vm.disk.take_disks(disks);
-                    if let (Some(disks), Some(at), true) = (vm.disk.usage.disks.clone(), at, listed) {
+                    if let (Some(disks), Some(at), true) = (vm.disk.usage.disks.clone(), listed_at, listed) {
                         self.hold_storage(of.tgid, &disks, at);
                     }
                 }
             }
         }
+        self.watch_listing(at);
     }
 }

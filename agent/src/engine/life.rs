@@ -200,7 +200,7 @@ impl Engine {
         self.pending.retain(|_, p| p.tgid != found.tgid);
         let tgid = vm.fixed.tgid;
         self.registry.insert(vm);
-        self.ask_disks(tgid);
+        self.ask_disks(tgid, at);
         self.network_born(tgid);
         self.first_memory(tgid, at);
         true

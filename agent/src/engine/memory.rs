@@ -85,11 +85,13 @@ impl Engine {
         let mut failed = 0;
         while let Some(answer) = self.pss.as_ref().and_then(PssReader::answer) {
             failed += u64::from(answer.bytes.is_err());
+            self.pss_open.answer(at.boot_ns);
             let (tgid, start_ns) = answer.vm;
             if let Some(vm) = self.registry.of_tgid_mut(tgid).filter(|vm| vm.fixed.start_ns == start_ns) {
                 vm.changed |= vm.memory.take_pss(answer.bytes.ok().flatten().filter(|_| every_ns > 0));
             }
         }
+        failed += self.watch_pss(at);
         self.count_error("memory", failed);
         if every_ns == 0 {
             self.registry.live_mut().for_each(|vm| vm.changed |= vm.memory.take_pss(None));
@@ -108,12 +110,28 @@ impl Engine {
                 self.pss = PssReader::start().ok();
             }
             let asked = self.pss.as_ref().is_some_and(|pss| pss.ask((vm.fixed.tgid, vm.fixed.start_ns), file));
-            if !asked {
+            if asked {
+                self.pss_open.ask(at.boot_ns);
+            } else {
                 // Too many wait: the rest comes with the next sample.
                 vm.memory.pss_refused();
                 return;
             }
         }
+    }
+
+    /// What was read before a reading hung is not current any more. How many errors that is.
+    fn watch_pss(&mut self, at: Instant2) -> u64 {
+        let hung = self.pss_open.hung_since(at.boot_ns);
+        self.tell_hung("pss", hung);
+        if hung.is_some() {
+            self.registry.live_mut().for_each(|vm| vm.memory.take_pss(None));
+        }
+        let new = self.pss_open.tell_hung(at.boot_ns);
+        if new {
+            tracing::warn!("reading a smaps_rollup hangs: no VM's proportional size is told until it comes back");
+        }
+        u64::from(new)
     }
 
     /// Believes what it sees: a guest that ran in our sight without a fault cannot be.

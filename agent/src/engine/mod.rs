@@ -13,6 +13,7 @@ mod inventory;
 mod life;
 mod memory;
 mod network;
+mod outstanding;
 mod owner;
 mod parts;
 mod pause;
@@ -118,8 +119,12 @@ pub struct Engine {
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
     faults: silent::Entries,
+    /// What it was asked and has not answered.
+    listing: outstanding::Outstanding,
     /// Reads proportional sizes, once one was wanted.
     pss: Option<PssReader>,
+    /// What it was asked and has not answered.
+    pss_open: outstanding::Outstanding,
     /// Counts VMs' interfaces, where that works.
     counting: Option<Counting>,
     /// Which of its readings is waited for.

@@ -9,7 +9,7 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
-use super::{Counting, Engine, Remote, Settings, annotate, disk, ending, identify, inventory, silent, storage};
+use super::{Counting, Engine, Remote, Settings, annotate, disk, ending, identify, inventory, outstanding, silent, storage};
 use crate::{
     account::{Histogram, Host, Snapshot},
     bpf::Kernel,
@@ -146,7 +146,9 @@ impl Engine {
             count_was_off: (None, None),
             entries: silent::Entries::default(),
             faults: silent::Entries::default(),
+            listing: outstanding::Outstanding::default(),
             pss: None,
+            pss_open: outstanding::Outstanding::default(),
             counting,
             network_asked: 0,
             network_is_late: false,

@@ -91,7 +91,7 @@ impl Engine {
             }
             tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
             self.registry.insert(vm);
-            self.ask_disks(tgid);
+            self.ask_disks(tgid, now);
             self.network_born(tgid);
             self.first_memory(tgid, now);
         }

@@ -154,7 +154,7 @@ impl Engine {
         self.follow_identities(at);
         self.find_groups(at);
         self.sample_throttling();
-        self.sample_disks();
+        self.sample_disks(at);
         self.follow_shapes(at);
         self.tally_storage(at);
         self.sample_sockets();

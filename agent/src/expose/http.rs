@@ -167,6 +167,8 @@ async fn status(State(views): State<Views>) -> Response {
     let snapshot = views.snapshot();
     let host = &snapshot.host;
     let (kvm, ledger) = (host.kvm, &host.ledger);
+    let hung = host.hung.iter().map(|(thread, since)| (*thread, clock::rfc3339(snapshot.taken.unix_of(*since))));
+    let hung: std::collections::BTreeMap<_, _> = hung.collect();
     Json(serde_json::json!({
         "version": views.status.version,
         "git_commit": env!("KVMETER_GIT_COMMIT"),
@@ -182,6 +184,7 @@ async fn status(State(views): State<Views>) -> Response {
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,
+        "hung": hung,
         "ledger": {
             "sequence": ledger.sequence, "spooled": ledger.spooled, "degraded": ledger.degraded,
             "refused": ledger.refused, "dropped_heartbeats": ledger.dropped_heartbeats, "last_error": ledger.last_error,

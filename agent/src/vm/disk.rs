@@ -117,6 +117,16 @@ impl VmDisk {
         read.is_ok()
     }
 
+    /// Its disks are not known any more; true if that is new.
+    pub fn no_disks(&mut self, why: &str) -> bool {
+        let known = self.usage.disks.is_some() || self.usage.disks_why_not.as_deref() != Some(why);
+        if known {
+            let usage = Arc::make_mut(&mut self.usage);
+            (usage.disks, usage.disks_why_not) = (None, Some(why.into()));
+        }
+        known
+    }
+
     /// Takes a list of its disks; true if it is another than before. A failure leaves the last one.
     pub fn take_disks(&mut self, found: Result<Disks, String>) -> bool {
         self.asked = false;
@@ -133,5 +143,20 @@ impl VmDisk {
                 true
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_that_are_not_known_any_more_are_absent_with_the_reason_and_come_back() {
+        let mut disk = VmDisk::default();
+        assert!(disk.take_disks(Ok(Disks::default())));
+        assert!(disk.no_disks("hangs") && !disk.no_disks("hangs"));
+        assert_eq!((disk.usage.disks.is_none(), disk.usage.disks_why_not.as_deref()), (true, Some("hangs")));
+        assert!(disk.take_disks(Ok(Disks::default())));
+        assert_eq!((disk.usage.disks.is_some(), disk.usage.disks_why_not.is_none()), (true, true));
     }
 }
