@@ -20,6 +20,7 @@ pub mod packets;
 pub mod pair;
 pub mod process;
 pub mod skip;
+pub mod statement;
 pub mod swap;
 pub mod trace;
 pub mod traffic;

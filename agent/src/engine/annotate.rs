@@ -149,10 +149,10 @@ impl Engine {
             {
                 lines.push(recent.correct(std::mem::take(&mut start), None));
             }
-        } else if !stop.is_empty() || owner.is_some() {
-            if let Some(recent) = self.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns) {
-                lines.push(recent.correct(std::mem::take(&mut stop), owner.take()));
-            }
+        } else if (!stop.is_empty() || owner.is_some())
+            && let Some(recent) = self.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns)
+        {
+            lines.push(recent.correct(std::mem::take(&mut stop), owner.take()));
         }
         for line in lines {
             self.tell(line, at.boot_ns);
