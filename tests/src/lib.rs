@@ -11,6 +11,7 @@ pub mod command;
 pub mod http;
 pub mod kernelcheck;
 pub mod ledger;
+pub mod libvirt;
 pub mod loss;
 pub mod memory;
 pub mod metrics;

@@ -35,6 +35,10 @@ pub struct Host {
     pub linger_dropped: u64,
     /// The ledger's state.
     pub ledger: LedgerState,
+    /// Looks at who a VM is.
+    pub identity_cache: CacheCount,
+    /// The operator's inventory, where one is configured.
+    pub inventory: Option<InventoryState>,
     /// How much of each VM the metrics show.
     pub detail: Detail,
     /// What has become of each kernel program; empty where none is used.
@@ -79,4 +83,45 @@ pub struct LedgerState {
     pub degraded: bool,
     /// The newest failure.
     pub last_error: Option<String>,
+}
+
+/// How often what is known of a VM's identity was looked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCount {
+    /// Its files had not changed: what was known stood.
+    pub hits: u64,
+    /// It was read anew.
+    pub misses: u64,
+}
+
+/// The operator's inventory, as the views show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InventoryState {
+    /// The file.
+    pub path: String,
+    /// VMs that the last good one names; absent before there was one.
+    pub vms: Option<usize>,
+    /// When it was read, RFC 3339; empty before.
+    pub read_at: String,
+    /// Why the file as it is now is not taken; empty if it is.
+    pub error: String,
+}
+
+impl InventoryState {
+    /// Of a file that was not read yet.
+    #[must_use]
+    pub fn new(path: &std::path::Path) -> Self {
+        Self { path: path.display().to_string(), error: "it was not read yet".to_owned(), ..Self::default() }
+    }
+
+    /// It was read whole.
+    pub fn read(&mut self, vms: usize, read_at: String) {
+        (self.vms, self.read_at) = (Some(vms), read_at);
+        self.error.clear();
+    }
+
+    /// It is not taken as it is now; what was read before stands.
+    pub fn failed(&mut self, error: String) {
+        self.error = error;
+    }
 }

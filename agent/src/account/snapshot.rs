@@ -53,6 +53,8 @@ pub struct VmFixed {
     pub vcpus: u32,
     /// Configured memory in bytes; 0 = not known.
     pub mem_bytes: u64,
+    /// Its disks together in bytes; 0 = not known, or none.
+    pub storage_bytes: u64,
     /// Control group of the process; empty if not known.
     pub cgroup: String,
     /// The process's start, CLOCK_BOOTTIME nanoseconds.

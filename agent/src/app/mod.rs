@@ -175,7 +175,14 @@ impl App {
         self.sample_ns.send_replace(settings.sample_ns);
         let classes = diff.applied.contains(&"network.classes");
         let classes = classes.then(|| Control::Classes(self.config.network.classes.clone()));
-        if !classes.into_iter().chain([Control::Settings(settings)]).all(|control| self.remote.tell(control)) {
+        let inventory = diff.applied.contains(&"inventory.path");
+        let inventory = inventory.then(|| Control::Inventory(self.config.inventory.path.clone()));
+        if !classes
+            .into_iter()
+            .chain(inventory)
+            .chain([Control::Settings(settings)])
+            .all(|control| self.remote.tell(control))
+        {
             tracing::error!("the sample loop does not answer");
         }
         tracing::info!(applied = ?diff.applied, needs_restart = ?diff.needs_restart, "configuration reloaded");

@@ -141,6 +141,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         uevents: uevents.ok(),
         ledger: ledger.clone(),
         waker,
+        inventory: config.inventory.path.clone(),
     };
     let (engine, remote, snapshots) = Engine::new(parts, now);
     let engine = launch(engine, recovered)?;

@@ -12,9 +12,11 @@ use serde_json::Value;
 
 use super::{Outcome, client, print, table};
 use crate::{
+    account::host::InventoryState,
     app::{METERING, NoKernel, Source, start_kernel},
     bpf::{Kernel, network::NetworkPrograms},
     config::Config,
+    engine::read_inventory,
     expose::{
         Status,
         status::{self, Feature},
@@ -70,6 +72,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let network = NetworkPrograms::load().map(|programs| programs.hook()).map_err(|error| error.to_string());
     status.features.push(status::network(network.as_ref().copied().map_err(String::as_str)));
     status.features.push(memory::feature(root, config, &facts));
+    status.features.extend(config.inventory.path.as_deref().map(inventory));
     let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
     let cpu = kernel.is_ok() || fallback.available;
@@ -89,6 +92,16 @@ fn heed(agent: &Value, status: &mut Status) {
     if let Some(source) = agent["cpu_source"].as_str() {
         source.clone_into(&mut status.cpu_source);
     }
+}
+
+/// The operator's inventory, as an agent would read it.
+fn inventory(path: &Path) -> Feature {
+    let mut state = InventoryState::new(path);
+    match read_inventory(path) {
+        Ok(inventory) => state.read(inventory.len(), String::new()),
+        Err(error) => state.failed(error),
+    }
+    status::inventory(&state)
 }
 
 /// Interfaces of VMs that the agent that runs sees and cannot count; nothing where there are none.

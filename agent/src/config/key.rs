@@ -80,7 +80,7 @@ pub(super) const KEYS: &[Key] = &[
     live("metrics.histograms", Bool),
     live("metrics.per_vcpu", Bool),
     live("network.classes", Table),
-    later("inventory.path", Text, Refused),
+    live("inventory.path", Text),
     later("hooks", Table, Refused),
     later("storage.pools", Table, Refused),
 ];

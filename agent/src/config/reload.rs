@@ -31,6 +31,7 @@ impl Config {
         next.history.interval = new.history.interval;
         next.history.keep_stopped = new.history.keep_stopped;
         next.ledger.heartbeat = new.ledger.heartbeat;
+        next.inventory = new.inventory.clone();
         next.memory = new.memory.clone();
         next.metrics = new.metrics.clone();
         next.network = new.network.clone();
@@ -61,6 +62,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
         ("ledger.readers", old.ledger.readers != new.ledger.readers),
+        ("inventory.path", old.inventory != new.inventory),
         ("memory.pss_interval", old.memory.pss_interval != new.memory.pss_interval),
         ("metrics.linger", old.metrics.linger != new.metrics.linger),
         ("metrics.histograms", old.metrics.histograms != new.metrics.histograms),

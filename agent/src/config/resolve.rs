@@ -1,12 +1,13 @@
 //! Raw table → [`Config`]: every bound and every rule between keys stands here.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::key::{KEYS, Support};
 use super::problem::{Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
 use super::resolved::{
-    Annotations, Bpf, BpfMode, Config, Discovery, History, Ledger, Log, LogFormat, LogLevel, Memory, Metrics,
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Inventory, Ledger, Log, LogFormat, LogLevel, Memory, Metrics,
 };
 use super::take::Taker;
 use crate::units::Bytes;
@@ -49,6 +50,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         },
         history,
         ledger: ledger(&mut taker, &default.ledger),
+        inventory: inventory(&mut taker),
         memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),
         network: super::network::network(&mut taker),
@@ -95,6 +97,15 @@ fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
         retain: taker.is_set("ledger.retain").then_some(retain),
         readers: taker.names("ledger.readers", MAX_READERS),
     }
+}
+
+fn inventory(taker: &mut Taker) -> Inventory {
+    let entry = taker.table.entries.get("inventory.path");
+    if entry.is_none_or(|entry| entry.value == Value::Text(String::new())) {
+        return Inventory::default();
+    }
+    let path = taker.path("inventory.path", Path::new("/etc/kvmeter/inventory.toml"), MAX_PATH);
+    Inventory { path: Some(path) }
 }
 
 /// A reading walks every page of a VM, so the least distance is a second; 0 is none at all.

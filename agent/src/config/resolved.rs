@@ -32,6 +32,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// How memory is read.
     pub memory: Memory,
+    /// Whose VMs are.
+    pub inventory: Inventory,
     /// The Prometheus metrics.
     pub metrics: Metrics,
     /// What is told of network traffic.
@@ -149,6 +151,13 @@ pub struct Ledger {
     pub readers: Vec<String>,
 }
 
+/// `[inventory]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file that says which tenant and labels a VM has; `None` without one.
+    pub path: Option<PathBuf>,
+}
+
 /// `[memory]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
@@ -199,6 +208,7 @@ impl Default for Config {
                 keep_stopped: seconds(3600),
             },
             ledger: Ledger { heartbeat: seconds(60), max_file: Bytes::mib(64), retain: None, readers: Vec::new() },
+            inventory: Inventory::default(),
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false },
             network: Network::default(),

@@ -54,7 +54,7 @@ impl Lister {
             let procfs = ProcFs::new(&root);
             while let Ok(of) = asked.recv() {
                 let disks = image::list(&root, &procfs, Tgid(of.tgid)).map_err(|error| error.to_string());
-                let certain = is_alive(&procfs, &of);
+                let certain = is_alive(&procfs, of.tgid, of.start_tick);
                 // The next sample takes it: nobody is woken.
                 if answer.send(Listed { of, disks, certain }).is_err() {
                     return;
@@ -69,9 +69,9 @@ impl Lister {
 
 /// Whether the process still is the one that was asked about, and has its files. One that cannot be looked at counts as
 /// itself.
-fn is_alive(procfs: &ProcFs, of: &Asked) -> bool {
-    match procfs.stat(Tgid(of.tgid)) {
-        Ok(stat) => stat.start_ticks == of.start_tick && (!matches!(stat.state, 'Z' | 'X' | 'x') || stat.threads > 1),
+pub(super) fn is_alive(procfs: &ProcFs, tgid: u32, start_tick: u64) -> bool {
+    match procfs.stat(Tgid(tgid)) {
+        Ok(stat) => stat.start_ticks == start_tick && (!matches!(stat.state, 'Z' | 'X' | 'x') || stat.threads > 1),
         Err(error) => !error.is_gone(),
     }
 }

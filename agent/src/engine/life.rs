@@ -1,5 +1,7 @@
 //! Births and deaths: a newcomer gets its identity, its vm_id and its start line; an end gets its verdict and its stop.
 
+use std::sync::Arc;
+
 use super::Engine;
 use crate::{
     account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
@@ -12,6 +14,7 @@ use crate::{
         Line, Origin, Owners, Vm,
         identity::{self, Argv, Identity, identify, incoming},
         record::Throttle,
+        source::VmSource,
         thread::family_of,
     },
 };
@@ -31,6 +34,8 @@ pub(super) struct Found {
     pub(super) identity: Identity,
     /// Whose it is, as far as is known before its start line.
     pub(super) owners: Owners,
+    /// Where more of it is read.
+    pub(super) sources: VmSource,
     pub(super) argv: Argv,
     pub(super) adopted: bool,
     pub(super) observed_since_ns: u64,
@@ -129,6 +134,7 @@ impl Engine {
             vcpus: if held > 0 { held } else { reading.vcpus },
             identity,
             owners: Owners::default(),
+            sources: VmSource::default(),
             argv,
             // Older than our hooks: found running, not seen starting.
             adopted: reading.start_ns < self.attached_ns,
@@ -141,6 +147,7 @@ impl Engine {
     /// Makes a found VM one of ours, with its start line. False when an older life with its vm_id has ended but is not
     /// settled yet: its stop must come first, so the next turn tries again.
     pub(super) fn begin(&mut self, mut found: Found, at: Instant2) -> bool {
+        let cgroup = self.complete(&mut found, at);
         let known = found.owners.whole();
         found.identity.name = known.name.clone().or(found.identity.name);
         found.identity.uuid = known.uuid.clone().or(found.identity.uuid);
@@ -163,21 +170,23 @@ impl Engine {
             hypervisor: identity.hypervisor.as_str().to_owned(),
             vmm: identity.vmm,
             tgid: found.tgid,
-            vcpus: if found.vcpus > 0 { found.vcpus } else { identity.vcpus.unwrap_or(0) },
-            mem_bytes: identity.mem_bytes.unwrap_or(0),
-            cgroup: identity::label(self.procfs.cgroup(Tgid(found.tgid)).as_bytes()),
+            vcpus: found.sources.vcpus().or(identity.vcpus).unwrap_or(0),
+            mem_bytes: found.sources.live.1.or(identity.mem_bytes).unwrap_or(0),
+            storage_bytes: 0,
+            cgroup: identity::label(cgroup.as_bytes()),
             start_ns,
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,
         };
-        let incoming = incoming(identity.hypervisor, &found.argv);
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
         vm.owners = found.owners;
-        let why = self.why_started(&mut vm, &incoming, at);
+        vm.sources = found.sources;
+        let fixed = Arc::clone(&vm.fixed);
+        self.ask_inventory(&mut vm.owners, &fixed.uuid, &fixed.name, &fixed.vm_id);
+        let why = self.why_started(&mut vm, &incoming(identity.hypervisor, &found.argv), at);
         vm.first_run_ns = found.first_run_ns;
-        let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
-        let draft = self.about(&vm).start(first_run_at, &why, quality);
-        self.tell(draft, at.boot_ns);
+        let first_run_at = vm.first_run_ns.map(|ns| at.unix_of(ns));
+        self.tell(self.about(&vm).start(first_run_at, &why, quality), at.boot_ns);
         vm.start_line = Line::Queued;
         if !found.adopted {
             let key = (vm.fixed.hypervisor.clone(), why.reason.map_or("unknown", |r| r.as_str()).to_owned());

@@ -8,6 +8,8 @@ mod discover;
 mod disk;
 mod ending;
 mod groups;
+mod identify;
+mod inventory;
 mod life;
 mod memory;
 mod network;
@@ -16,6 +18,7 @@ mod publish;
 mod resume;
 mod run;
 mod scan;
+mod shape;
 mod silent;
 mod sockets;
 mod starting;
@@ -36,11 +39,12 @@ use crate::{
     bpf::Kernel,
     clock::Instant2,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, Past, WriterHandle},
+    ledger::{Draft, WriterHandle},
     vm::{Registry, Tally},
 };
 
 pub use annotate::{Annotate, Refused};
+pub use inventory::read as read_inventory;
 pub use network::Counting;
 pub use run::EngineError;
 
@@ -71,6 +75,8 @@ pub enum Control {
     Classes(Classes),
     /// Somebody states something of a VM.
     Annotate(Box<Annotate>),
+    /// Another inventory, or none.
+    Inventory(Option<PathBuf>),
     /// End in order.
     Stop,
 }
@@ -139,6 +145,12 @@ pub struct Engine {
     count_was_off: (Option<u64>, Option<u64>),
     /// Whether guest entries are told here.
     entries: silent::Entries,
+    /// Reads files that say who a VM is.
+    identifier: Option<identify::Identifier>,
+    /// When to look at them again, CLOCK_BOOTTIME nanoseconds.
+    next_identity_ns: u64,
+    /// The operator's inventory.
+    inventories: inventory::Inventories,
     /// Lists disks.
     lister: Option<disk::Lister>,
     /// Whether guests' page faults are told here.
@@ -153,12 +165,8 @@ pub struct Engine {
     network_is_late: bool,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
-    /// What was stated of VMs.
-    annotations: annotate::Annotations,
-    /// Lives that are over.
-    past: Past,
-    /// Whether the host is going down.
-    host_down: ending::HostDown,
+    /// What starts and ends are judged by, beside readings.
+    why: ending::Why,
 }
 
 /// What an engine is made of.
@@ -181,12 +189,15 @@ pub struct Parts {
     pub ledger: WriterHandle,
     /// Woken by commits.
     pub waker: Arc<EventFd>,
+    /// The operator's inventory.
+    pub inventory: Option<PathBuf>,
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 12] = [
+pub const SOURCES: [&str; 13] = [
     "disk",
     "fold",
+    "identity",
     "kvm_count",
     "memory",
     "network",
@@ -246,6 +257,9 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
+            identifier: identify::Identifier::start(root.clone()),
+            next_identity_ns: 0,
+            inventories: inventory::Inventories::first(parts.inventory),
             lister: disk::Lister::start(root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,
@@ -263,9 +277,7 @@ impl Engine {
             network_asked: 0,
             network_is_late: false,
             attached_ns: now.boot_ns,
-            annotations: annotate::Annotations::default(),
-            past: Past::default(),
-            host_down: ending::HostDown::default(),
+            why: ending::Why::default(),
             root,
         };
         (engine, remote, receiver)

@@ -1,5 +1,7 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
+use std::sync::Arc;
+
 use super::{Engine, scan::Process};
 use crate::{
     account::{Told, network::Continued, snapshot::VmFixed},
@@ -8,7 +10,12 @@ use crate::{
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::ProcCpu,
     units::Tgid,
-    vm::{Origin, Owner, Teller, Vm, disk::VmDisk, identity, record::ToldWork},
+    vm::{
+        Origin, Owner, Teller, Vm,
+        disk::VmDisk,
+        identity::{self, Argv, Clues},
+        record::ToldWork,
+    },
 };
 
 impl Engine {
@@ -33,6 +40,7 @@ impl Engine {
         }
         self.resume(alive, now);
         self.adopt(&running, now);
+        self.apply_inventory(now);
         self.ask_about_programs();
         self.next_scan_ns = now.boot_ns.saturating_add(self.settings.scan_ns);
     }
@@ -60,6 +68,7 @@ impl Engine {
             let cgroup = identity::label(self.procfs.cgroup(Tgid(tgid)).as_bytes());
             let mut vm = Vm::new(fixed(&interval, tgid, cgroup), origin, observed_since, now.boot_ns);
             vm.owners.tell(if interval.annotated { Teller::Annotation } else { Teller::Ledger }, told_owner(&interval));
+            vm.sources.clues = self.clues_of(tgid);
             vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
             vm.told = interval.usage.as_ref().map(|usage| Told {
                 cpu_ns: [usage.cpu_vcpu_ns, usage.cpu_vmm_ns, usage.cpu_io_ns, usage.cpu_vhost_ns]
@@ -86,6 +95,13 @@ impl Engine {
             self.network_born(tgid);
             self.first_memory(tgid, now);
         }
+    }
+
+    /// Files that may say more of a VM than the ledger told.
+    fn clues_of(&self, tgid: u32) -> Arc<Clues> {
+        let line = self.procfs.cmdline(Tgid(tgid)).unwrap_or_default();
+        let exe = self.procfs.exe_name(Tgid(tgid)).ok();
+        Arc::new(identity::identify(&Argv::parse(&line.raw, line.truncated), b"", exe.as_deref()).clues)
     }
 
     /// The stop of a VM that ended while no agent ran: told as its last evidence of life, never as now.
@@ -142,6 +158,7 @@ fn fixed(interval: &OpenInterval, tgid: u32, cgroup: String) -> VmFixed {
         tgid,
         vcpus: interval.shape.cpu,
         mem_bytes: interval.shape.mem_bytes,
+        storage_bytes: interval.shape.storage_bytes,
         cgroup,
         start_ns: interval.started_mono_ns,
         started_at: interval.started_at,

@@ -32,7 +32,8 @@ impl Engine {
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(self.agent_up(&recovered, now));
-        self.past = recovered.past;
+        self.why.past = recovered.past;
+        self.first_inventory(now);
         self.first_scan(recovered.open, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {
@@ -69,6 +70,7 @@ impl Engine {
                 }
                 Control::Classes(classes) => self.set_classes(classes),
                 Control::Annotate(statement) => self.annotate(*statement, now),
+                Control::Inventory(path) => self.set_inventory(path, now),
                 Control::Stop => stop = true,
             }
         }

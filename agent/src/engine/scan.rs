@@ -9,6 +9,7 @@ use crate::{
     vm::{
         Origin, Owners,
         identity::{Argv, identify},
+        source::VmSource,
     },
 };
 
@@ -53,8 +54,6 @@ impl Engine {
 
     /// Processes that hold a KVM VM with vCPUs and are no VM of ours yet, with how many vCPUs.
     pub(super) fn scan(&mut self) -> Vec<(u32, u32)> {
-        let registry = &self.registry;
-        let known = |tgid: Tgid| registry.of_tgid(tgid.get()).is_some();
         let result = match scan_kvm(&self.procfs, &|_| false) {
             Ok(result) => result,
             Err(error) => {
@@ -65,6 +64,11 @@ impl Engine {
         };
         self.host.kvm.held = Some(result.found.iter().map(|(_, fds)| u64::from(fds.vms)).sum());
         self.host.kvm.denied = Some(u64::from(result.denied));
+        for (tgid, fds) in &result.found {
+            self.take_held(tgid.get(), fds.vcpus);
+        }
+        let registry = &self.registry;
+        let known = |tgid: Tgid| registry.of_tgid(tgid.get()).is_some();
         let found = result
             .found
             .iter()
@@ -131,6 +135,7 @@ impl Engine {
             vcpus: self.procfs.kvm_fds(Tgid(tgid)).map_or(0, |fds| fds.vcpus),
             identity: identify(&argv, &comm, exe.as_deref()),
             owners: Owners::default(),
+            sources: VmSource::default(),
             argv,
             adopted: start_ns < self.attached_ns,
             observed_since_ns: at.boot_ns,

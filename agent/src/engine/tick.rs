@@ -149,9 +149,12 @@ impl Engine {
     fn sample(&mut self, at: Instant2) {
         self.sample_proc(at);
         self.search(at);
+        self.follow_inventory(at);
+        self.follow_identities(at);
         self.find_groups();
         self.sample_throttling();
         self.sample_disks();
+        self.follow_shapes(at);
         self.sample_sockets();
         self.sample_network();
         self.judge_entries();

@@ -66,6 +66,10 @@ pub fn host(snapshot: &Snapshot) -> Vec<MetricFamily> {
         single(&catalog::UNRUN_VMS, host.unrun_vms as f64),
         single(&catalog::VMS_UNSHOWN, host.linger_dropped as f64),
         single(&catalog::CLOCK_STEPS, host.clock_steps as f64),
+        by_one(
+            &catalog::IDENTITY_CACHE,
+            [("hit", host.identity_cache.hits), ("miss", host.identity_cache.misses)].into_iter(),
+        ),
     ];
     all.extend(histograms);
     all.extend(programs(host));

@@ -42,7 +42,7 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
         labels: &vm.owner.labels,
         hypervisor: &fixed.hypervisor,
         state: vm.state().as_str(),
-        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: 0 },
+        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: fixed.storage_bytes },
         started_at: rfc3339(fixed.started_at),
         stopped_at: vm.end.as_ref().map(|end| rfc3339(end.stopped_at)),
     }

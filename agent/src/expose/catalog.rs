@@ -83,6 +83,7 @@ pub fn values(label: &str) -> String {
         "observed" => "true, false".to_owned(),
         "vcpu" => "0, 1, 2 … in the order in which the vCPUs were seen".to_owned(),
         "state" => "running, stopped".to_owned(),
+        "outcome" => "hit, miss".to_owned(),
         "op" => crate::ledger::Op::ALL.iter().map(|op| op.as_str()).collect::<Vec<_>>().join(", "),
         "stage" => {
             let stages = kvmeter_common::loss::STAGES.iter().copied();

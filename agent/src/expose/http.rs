@@ -161,7 +161,7 @@ async fn status(State(views): State<Views>) -> Response {
         "health": views.health().err().unwrap_or_else(|| "ok".to_owned()),
         "cpu_source": views.status.cpu_source,
         "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
-        "features": views.status.with_programs(&host.programs).features,
+        "features": views.status.with_programs(&host.programs).with_inventory(host.inventory.as_ref()).features,
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "network": network::status(&snapshot),
         "unrun_vms": host.unrun_vms,

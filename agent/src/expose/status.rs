@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::{
+    account::host::InventoryState,
     bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
     host::{Capability, HostFacts},
 };
@@ -113,6 +114,13 @@ impl Status {
         }
     }
 
+    /// The same with the inventory as it is now.
+    #[must_use]
+    pub fn with_inventory(mut self, state: Option<&InventoryState>) -> Self {
+        self.features.extend(state.map(inventory));
+        self
+    }
+
     /// The same with the programs as they are now.
     #[must_use]
     pub fn with_programs(&self, programs: &[ProgramStatus]) -> Self {
@@ -124,6 +132,22 @@ impl Status {
         }
         now
     }
+}
+
+/// The operator's inventory.
+#[must_use]
+pub fn inventory(state: &InventoryState) -> Feature {
+    let stays = match state.vms {
+        Some(vms) => format!("; the one of {vms} VMs read at {} stays in force", state.read_at),
+        None => String::new(),
+    };
+    feature(
+        "inventory",
+        state.error.is_empty(),
+        &format!("tenants and labels of {} VMs, from {}", state.vms.unwrap_or(0), state.path),
+        &format!("{}: {}{stays}", state.path, state.error),
+        "mend the file: it is read again as soon as it changes (docs/identity.md shows its form)",
+    )
 }
 
 fn program(program: &ProgramStatus, in_use: bool) -> Feature {

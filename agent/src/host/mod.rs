@@ -4,11 +4,13 @@
 //! for as long as it takes) and nothing is retried: a reading is of this instant or it is an error that says which kind, because "gone" and "not allowed"
 //! mean different things to a bill.
 
+pub mod beneath;
 mod cgroup;
 pub mod disk;
 pub mod facts;
 mod file;
 mod kvm_fds;
+pub mod libvirt_log;
 pub mod link;
 pub mod memory;
 pub mod netns;
@@ -20,6 +22,7 @@ pub mod scan;
 pub mod schedstat;
 pub mod shutdown;
 pub mod sockets;
+pub mod source;
 pub mod tap;
 pub mod throttle;
 pub mod tracefs;

@@ -14,7 +14,7 @@ pub struct OpenInterval {
     pub vm_id: String,
     /// VMM family.
     pub hypervisor: String,
-    /// Size on the newest start or resize line.
+    /// Size on the newest line; each that tells one tells it whole.
     pub shape: Shape,
     /// The boot it runs (or ran) in.
     pub boot_id: String,
@@ -99,6 +99,7 @@ impl Intervals {
             Kind::VmComputeUsage => self.with_incarnation(line, |open, line| {
                 open.last_evidence_at = line.fact.emitted_at;
                 open.last_evidence_mono_ns = line.fact.mono_ns;
+                open.shape = line.fact.shape;
                 true
             }),
             Kind::VmComputeResize => self.with_incarnation(line, |open, line| {

@@ -48,7 +48,8 @@ impl About<'_> {
         let mut draft = Draft::new(kind, subject, self.boot_id, emitted_at, mono_ns);
         draft.vm_id.clone_from(&self.fixed.vm_id);
         draft.hypervisor.clone_from(&self.fixed.hypervisor);
-        draft.shape = Shape { cpu: self.fixed.vcpus, mem_bytes: self.fixed.mem_bytes, storage_bytes: 0 };
+        let VmFixed { vcpus: cpu, mem_bytes, storage_bytes, .. } = *self.fixed;
+        draft.shape = Shape { cpu, mem_bytes, storage_bytes };
         draft
     }
 
@@ -108,6 +109,12 @@ impl About<'_> {
         let mut draft = self.named(self.draft(Kind::VmIdentity, at.unix_ns, at.boot_ns));
         draft.evidence.annotated_by = annotated_by.map(str::to_owned);
         draft
+    }
+
+    /// `vm.compute.resize`: the whole shape, as it is from `at` on.
+    #[must_use]
+    pub fn resize(&self, at: Instant2) -> Draft {
+        self.draft(Kind::VmComputeResize, at.unix_ns, at.boot_ns)
     }
 
     /// `vm.compute.usage`, of the reading at `at`, for the slot that began at `slot` (Unix seconds).

@@ -5,5 +5,5 @@ pub mod draft;
 pub mod reason;
 pub mod start;
 
-pub use reason::{Ending, Verdict, verdict};
+pub use reason::{Ending, Shutoff, Verdict, verdict};
 pub use start::{Start, start};

@@ -10,6 +10,7 @@ pub mod owner;
 pub mod record;
 pub mod registry;
 pub mod sockets;
+pub mod source;
 pub mod tally;
 pub mod thread;
 

@@ -117,6 +117,12 @@ impl Owner {
         *self == Self::default()
     }
 
+    /// Fills in what is not said from what a source of less weight says.
+    pub fn fill(&mut self, mut other: Self) {
+        other.lay_over(self);
+        *self = other;
+    }
+
     /// Lays `other` over this: what it says wins, what it leaves out stands. Its labels come first within the bound.
     fn lay_over(&mut self, other: &Self) {
         let keep = |own: &mut Option<String>, other: &Option<String>| {
@@ -195,6 +201,12 @@ impl Owners {
             self.whole = Arc::new(whole);
         }
         changed
+    }
+
+    /// What one teller says.
+    #[must_use]
+    pub fn told(&self, teller: Teller) -> Option<&Owner> {
+        self.told.get(&teller)
     }
 
     /// What is known, all tellers together.

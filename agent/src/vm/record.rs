@@ -75,6 +75,8 @@ pub struct Vm {
     pub observed_since_ns: u64,
     /// How long earlier agents watched it, nanoseconds.
     pub observed_before_ns: u64,
+    /// Where its identity and shape are read.
+    pub sources: super::source::VmSource,
     /// Where its numbers come from.
     pub origin: Origin,
     /// Where they came from while it lived.
@@ -143,6 +145,7 @@ impl Vm {
             owners: super::Owners::default(),
             observed_since_ns,
             observed_before_ns: 0,
+            sources: super::source::VmSource::default(),
             origin,
             source,
             cpu: None,

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::http;
 
-use super::libvirt;
+use crate::libvirt;
 
 /// How long one may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(60);

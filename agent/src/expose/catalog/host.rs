@@ -39,6 +39,8 @@ metrics! {
         "Steps of the wall clock of 100 ms or more.";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
+    IDENTITY_CACHE: Counter "kvmeter_identity_cache_total" ["outcome"] "lookups",
+        "Looks at who a VM is: hit if its files had not changed since, miss if it was read anew.";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",
         "Ledger lines made durable by this agent.";
     LEDGER_FAILURES: Counter "kvmeter_ledger_write_failures_total" ["op"] "failures",

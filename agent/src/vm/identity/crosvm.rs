@@ -1,6 +1,6 @@
 //! crosvm's command line: `crosvm run --cpus 2 --mem 512 --name x`; both numbers may be written as `key=value`.
 
-use super::{Identity, flag, keyval, size, text, vcpus};
+use super::{Clues, ConfigFile, ConfigFormat, Identity, flag, keyval, size, text, vcpus};
 use crate::units::Bytes;
 
 /// Reads the arguments behind `argv[0]`.
@@ -15,4 +15,11 @@ pub(super) fn read(args: &[Vec<u8>]) -> Identity {
         mem_bytes: key(&["--mem", "-m"], "size").and_then(|mem| size(&mem, Bytes::mib(1))),
         ..Identity::default()
     }
+}
+
+/// Where more may be said.
+pub(super) fn clues(args: &[Vec<u8>]) -> Clues {
+    let config = flag::value(args, &["--cfg"]);
+    let config = config.map(|path| ConfigFile { format: ConfigFormat::Crosvm, path: path.to_vec() });
+    Clues { config, ..Clues::default() }
 }

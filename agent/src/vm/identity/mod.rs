@@ -1,24 +1,35 @@
-//! What a VM says about itself: hypervisor, name, UUID and shape, read from its VMM's command line.
+//! Who a VM is: hypervisor, name, UUID, shape and owner, read from its VMM's command line, its control group, and files
+//! of libvirt, Proxmox VE, VMMs and the operator.
 //!
-//! Pure functions over bytes; whoever calls them has read `/proc` or a kernel event. Nothing here is needed to count:
+//! Pure functions over bytes; whoever calls them has read `/proc`, a file or a kernel event. Nothing here is needed to count:
 //! an unreadable or hostile command line changes labels and nothing else. What the command line does not say is
 //! `None`, never a guess; only QEMU's documented defaults are filled in.
 
 mod cloud_hypervisor;
+pub mod config;
 mod crosvm;
+pub mod domain;
+mod facts;
 mod firecracker;
 mod flag;
 mod generic;
 mod incoming;
+pub mod inventory;
+mod kata;
 mod keyval;
 mod kvmtool;
 mod label;
+pub mod proxmox;
 mod qemu;
+pub mod scope;
 mod vmid;
 
 use std::fmt;
 
+pub use facts::{Clues, ConfigFile, ConfigFormat, Facts};
+pub use firecracker::jail_id;
 pub use incoming::{Incoming, incoming};
+pub use inventory::Inventory;
 pub use label::{MAX_LABEL_BYTES, label};
 pub use vmid::{fallback_vm_id, incarnation, is_vm_id, vm_id};
 
@@ -129,6 +140,10 @@ pub struct Identity {
     pub vcpus: Option<u32>,
     /// Guest memory at start, in bytes.
     pub mem_bytes: Option<u64>,
+    /// The sandbox of Kata Containers it was started for.
+    pub sandbox: Option<String>,
+    /// Files that may say more.
+    pub clues: Clues,
 }
 
 /// Reads a VM's identity from its command line, its `comm` and the file name of its executable.
@@ -160,7 +175,15 @@ pub fn identify(argv: &Argv, comm: &[u8], exe: Option<&[u8]>) -> Identity {
         Hypervisor::Unknown => short_name(exe.or(argv0).unwrap_or(comm)),
         known => known.as_str().to_owned(),
     };
-    Identity { hypervisor, vmm, ..told }
+    let clues = match hypervisor {
+        Hypervisor::Qemu => qemu::clues(args),
+        Hypervisor::Firecracker => firecracker::clues(args),
+        Hypervisor::Crosvm => crosvm::clues(args),
+        Hypervisor::CloudHypervisor | Hypervisor::Kvmtool | Hypervisor::Unknown => Clues::default(),
+    };
+    let sandbox = if hypervisor == Hypervisor::Unknown { None } else { kata::sandbox(args) };
+    let vmm_id = told.vmm_id.or_else(|| sandbox.clone());
+    Identity { hypervisor, vmm, vmm_id, sandbox, clues, ..told }
 }
 
 /// Whether `name` is `program` or a release build of it (`firecracker-v1.7.0-x86_64`).
@@ -181,7 +204,7 @@ fn short_name(name: &[u8]) -> String {
 }
 
 /// `raw` as a label, unless it is empty.
-fn text(raw: &[u8]) -> Option<String> {
+pub(crate) fn text(raw: &[u8]) -> Option<String> {
     if raw.is_empty() { None } else { Some(label(raw)) }
 }
 

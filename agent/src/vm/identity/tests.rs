@@ -83,10 +83,79 @@ fn qemu_shapes() {
         ("-smp 0", None, Some(128)),
         ("-smp sockets=65536,cores=65536", None, Some(128)),
         ("-readconfig vm.conf", None, None),
-        ("-machine q35,memory-backend=mem0", None, None),
+        ("-readconfig vm.conf -smp 2 -m 512", Some(2), Some(512)),
+        ("-machine q35,memory-backend=mem0", Some(1), None),
+        ("-machine q35,memory-backend=mem0 -object memory-backend-memfd,id=mem0,size=1G,share=on", Some(1), Some(1024)),
+        ("-object memory-backend-ram,id=mem0,size=268435456 -machine memory-backend=mem0 -smp 2", Some(2), Some(256)),
+        (
+            "-m size=1G,slots=2,maxmem=4G -object memory-backend-ram,id=m1,size=512M -device pc-dimm,memdev=m1",
+            Some(1),
+            Some(1536),
+        ),
+        (
+            r#"-m 62 -object {"qom-type":"memory-backend-ram","id":"r","size":65011712} -M pc,memory-backend=r"#,
+            Some(1),
+            Some(62),
+        ),
+        (
+            r#"-m 1G -object {"qom-type":"memory-backend-ram","id":"m","size":1073741824} -device {"driver":"pc-dimm","memdev":"m"}"#,
+            Some(1),
+            Some(2048),
+        ),
+        ("-m 1G -device pc-dimm,memdev=gone", Some(1), None),
+        ("-M q35,smp.cpus=3,memory.size=512M", Some(3), Some(512)),
         ("-machine q35,accel=kvm -m 256", Some(1), Some(256)),
     ] {
         assert_eq!(shape(&format!("qemu-system-x86_64 {options}")), (cpus, mib), "{options}");
+    }
+}
+
+#[test]
+fn proxmox_and_smbios_uuids_and_numbers() {
+    let line = format!(
+        "/usr/bin/kvm -id 100 -name web1,debug-threads=on -no-shutdown -chardev socket,id=qmp,path=/var/run/qemu-server/100.qmp \
+         -pidfile /var/run/qemu-server/100.pid -daemonize -smbios type=1,uuid={UUID} -smp 4,sockets=2,cores=2,maxcpus=4 \
+         -nodefaults -m 2048 -device vmgenid,guid=0e44be5a-ff12-52fb-9413-07b52f3593c3 -machine type=pc+pve0"
+    );
+    let vm = read(&line);
+    assert_eq!((vm.name.as_deref(), vm.uuid.as_deref(), vm.clues.proxmox), (Some("web1"), Some(UUID), Some(100)));
+    assert_eq!(shape(&line), (Some(4), Some(2048)));
+}
+
+#[test]
+fn kata_sandboxes_are_named_by_their_paths() {
+    let id = "39083257ece670d208aa2010c1d25d74490942858af1854c99c6f95c33b9d8d6";
+    let qemu = read(&format!(
+        "/opt/kata/bin/qemu-system-x86_64 -name sandbox-{id} -uuid {UUID} -machine q35,accel=kvm,nvdimm=on -cpu host,pmu=off \
+         -qmp unix:/run/vc/vm/{id}/qmp.sock,server=on,wait=off -m 2048M,slots=10,maxmem=386700M -smp 1,cores=1,maxcpus=80"
+    ));
+    assert_eq!((qemu.sandbox.as_deref(), qemu.mem_bytes, qemu.vcpus), (Some(id), Some(2 << 30), Some(1)));
+    assert_eq!(qemu.name, Some(format!("sandbox-{id}")));
+    let clh = read(&format!("cloud-hypervisor --api-socket /run/vc/vm/{id}/clh-api.sock"));
+    assert_eq!((clh.sandbox.as_deref(), clh.vmm_id.as_deref()), (Some(id), Some(id)));
+    let own = read(&format!("firecracker --id fc-1 --config-file /run/vc/firecracker/{id}/root/fcConfig.json"));
+    assert_eq!((own.sandbox.as_deref(), own.vmm_id.as_deref()), (Some(id), Some("fc-1")));
+    for odd in ["/run/vc/vm/", "/run/vc/vm//x", "/run/vc/vm/a b/x", "/run/vc/vm/../x", "/run/vc/vm/x"] {
+        assert_eq!(read(&format!("cloud-hypervisor --api-socket {odd}")).sandbox, None, "{odd}");
+    }
+    assert_eq!(read(&format!("my-vmm /run/vc/vm/{id}/x")).sandbox, None);
+}
+
+#[test]
+fn clues_lead_to_files() {
+    assert_eq!(read("kvm -name guest=a,,b").clues.domain.as_deref(), Some("a,b"));
+    assert_eq!(read("kvm -name guest=../../etc/shadow").clues.domain, None);
+    let config =
+        |line: &str| read(line).clues.config.map(|config| (config.format, String::from_utf8(config.path).unwrap()));
+    assert_eq!(config("kvm -readconfig /etc/vm.conf"), Some((ConfigFormat::Qemu, "/etc/vm.conf".into())));
+    assert_eq!(config("firecracker --config-file=vm.json"), Some((ConfigFormat::Firecracker, "vm.json".into())));
+    assert_eq!(config("crosvm run --cfg vm.json k"), Some((ConfigFormat::Crosvm, "vm.json".into())));
+    assert!(read("firecracker --api-sock /x").clues.jail && !read("firecracker --id a").clues.jail);
+    assert!(read("lkvm run").clues.is_empty() && read("my-vmm --id x").clues.is_empty());
+    assert_eq!(jail_id("/srv/jailer/firecracker/551e7604-e35c/root").as_deref(), Some("551e7604-e35c"));
+    assert_eq!(jail_id("/srv/jailer/firecracker-v0.21.1-x86_64/a/root").as_deref(), Some("a"));
+    for other in ["/", "/root", "/srv/x/a/root", "/srv/jailer/firecracker/a b/root", "/firecracker//root"] {
+        assert_eq!(jail_id(other), None, "{other}");
     }
 }
 
