@@ -156,11 +156,6 @@ impl Agent {
         http::request(UnixStream::connect(&self.socket)?, method, path)
     }
 
-    /// States something of a VM, over the socket.
-    pub fn annotate(&self, body: &Value) -> Result<Answer> {
-        http::send(UnixStream::connect(&self.socket)?, "POST", "/v1/annotations", &body.to_string())
-    }
-
     /// A scrape, as text.
     pub fn scrape(&self) -> Result<String> {
         let (code, body) = self.get("/metrics")?;

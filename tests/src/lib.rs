@@ -23,6 +23,7 @@ pub mod pair;
 pub mod process;
 pub mod script;
 pub mod skip;
+pub mod statement;
 pub mod stored;
 pub mod swap;
 pub mod trace;

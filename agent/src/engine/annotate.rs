@@ -89,13 +89,13 @@ impl Annotations {
 impl Engine {
     /// What was stated of a VM's start, and of whose it is, before it began.
     pub(super) fn stated_start(&mut self, names: &Names, at_ns: u64) -> (Stated, Vec<(Owner, String)>) {
-        self.annotations.store.take_start(names, at_ns)
+        self.why.annotations.store.take_start(names, at_ns)
     }
 
     /// What was stated of a VM's stop before it is told.
     pub(super) fn stated_stop(&mut self, tgid: u32, stop_ns: u64) -> Stated {
         let Some(names) = self.registry.of_tgid(tgid).map(|vm| self.names(vm)) else { return Stated::default() };
-        self.annotations.store.take_stop(&names, stop_ns)
+        self.why.annotations.store.take_stop(&names, stop_ns)
     }
 
     /// A VM as statements name it.
@@ -127,7 +127,7 @@ impl Engine {
         // After the look: what it saw had begun by then.
         let there_ns = clock::boot_ns().unwrap_or(0);
         let tick_ns = self.tick_ns();
-        let told = self.annotations.recent.iter().rev().find(|recent| recent.names.tgid == pid);
+        let told = self.why.annotations.recent.iter().rev().find(|recent| recent.names.tgid == pid);
         match stat.map(|stat| stat.start_ticks).or_else(|| told.map(|recent| recent.names.start_ns / tick_ns)) {
             Some(start_tick) => Ok(Whom::Process { tgid: pid, start_tick, tick_ns, there_ns }),
             None => Err(Refused::NoProcess(pid)),
@@ -145,12 +145,12 @@ impl Engine {
                 self.set_owner(tgid, Teller::Annotation, owner, Some(&by), at);
             }
             if !start.is_empty()
-                && let Some(recent) = self.annotations.open_line(Kind::VmComputeStart, &whom, at.boot_ns)
+                && let Some(recent) = self.why.annotations.open_line(Kind::VmComputeStart, &whom, at.boot_ns)
             {
                 lines.push(recent.correct(std::mem::take(&mut start), None));
             }
         } else if (!stop.is_empty() || owner.is_some())
-            && let Some(recent) = self.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns)
+            && let Some(recent) = self.why.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns)
         {
             lines.push(recent.correct(std::mem::take(&mut stop), owner.take()));
         }
@@ -158,7 +158,7 @@ impl Engine {
             self.tell(line, at.boot_ns);
         }
         let until_ns = at.boot_ns.saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        let kept = self.annotations.store.keep(Pending { whom, owner, start, stop, until_ns }, at.boot_ns);
+        let kept = self.why.annotations.store.keep(Pending { whom, owner, start, stop, until_ns }, at.boot_ns);
         if kept { Ok(()) } else { Err(Refused::Full) }
     }
 }

@@ -179,18 +179,16 @@ impl Engine {
             started_at: at.unix_of(start_ns),
             adopted: found.adopted,
         };
-        let incoming = incoming(identity.hypervisor, &found.argv);
         let mut vm = Vm::new(fixed, found.origin, found.observed_since_ns, at.boot_ns);
         vm.owners = found.owners;
         vm.sources = found.sources;
         let fixed = Arc::clone(&vm.fixed);
         self.ask_inventory(&mut vm.owners, &fixed.uuid, &fixed.name, &fixed.vm_id);
-        let why = self.why_started(&mut vm, &incoming, at);
+        let why = self.why_started(&mut vm, &incoming(identity.hypervisor, &found.argv), at);
         vm.first_run_ns = found.first_run_ns;
         self.known_storage(&mut vm);
-        let first_run_at = found.first_run_ns.map(|ns| at.unix_of(ns));
-        let draft = self.about(&vm).start(first_run_at, &why, quality);
-        self.tell(draft, at.boot_ns);
+        let first_run_at = vm.first_run_ns.map(|ns| at.unix_of(ns));
+        self.tell(self.about(&vm).start(first_run_at, &why, quality), at.boot_ns);
         vm.start_line = Line::Queued;
         if !found.adopted {
             let key = (vm.fixed.hypervisor.clone(), why.reason.map_or("unknown", |r| r.as_str()).to_owned());

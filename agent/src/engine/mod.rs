@@ -44,7 +44,7 @@ use crate::{
     bpf::Kernel,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, Past, WriterHandle},
+    ledger::{Draft, WriterHandle},
     lifecycle::Bus,
     metrics,
     vm::{Registry, Tally},
@@ -137,12 +137,6 @@ pub struct Engine {
     network_missed: u64,
     /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
-    /// What was stated of VMs.
-    annotations: annotate::Annotations,
-    /// Lives that are over.
-    past: Past,
-    /// Whether the host is going down.
-    host_down: ending::HostDown,
     history: Arc<Store>,
     /// Where boots and states are counted.
     metrics: metrics::Shared,
@@ -150,6 +144,8 @@ pub struct Engine {
     states_told: [usize; VmState::ALL.len()],
     /// Knows what its subscribers lost.
     bus: Bus,
+    /// What starts and ends are judged by, beside readings.
+    why: ending::Why,
 }
 
 impl Engine {

@@ -9,14 +9,14 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
-use super::{Counting, Engine, Remote, Settings, annotate, disk, ending, identify, inventory, outstanding, silent, storage};
+use super::{Counting, Engine, Remote, Settings, disk, ending, identify, inventory, outstanding, silent, storage};
 use crate::{
     account::{Histogram, Host, Snapshot},
     bpf::Kernel,
     clock::Instant2,
     history::Store,
     host::{HostFacts, ProcFs, UeventSocket},
-    ledger::{Past, WriterHandle},
+    ledger::WriterHandle,
     lifecycle::Bus,
     metrics,
     storage::Pool,
@@ -156,9 +156,7 @@ impl Engine {
             network_missed: 0,
             history: parts.history,
             attached_ns: now.boot_ns,
-            annotations: annotate::Annotations::default(),
-            past: Past::default(),
-            host_down: ending::HostDown::default(),
+            why: ending::Why::default(),
             metrics: parts.metrics,
             states_told: Default::default(),
             bus: parts.bus,

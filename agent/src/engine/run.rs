@@ -32,7 +32,7 @@ impl Engine {
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(self.agent_up(&recovered, now));
-        self.past = recovered.past;
+        self.why.past = recovered.past;
         self.first_inventory(now);
         self.first_scan(recovered.open, now);
         let watched = recovered.watched.filter(|(boot_id, _)| *boot_id == self.boot_id);

@@ -14,16 +14,16 @@ use crate::{
 impl Engine {
     /// Hands a line that begins or ends a life to this turn's batch, and remembers what it says.
     pub(super) fn tell(&mut self, draft: Draft, now_ns: u64) {
-        self.past.note(&draft);
-        self.annotations.note(&draft, now_ns);
-        let forgotten = self.past.take_forgotten();
+        self.why.past.note(&draft);
+        self.why.annotations.note(&draft, now_ns);
+        let forgotten = self.why.past.take_forgotten();
         self.count_loss("past", forgotten);
         self.out.push(draft);
     }
 
     /// Why a VM started that is not told of yet. What was stated beforehand of whose it is goes to the VM.
     pub(super) fn why_started(&mut self, vm: &mut Vm, incoming: &Incoming, at: Instant2) -> Start {
-        let before = self.past.before(&vm.fixed.vm_id, shared_id(incoming));
+        let before = self.why.past.before(&vm.fixed.vm_id, shared_id(incoming));
         let mut why = start(incoming, before, vm.fixed.adopted);
         let names = self.names(vm);
         let (stated, owners) = self.stated_start(&names, at.boot_ns);

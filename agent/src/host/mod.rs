@@ -11,6 +11,7 @@ pub mod disk;
 pub mod facts;
 mod file;
 mod kvm_fds;
+pub mod libvirt_log;
 pub mod link;
 pub mod memory;
 pub mod netns;

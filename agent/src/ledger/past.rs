@@ -236,12 +236,18 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_what_was_forgotten_is_counted() {
         let mut past = Past::default();
-        for n in 0..=REMEMBERED {
-            past.note(&stop(&n.to_string(), &n.to_string(), "exit"));
+        past.note(&stop("first", "its", "exit"));
+        // As many more as there is room for beside it, by numbers instead of hashes.
+        for n in 1..REMEMBERED as u64 {
+            past.vms.insert(n, Known { at: 2 + n, what: Left::Nothing });
+            past.snapshots.insert(n, Known { at: 2 + n, what: n });
         }
-        assert!(past.vms.len() <= REMEMBERED && past.snapshots.len() <= REMEMBERED);
-        assert!(past.before(&REMEMBERED.to_string(), None).ran && !past.before("0", None).ran, "the oldest go");
-        assert_eq!(past.take_forgotten(), 2 * FORGOTTEN as u64);
+        past.noted = 2 + REMEMBERED as u64;
+        assert!(past.before("first", None).ran && past.take_forgotten() == 0);
+        past.note(&stop("last", "its", "exit"));
+        assert!(past.before("last", None).ran && !past.before("first", None).ran, "the oldest go");
+        assert_eq!(past.take_forgotten(), FORGOTTEN as u64, "of the VMs: the snapshot is another's now");
+        assert_eq!(past.before("last", Some("its")).whose, Whose::Own);
         assert_eq!(past.take_forgotten(), 0);
     }
 }

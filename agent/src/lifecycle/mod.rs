@@ -9,5 +9,5 @@ pub mod start;
 
 pub use bus::{Bus, Interest, Subscription};
 pub use event::{Event, Happening};
-pub use reason::{Ending, Verdict, verdict};
+pub use reason::{Ending, Shutoff, Verdict, verdict};
 pub use start::{Start, start};

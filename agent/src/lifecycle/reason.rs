@@ -6,7 +6,7 @@
 use kvmeter_common::signal::{VmSignals, place_of};
 
 use crate::{
-    ledger::{Evidence, Reason},
+    ledger::{Evidence, HIBERNATE, Reason},
     vm::{exit_reason, identity::label},
 };
 
@@ -30,6 +30,42 @@ const CORE_BIT: u32 = 0x80;
 /// The cause of an end that an operator's shutdown of the whole host brought about.
 const HOST_DOWN: &str = "host-shutdown";
 
+/// Why libvirt says it let a VM go, as far as that says more than how the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutoff {
+    /// It runs on another host now.
+    Migrated,
+    /// Its state was kept, to go on from.
+    Saved,
+    /// Its guest shut down.
+    Shutdown,
+    /// Its guest crashed.
+    Crashed,
+}
+
+impl Shutoff {
+    /// libvirt's word (`virDomainShutoffReason`).
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        match word {
+            "migrated" => Some(Self::Migrated),
+            "saved" => Some(Self::Saved),
+            "shutdown" => Some(Self::Shutdown),
+            "crashed" => Some(Self::Crashed),
+            _ => None,
+        }
+    }
+
+    const fn verdict(self) -> (&'static str, Reason) {
+        match self {
+            Self::Migrated => ("migrated", Reason::StopUser),
+            Self::Saved => (HIBERNATE, Reason::StopUser),
+            Self::Shutdown => ("guest-shutdown", Reason::StopUser),
+            Self::Crashed => ("guest-crash", Reason::StopCrash),
+        }
+    }
+}
+
 /// What is known of an end.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ending<'a> {
@@ -41,6 +77,8 @@ pub struct Ending<'a> {
     pub signals: Option<&'a VmSignals>,
     /// The host was going down at the time.
     pub host_down: bool,
+    /// What libvirt says.
+    pub shutoff: Option<Shutoff>,
 }
 
 /// Judges an end.
@@ -65,6 +103,7 @@ pub fn verdict(ending: &Ending<'_>) -> Verdict {
     let (cause, reason) = match (crash, asked_off, code) {
         (true, ..) => ("guest-crash", Reason::StopCrash),
         (_, true, _) => ("guest-shutdown", Reason::StopUser),
+        (_, _, 0) if let Some(shutoff) = ending.shutoff => shutoff.verdict(),
         (_, _, 0) if ending.host_down => (HOST_DOWN, Reason::StopUser),
         (_, _, 0) => ("exit", Reason::StopUser),
         _ => ("exit", Reason::StopCrash),
@@ -86,6 +125,8 @@ fn by_signal(signal: i32, ending: &Ending<'_>, mut evidence: Evidence) -> Verdic
     let (cause, reason) = if signal == libc::SIGKILL && by_kernel && ending.signals.is_some_and(|s| s.oom != 0) {
         evidence.oom = Some(true);
         ("oom", Reason::StopCrash)
+    } else if let Some(shutoff) = ending.shutoff.filter(|_| ASKED.contains(&signal) || signal == libc::SIGKILL) {
+        shutoff.verdict()
     } else if ending.host_down && (ASKED.contains(&signal) || signal == libc::SIGKILL) {
         (HOST_DOWN, Reason::StopUser)
     } else if ASKED.contains(&signal) {
@@ -167,6 +208,25 @@ mod tests {
             assert_ne!(killed(9, &signals, false).cause, "oom", "{signals:?}");
         }
         assert_eq!(killed(15, &sent(15, 0, b"", true), false).cause, "signal");
+    }
+
+    #[test]
+    fn libvirts_word_says_more_than_an_end_that_was_asked_for_and_less_than_a_fault() {
+        let of =
+            |status, shutoff| verdict(&Ending { status: Some(status), shutoff: Some(shutoff), ..Ending::default() });
+        for (shutoff, cause, reason) in [
+            (Shutoff::Migrated, "migrated", Reason::StopUser),
+            (Shutoff::Saved, "hibernate", Reason::StopUser),
+            (Shutoff::Shutdown, "guest-shutdown", Reason::StopUser),
+            (Shutoff::Crashed, "guest-crash", Reason::StopCrash),
+        ] {
+            for status in [0, 15, 9] {
+                let by = of(status, shutoff);
+                assert_eq!((by.cause, by.reason), (cause, Some(reason)), "{shutoff:?} {status}");
+            }
+            assert_eq!(of(11, shutoff).cause, "signal");
+            assert_eq!(of(3 << 8, shutoff).cause, "exit");
+        }
     }
 
     #[test]

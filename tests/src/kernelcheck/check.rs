@@ -41,11 +41,12 @@ pub struct Bench {
 type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
     ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
     ("CPU time of vhost workers is their VM's, in role vhost, and no other's", vhost::attributed),
     ("a short VM's whole life, with how it ended", lives::short),
+    ("who sent the signal that ended a VM, and what its guest said last, are told", lives::ended_by),
     ("a running VM is adopted with its true start and all its CPU time", lives::adopted),
     ("exits to user space by reason equal the kernel's trace and the VMM's count", exits::to_user_space),
     ("exits by reason equal the kernel's trace", exits::by_reason),

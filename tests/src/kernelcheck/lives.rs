@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::check::{Bench, Verdict};
 use crate::{
@@ -45,6 +46,36 @@ pub fn short(bench: &Bench) -> Result<Verdict> {
     }
     agent.verify()?;
     Ok(Verdict::Holds(told.join("; ")))
+}
+
+/// Signals of this process, by its id and name; the guest's last words, which on x86 need Hyper-V's registers or none.
+pub fn ended_by(bench: &Bench) -> Result<Verdict> {
+    if let Some(why) = bench.programs.absence("signal_generate") {
+        return Ok(Verdict::Absent(why));
+    }
+    let agent = &bench.agent;
+    let (me, name) = (std::process::id().to_string(), std::fs::read_to_string("/proc/self/comm")?);
+    for (id, signal, reason) in [("sent-9", Signal::SIGKILL, "stop-crash"), ("sent-15", Signal::SIGTERM, "stop-user")] {
+        let mut vm = TestVm::start(&["--id", id, "--duty", "20"])?;
+        vm.signal(signal)?;
+        vm.wait()?;
+        let stop = agent.stop_line(id)?;
+        let evidence = &stop["evidence"];
+        ensure!(stop["cause"] == "signal" && stop["reason"] == reason, "{id}: {stop}");
+        ensure!(evidence["killer_pid"] == me && evidence["killer_comm"] == name.trim_end(), "{id}: not {me}: {stop}");
+    }
+    for (id, end, cause, exit) in [
+        ("astray", "internal-error", "guest-crash", "KVM_EXIT_INTERNAL_ERROR"),
+        ("asks", "system-event", "guest-shutdown", "KVM_EXIT_SYSTEM_EVENT"),
+    ] {
+        let args = ["--id", id, "--duty", "50", "--lifetime", "300ms", "--end", end];
+        let code = Command::new(spawn::binary()?).args(args).stdin(Stdio::null()).status()?.code();
+        ensure!(code == Some(0), "{id}: the VMM ended with {code:?}");
+        let stop = agent.stop_line(id)?;
+        ensure!(stop["cause"] == cause && stop["evidence"]["kvm_exit"] == exit, "{id}: {stop}");
+    }
+    agent.verify()?;
+    Ok(Verdict::Holds(format!("SIGKILL and SIGTERM by process {me}, an internal error, a system event")))
 }
 
 /// An agent that comes later.

@@ -163,8 +163,10 @@ pub fn ask_for_reset(vcpu: &VcpuFd) -> Result<()> {
     Ok(())
 }
 
-/// Has a vCPU go on in the window, where there is nothing to execute.
+/// Has a vCPU go on in the window, where there is nothing to execute. Of a privileged guest KVM gives up on that; any
+/// other it lets have an exception.
 pub fn lead_astray(vcpu: &VcpuFd) -> Result<()> {
+    grant_privilege(vcpu)?;
     let mut registers = vcpu.get_regs().context("KVM_GET_REGS failed")?;
     registers.rip = MMIO + 0x1000;
     vcpu.set_regs(&registers).context("KVM_SET_REGS failed")
