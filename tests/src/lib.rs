@@ -22,6 +22,7 @@ pub mod pair;
 pub mod process;
 pub mod skip;
 pub mod swap;
+pub mod tiny;
 pub mod trace;
 pub mod traffic;
 pub mod vmm;
