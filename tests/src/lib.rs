@@ -26,6 +26,7 @@ pub mod skip;
 pub mod statement;
 pub mod stored;
 pub mod swap;
+pub mod tiny;
 pub mod trace;
 pub mod traffic;
 pub mod vmm;
