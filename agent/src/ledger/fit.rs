@@ -82,7 +82,7 @@ fn together(net: &[NetUsage], mut bytes: usize) -> Vec<NetUsage> {
         }
     }
     let fits = |(_, size): &&(&str, usize)| {
-        bytes = bytes.checked_sub(*size).unwrap_or_default();
+        bytes = bytes.saturating_sub(*size);
         bytes > 0
     };
     let named: Vec<&str> = sizes.iter().take_while(fits).map(|(name, _)| *name).collect();
