@@ -274,7 +274,9 @@ impl Drop for NetworkPrograms {
     fn drop(&mut self) {
         // Links go with their descriptors, filters do not.
         if self.hook == Hook::Clsact {
-            self.ports.values_mut().filter_map(|port| port.attachment.take()).for_each(|one| _ = one.take_off());
+            for attachment in self.ports.values_mut().filter_map(|port| port.attachment.take()) {
+                let _waits = attachment.take_off();
+            }
         }
     }
 }

@@ -30,6 +30,15 @@ pub struct LinkStats {
     pub tx_dropped: u64,
 }
 
+/// The queueing discipline at a link, through which packets go to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Its number; another discipline has another, or begins anew.
+    pub handle: u32,
+    /// Packets it dropped: they reached the link's hook and are in none of its counters. Wraps.
+    pub drops: u32,
+}
+
 /// One link as a message shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {

@@ -2,19 +2,25 @@
 //!
 //! Every length comes from outside and is checked; a message that does not fit is `None`.
 
-use super::{Link, LinkChange, LinkStats};
+use super::{Link, LinkChange, LinkStats, Queue};
 use crate::account::network::InterfaceKind;
 
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct ifinfomsg`.
 const INFO: usize = 16;
+/// Length of `struct tcmsg`.
+const QUEUE: usize = 20;
+/// `TC_H_ROOT`: the discipline that stands at the device itself; its numbers have in them those of all below.
+const ROOT: u32 = u32::MAX;
 /// Length of `struct if_stats_msg`.
 const STATS: usize = 12;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_NEWQDISC: u16 = 36;
+const RTM_GETQDISC: u16 = 38;
 const RTM_NEWSTATS: u16 = 92;
 const RTM_GETSTATS: u16 = 94;
 const NLMSG_ERROR: u16 = 2;
@@ -32,6 +38,8 @@ const IFLA_CARRIER: u16 = 33;
 const IFLA_CARRIER_CHANGES: u16 = 35;
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_CARRIER_UP_COUNT: u16 = 47;
+const TCA_STATS2: u16 = 7;
+const TCA_STATS_QUEUE: u16 = 3;
 /// In RTM_NEWSTATS, the attributes have numbers of their own.
 const IFLA_STATS_LINK_64: u16 = 1;
 /// The bits above are flags (NLA_F_NESTED, NLA_F_NET_BYTEORDER).
@@ -48,6 +56,8 @@ pub(super) enum Ask<'a> {
     Indexed(u32),
     /// The counters of all links.
     Stats,
+    /// The queueing disciplines of all links.
+    Queues,
 }
 
 /// One message of an answer or an announcement.
@@ -55,6 +65,7 @@ pub(super) enum Ask<'a> {
 pub(super) enum Message {
     Link(LinkChange),
     Stats(u32, LinkStats),
+    Queue(u32, Queue),
     /// The end of a dump, or the acknowledgement of a request: 0, or a negative errno.
     End(i32),
     Other,
@@ -75,6 +86,7 @@ pub(super) fn request(ask: Ask<'_>, sequence: u32) -> Vec<u8> {
         Ask::Links => (RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP),
         Ask::Named(_) | Ask::Indexed(_) => (RTM_GETLINK, NLM_F_REQUEST),
         Ask::Stats => (RTM_GETSTATS, NLM_F_REQUEST | NLM_F_DUMP),
+        Ask::Queues => (RTM_GETQDISC, NLM_F_REQUEST | NLM_F_DUMP),
     };
     let mut body = Vec::new();
     if matches!(ask, Ask::Stats) {
@@ -82,12 +94,12 @@ pub(super) fn request(ask: Ask<'_>, sequence: u32) -> Vec<u8> {
         // `filter_mask`: a bit per attribute, the first is number 1.
         body.extend(1_u32.to_ne_bytes());
     } else {
-        body.resize(INFO, 0);
+        body.resize(if matches!(ask, Ask::Queues) { QUEUE } else { INFO }, 0);
     }
     match ask {
         Ask::Indexed(ifindex) => body[4..8].copy_from_slice(&ifindex.to_ne_bytes()),
         Ask::Named(name) => attribute(&mut body, IFLA_IFNAME, name.as_bytes()),
-        Ask::Links | Ask::Stats => {}
+        Ask::Links | Ask::Stats | Ask::Queues => {}
     }
     let mut message = Vec::with_capacity(HEADER + body.len());
     message.extend(u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX).to_ne_bytes());
@@ -135,6 +147,13 @@ fn read(kind: u16, body: &[u8]) -> Option<Message> {
             let mut all = attributes(body.get(STATS..)?);
             let (_, value) = all.find(|(kind, _)| *kind == IFLA_STATS_LINK_64)?;
             Some(Message::Stats(u32_at(body, 4)?, stats(value)?))
+        }
+        RTM_NEWQDISC => {
+            let (ifindex, handle, parent) = (u32_at(body, 4)?, u32_at(body, 8)?, u32_at(body, 12)?);
+            let (_, stats) = attributes(body.get(QUEUE..)?).find(|(kind, _)| *kind == TCA_STATS2)?;
+            let (_, queue) = attributes(stats).find(|(kind, _)| *kind == TCA_STATS_QUEUE)?;
+            let queue = Queue { handle, drops: u32_at(queue, 8)? };
+            (parent == ROOT).then_some(Message::Queue(ifindex, queue))
         }
         NLMSG_ERROR | NLMSG_DONE => Some(Message::End(i32::from_ne_bytes(array(body, 0).unwrap_or_default()))),
         _ => None,

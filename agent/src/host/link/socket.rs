@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::{
-    Link, LinkChange, LinkStats,
+    Link, LinkChange, LinkStats, Queue,
     message::{self, Ask, Message, Part},
 };
 use crate::host::NetNs;
@@ -136,6 +136,18 @@ impl LinkRequests {
     pub fn stats(&mut self) -> io::Result<HashMap<u32, LinkStats>> {
         let all = self.dump(Ask::Stats, |message| match message {
             Message::Stats(ifindex, stats) => Some((ifindex, stats)),
+            _ => None,
+        })?;
+        Ok(all.into_iter().collect())
+    }
+
+    /// The queueing disciplines of all links, by the links' indices.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or refuses.
+    pub fn queues(&mut self) -> io::Result<HashMap<u32, Queue>> {
+        let all = self.dump(Ask::Queues, |message| match message {
+            Message::Queue(ifindex, queue) => Some((ifindex, queue)),
             _ => None,
         })?;
         Ok(all.into_iter().collect())

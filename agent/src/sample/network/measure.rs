@@ -51,6 +51,12 @@ impl<P: Programs> Worker<P> {
         }
         self.read(links);
         self.model.narrowed();
+        for netns in self.model.queued() {
+            match self.spaces.queues(netns) {
+                Ok(queues) => self.model.queues(netns, &queues),
+                Err(error) => self.fail("queueing disciplines cannot be read", &error),
+            }
+        }
     }
 
     pub(super) fn sample(&mut self) {

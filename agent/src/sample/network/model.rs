@@ -8,6 +8,7 @@ mod before;
 mod holders;
 mod links;
 mod port;
+mod queue;
 mod schedule;
 mod tally;
 mod turn;

@@ -8,7 +8,7 @@ use std::{
 
 use crate::host::{
     NetNs, NetNsId,
-    link::{Link, LinkChange, LinkOutcome, LinkRequests, LinkSocket, LinkStats},
+    link::{Link, LinkChange, LinkOutcome, LinkRequests, LinkSocket, LinkStats, Queue},
 };
 
 /// Namespaces at a time: jailed VMs have one each.
@@ -153,6 +153,11 @@ impl Spaces {
     /// The counters of all links of a namespace.
     pub(super) fn stats(&mut self, id: NetNsId) -> io::Result<HashMap<u32, LinkStats>> {
         self.all.get_mut(&id).map_or_else(|| Ok(HashMap::new()), |space| space.requests.stats())
+    }
+
+    /// The queueing disciplines of all links of a namespace.
+    pub(super) fn queues(&mut self, id: NetNsId) -> io::Result<HashMap<u32, Queue>> {
+        self.all.get_mut(&id).map_or_else(|| Ok(HashMap::new()), |space| space.requests.queues())
     }
 
     /// One link, by index if that is known, else by name.

@@ -113,7 +113,7 @@ impl Model {
 }
 
 /// The link's counters as the guest sees them.
-fn guest(stats: LinkStats, reversed: bool) -> Traffic {
+pub(super) fn guest(stats: LinkStats, reversed: bool) -> Traffic {
     if reversed {
         return Traffic {
             receive_bytes: stats.rx_bytes,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{Command, LinkKey, VmKey, accounts::QUIET, before::Before, tally::Label};
 use crate::{
     account::network::{InterfaceKind, Traffic},
-    host::link::LinkStats,
+    host::link::{LinkStats, Queue},
     sample::network::programs::{Account, Held},
 };
 
@@ -67,6 +67,9 @@ pub(super) struct Port {
     pub(super) before: Before,
     /// The link's counters as of the last reading.
     pub(super) stats: Option<LinkStats>,
+    /// Its queueing discipline as of the last look, and what it was looked at for.
+    pub(super) queue: Option<Queue>,
+    pub(super) gap: Option<u64>,
     /// It went to another namespace.
     pub(super) moved: bool,
     /// The holder that let go of it last.
@@ -94,6 +97,8 @@ impl Port {
             counted: Traffic::default(),
             before,
             stats: None,
+            queue: None,
+            gap: None,
             moved: false,
             left: None,
             turned_ns: None,
