@@ -53,7 +53,7 @@ const KERNEL_FILES_ELSEWHERE: [(&str, &str); 4] = [
     ("agent/src/bpf/", "/sys/kernel/tracing"),
 ];
 
-const UNSAFE: [&str; 8] = [
+const UNSAFE: [&str; 9] = [
     "agent-common/",
     "agent-ebpf/",
     "agent/src/bpf/",
