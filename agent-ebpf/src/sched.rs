@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use kvmeter_common::{
     event::kind,
+    offset,
     thread::{ThreadSlot, cause, role},
     vm::state,
 };
@@ -20,7 +21,7 @@ use crate::{
     maps::{THREADS, VMS},
     offsets,
     part::{fold, promote, take_wanted},
-    task::{self, TASK_DEAD, copy, direct, field},
+    task::{self, TASK_DEAD, copy, direct, placed},
     tracked::{current_ids, entry, near, owned, slot_near, slot_of, track, unowned},
     vm::take_leader,
     waiting::{blame, charge},
@@ -34,7 +35,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let (prev, next): (*const u8, *const u8) = (ctx.arg(1), ctx.arg(2));
     // SAFETY: both are typed arguments.
     unsafe {
-        let (prev, next) = (field!(u32, prev, TASK_PID), field!(u32, next, TASK_PID));
+        let (prev, next) = (placed::<u32, { offset::TASK_PID }>(prev), placed::<u32, { offset::TASK_PID }>(next));
         let (out, into) = (near(prev).read_volatile(), near(next).read_volatile());
         if out | into == 0 {
             return 0;
@@ -44,7 +45,7 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// A switch from or to a thread that may have a slot: `out` and `into` are what [`NEAR`](crate::maps::NEAR) has for them.
-/// Out of line: so what a stranger runs through saves hardly a register and has no stack.
+/// Not a call: where the CPU's returns are guarded it costs more than the registers that a stranger saves for it.
 ///
 /// # Safety
 /// `ctx` must be the hook's.
@@ -60,7 +61,8 @@ unsafe fn switched(ctx: *mut c_void, out: u32, into: u32) -> i32 {
                 switched_out(number, slot, &ctx);
             },
             None => {
-                unowned(field!(u32, ctx.arg(1), TASK_PID));
+                // SAFETY: a typed argument.
+                unowned(unsafe { placed::<u32, { offset::TASK_PID }>(ctx.arg(1)) });
             }
         }
     }
@@ -83,7 +85,7 @@ unsafe fn switched_in(number: u32, slot: *mut ThreadSlot, from: *const u8, from_
             // The CPU was idle where thread 0 had it: waking it took a while, and nobody is to blame.
             (*slot).waits_for = if from_vm != 0 {
                 blame((*slot).vm, from_vm)
-            } else if field!(u32, from, TASK_PID) == 0 {
+            } else if placed::<u32, { offset::TASK_PID }>(from) == 0 {
                 cause::REST
             } else {
                 cause::HOST
@@ -102,19 +104,19 @@ unsafe fn switched_out(number: u32, slot: *mut ThreadSlot, ctx: &BtfTracePointCo
     let prev: *const u8 = ctx.arg(1);
     // SAFETY: the caller's promise, and `prev` is a typed argument; its one writer is this CPU until the switch is done.
     unsafe {
-        (*slot).runtime_ns = field!(u64, prev, TASK_RUNTIME);
-        charge(slot, field!(u64, prev, TASK_RUN_DELAY));
+        (*slot).runtime_ns = placed::<u64, { offset::TASK_RUNTIME }>(prev);
+        charge(slot, placed::<u64, { offset::TASK_RUN_DELAY }>(prev));
         if (*slot).timed != 0 {
             guest::off(number);
         }
         if (*slot).wanted != 0 {
             found(slot);
         }
-        let state = field!(u32, prev, TASK_STATE);
+        let state = placed::<u32, { offset::TASK_STATE }>(prev);
         if state & TASK_DEAD != 0 {
             ended(number);
         } else if state == 0 || ctx.arg::<u8>(0) != 0 {
-            (*slot).waits_for = taken((*slot).vm, field!(u32, ctx.arg(2), TASK_PID));
+            (*slot).waits_for = taken((*slot).vm, placed::<u32, { offset::TASK_PID }>(ctx.arg(2)));
         } else {
             (*slot).waits_for = cause::ASLEEP;
         }

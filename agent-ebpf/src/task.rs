@@ -1,5 +1,7 @@
 //! Reading `task_struct` and its neighbours: by direct load where the verifier knows the pointer, else by copy.
 
+use core::{arch::asm, ptr::with_exposed_provenance};
+
 use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, helpers::generated::bpf_get_current_task};
 
 use crate::offsets::{self, at};
@@ -25,23 +27,18 @@ pub unsafe fn direct<T: Copy>(base: *const u8, offset: &'static u32) -> T {
 }
 
 /// As [`direct`], with the place in the code itself (`kvmeter_common::offset`): for the way of every switch.
-macro_rules! field {
-    ($type:ty, $base:expr, $place:ident) => {{
-        let mut at: *const u8 = $base;
-        // SAFETY: an addition; where it leads, and that it is right, is as with `direct`.
-        #[allow(unused_unsafe, reason = "stands in unsafe code as well")]
-        unsafe {
-            core::arch::asm!(
-                "{0} += {1}",
-                inout(reg) at,
-                const kvmeter_common::offset::$place,
-                options(pure, readonly, nostack)
-            );
-            at.cast::<$type>().read_volatile()
-        }
-    }};
+///
+/// # Safety
+/// As `direct`.
+#[inline(always)]
+pub unsafe fn placed<T: Copy, const PLACE: i32>(base: *const u8) -> T {
+    let mut at = base.expose_provenance();
+    // SAFETY: an addition; then as in `direct`.
+    unsafe {
+        asm!("{0} += {1}", inout(reg) at, const PLACE, options(pure, nomem, nostack));
+        with_exposed_provenance::<T>(at).read_volatile()
+    }
 }
-pub(crate) use field;
 
 /// Copies a field of any kernel object; `None` when the address faults.
 #[inline(always)]
