@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod host;
 pub mod memory;
 pub mod network;
+pub mod past;
 pub mod snapshot;
 pub mod usage;
 pub mod work;

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    account::{CpuUsage, Told, snapshot::VmEnd, snapshot::VmFixed},
+    account::{Told, snapshot::VmFixed},
     bpf::{Exit, VmReading},
-    clock::{self, Instant2},
+    clock::Instant2,
     ledger::TimeQuality,
-    lifecycle::{Ending, Verdict, draft::About, verdict},
+    lifecycle::draft::About,
     units::Tgid,
     vm::{
         Line, Origin, Owners, Vm,
         identity::{self, Argv, Identity, identify, incoming},
-        record::Throttle,
         source::VmSource,
         thread::family_of,
     },
@@ -251,53 +250,5 @@ impl Engine {
             return false;
         }
         at.boot_ns.saturating_sub(*vm.gone_ns.get_or_insert(at.boot_ns)) > GRACE_NS
-    }
-
-    /// Ends a VM whose end nobody saw: some time between its last sign of life and now, told as the former.
-    pub(super) fn end_unseen(&mut self, tgid: u32, at: Instant2) {
-        let Some(vm) = self.registry.of_tgid(tgid) else { return };
-        let alive_ns = vm.alive_ns;
-        let (not_before, not_after) = (at.unix_of(alive_ns), at.unix_ns);
-        let quality = TimeQuality::Bounded { not_before, not_after };
-        self.settle_zombie_disk(tgid);
-        self.settle_network_unseen(tgid, at);
-        self.end(tgid, alive_ns, not_before, quality, verdict(&Ending::default()));
-    }
-
-    fn end(&mut self, tgid: u32, stop_ns: u64, stopped_at: u64, quality: TimeQuality, mut verdict: Verdict) {
-        self.stated_stop(tgid, stop_ns).over_stop(&mut verdict);
-        let tick_ns = self.tick_ns();
-        self.settle_sockets(tgid);
-        self.end_memory(tgid, stop_ns);
-        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
-        self.ended.insert(tgid, (vm.start_tick(tick_ns), stop_ns));
-        if vm.cpu.is_none() && vm.told.is_some() {
-            // It ended before a first reading: what an earlier agent told stands.
-            vm.take_cpu(CpuUsage::default());
-        }
-        let Some(vm) = self.registry.of_tgid(tgid) else { return };
-        let draft = self.about(vm).stop(stopped_at, stop_ns, quality, &verdict);
-        let vm_id = vm.fixed.vm_id.clone();
-        let now_ns = clock::boot_ns().unwrap_or(stop_ns);
-        self.tell(draft, now_ns);
-        self.storage_stopped(&vm_id, Instant2 { boot_ns: stop_ns, unix_ns: stopped_at });
-        let reason = verdict.reason.map_or("", |r| r.as_str()).to_owned();
-        let Some(vm) = self.registry.of_tgid_mut(tgid) else { return };
-        tracing::info!(vm_id = %vm.fixed.vm_id, tgid, cause = verdict.cause, reason, "VM ended");
-        // Its groups may be gone already; then what was read last stands.
-        vm.read_throttling();
-        vm.throttle = Throttle::NotLooked;
-        vm.disk.close();
-        if vm.samples.take().is_some() {
-            self.history.stopped(&vm.fixed.vm_id, stop_ns.saturating_add(self.settings.keep_ns));
-        }
-        vm.origin = Origin::Final;
-        vm.changed = true;
-        vm.stop_line = Line::Queued;
-        let label = if reason.is_empty() { "unknown".to_owned() } else { reason.clone() };
-        let key = (vm.fixed.hypervisor.clone(), label);
-        vm.end = Some(VmEnd { stopped_at, stop_ns, reason, cause: verdict.cause.to_owned() });
-        *self.host.stops.entry(key).or_default() += 1;
-        self.registry.retire(tgid);
     }
 }

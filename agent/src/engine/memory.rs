@@ -125,7 +125,7 @@ impl Engine {
         let hung = self.pss_open.hung_since(at.boot_ns);
         self.tell_hung("pss", hung);
         if hung.is_some() {
-            self.registry.live_mut().for_each(|vm| vm.memory.take_pss(None));
+            self.registry.live_mut().for_each(|vm| vm.changed |= vm.memory.take_pss(None));
         }
         let new = self.pss_open.tell_hung(at.boot_ns);
         if new {

@@ -8,9 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::{disk, network, vm::roles, work_detail};
 use crate::{
-    account::{Snapshot, VmView},
+    account::{Snapshot, VmView, past::Past},
     clock::rfc3339,
-    history::Store,
     ledger::Shape,
 };
 
@@ -51,7 +50,7 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
 
 /// The list, sorted by vm_id; with `full`, all that is known of each.
 #[must_use]
-pub fn list(snapshot: &Snapshot, full: bool, history: &Store) -> Value {
+pub fn list(snapshot: &Snapshot, full: bool, history: &dyn Past) -> Value {
     let mut vms: Vec<_> = snapshot.vms.iter().map(AsRef::as_ref).collect();
     vms.sort_by(|a, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
     let one = |vm: &VmView| if full { detail(vm, snapshot, history) } else { json!(entry(vm)) };
@@ -60,7 +59,7 @@ pub fn list(snapshot: &Snapshot, full: bool, history: &Store) -> Value {
 
 /// One VM with all that is known. What was not measured is absent.
 #[must_use]
-pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &Store) -> Value {
+pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &dyn Past) -> Value {
     let mut value = json!(entry(vm));
     let mut more = Map::new();
     more.insert("pid".into(), json!(vm.fixed.tgid));

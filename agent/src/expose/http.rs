@@ -25,7 +25,10 @@ use super::{
     status::Status,
     storage, usage,
 };
-use crate::{account::Snapshot, clock, health, history::Store};
+use crate::{
+    account::{Snapshot, past::Past},
+    clock, health,
+};
 
 /// What handlers read.
 #[derive(Clone)]
@@ -42,7 +45,7 @@ pub struct Views {
     /// The time between two points of history now in force, nanoseconds.
     pub history_ns: watch::Receiver<u64>,
     /// The recent past of each VM.
-    pub history: Arc<Store>,
+    pub history: Arc<dyn Past>,
 }
 
 impl Views {
@@ -180,7 +183,7 @@ async fn status(State(views): State<Views>) -> Response {
         "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
         "network": network::status(&snapshot),
         "storage": storage::status(&host.storage),
-        "history": history_status(&views.history),
+        "history": history_status(views.history.as_ref()),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
         "sample_errors": host.sample_errors,
@@ -193,8 +196,8 @@ async fn status(State(views): State<Views>) -> Response {
     .into_response()
 }
 
-fn history_status(history: &Store) -> serde_json::Value {
-    let held = history.stats();
+fn history_status(history: &dyn Past) -> serde_json::Value {
+    let held = history.kept();
     serde_json::json!({ "vms": held.lines, "bytes": held.bytes, "evicted_samples": held.evicted })
 }
 
@@ -208,7 +211,7 @@ struct ListQuery {
 
 async fn vms(State(views): State<Views>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     match query {
-        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail, &views.history)).into_response(),
+        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail, views.history.as_ref())).into_response(),
         Err(_) => Problem::parameter("detail", "detail must be true or false".to_owned()).into_response(),
     }
 }
@@ -217,7 +220,7 @@ async fn vm(State(views): State<Views>, vm_id: Result<UrlPath<String>, PathRejec
     let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
     let snapshot = views.snapshot();
     match api::find(&snapshot, &vm_id) {
-        Some(vm) => Json(api::detail(vm, &snapshot, &views.history)).into_response(),
+        Some(vm) => Json(api::detail(vm, &snapshot, views.history.as_ref())).into_response(),
         None => unknown(&vm_id),
     }
 }

@@ -1,11 +1,10 @@
 //! The series and the JSON of a VM's memory. A size is shown only while the VM runs, a counter also after its end.
 
-use prometheus::proto::MetricFamily;
 use serde_json::{Map, Value, json};
 
 use super::{
     catalog::{self, Metric},
-    family::Family,
+    family::{Family, MetricFamily},
     vm::{Fill, labels},
 };
 use crate::account::{MemoryUsage, Snapshot, VmView, snapshot::Detail};

@@ -14,7 +14,7 @@ use super::{
     annotation::{Annotations, Peer},
     http::{self, Views},
 };
-use crate::{account::Snapshot, history::Store};
+use crate::account::{Snapshot, past::Past};
 
 /// What a scrape tells of the agent itself.
 pub struct Own {
@@ -33,7 +33,7 @@ pub fn views(
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only a scrape tells of them"))] own: Own,
     sample_ns: watch::Receiver<u64>,
     history_ns: watch::Receiver<u64>,
-    history: Arc<Store>,
+    history: Arc<dyn Past>,
 ) -> Views {
     #[cfg(feature = "metrics")]
     let collected = Collected {

@@ -17,8 +17,8 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    account::past::{NAMES, Point, Range, RangeError},
     clock::{self, rfc3339},
-    history::{NAMES, Point, Range, RangeError},
 };
 
 /// What is answered where neither `since` nor `range` is given.
@@ -71,7 +71,7 @@ pub async fn range(
     let points = match found {
         Ok(Some(points)) => points,
         // A VM that has no sample yet is no error: all its buckets are empty.
-        Ok(None) if api::find(&views.snapshot(), &vm_id).is_some() => crate::history::points(&range, []),
+        Ok(None) if api::find(&views.snapshot(), &vm_id).is_some() => range.empty(),
         Ok(None) => return unknown(&vm_id),
         Err(error) => return Problem::internal(format!("the answer was not finished: {error}")).into_response(),
     };

@@ -2,7 +2,8 @@
 
 use pco::{ChunkConfig, DeltaSpec, ModeSpec, standalone};
 
-use super::{column::COLUMNS, series::Row};
+use super::series::Row;
+use crate::account::past::COLUMNS;
 
 /// Samples of a full block. Longer ones compress better and cost more to open; at 512 both are near their best.
 pub const BLOCK: usize = 512;

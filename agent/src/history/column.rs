@@ -5,21 +5,7 @@
 //! worth, and a third of the memory of an exact one.
 
 use super::Sample;
-
-/// Values of a sample.
-pub const COLUMNS: usize = 8;
-
-/// Their names in the API, in the order of columns.
-pub const NAMES: [&str; COLUMNS] = [
-    "cpu_percent",
-    "cpu_delay_percent",
-    "memory_used_bytes",
-    "memory_limit_bytes",
-    "network_in_bytes_per_sec",
-    "network_out_bytes_per_sec",
-    "disk_read_bytes_per_sec",
-    "disk_write_bytes_per_sec",
-];
+use crate::account::past::COLUMNS;
 
 /// Whether a column is a level in whole bytes; else it is a rate.
 const LEVEL: [bool; COLUMNS] = [false, false, true, true, false, false, false, false];

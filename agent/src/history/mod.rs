@@ -11,8 +11,7 @@ mod series;
 mod store;
 
 pub use block::BLOCK;
-pub use column::{COLUMNS, NAMES};
-pub use query::{MAX_POINTS, Point, Range, RangeError, Stat, points};
+pub use query::points;
 pub use rates::{Rates, Reading, Sample};
 pub use series::Row;
-pub use store::{Limits, Line, Store, StoreStats};
+pub use store::{Limits, Line, Store};

@@ -1,93 +1,7 @@
 //! Questions to a line: buckets aligned to the epoch, each with mean, least, most, last and count. Pure.
 
-use super::{
-    column::{COLUMNS, value},
-    series::Row,
-};
-
-/// Points of one answer.
-pub const MAX_POINTS: u64 = 11_000;
-/// What `auto` aims at.
-const AUTO_POINTS: u64 = 120;
-
-/// What is asked for, Unix milliseconds: samples of `[since, until)`, in buckets of whole seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// The first instant.
-    pub since_ms: u64,
-    /// The first instant after it.
-    pub until_ms: u64,
-    /// The length of a bucket.
-    pub resolution_ms: u64,
-}
-
-/// Why a range cannot be answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RangeError {
-    /// Nothing can lie in it.
-    #[error("since must be before until")]
-    Empty,
-    /// Too long for its resolution.
-    #[error("{points} points are asked for, {MAX_POINTS} are the most: take a longer resolution or a shorter range")]
-    TooMany {
-        /// How many it would be.
-        points: u64,
-    },
-    /// A bucket of no length.
-    #[error("resolution must be one second or more")]
-    Resolution,
-}
-
-impl Range {
-    /// Checks a range. Without a resolution it is chosen so that there are about 120 points, in whole seconds and no
-    /// shorter than `interval_ms`, the time between two samples.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn new(since_ms: u64, until_ms: u64, resolution_ms: Option<u64>, interval_ms: u64) -> Result<Self, RangeError> {
-        if since_ms >= until_ms {
-            return Err(RangeError::Empty);
-        }
-        let auto = (until_ms - since_ms).div_ceil(AUTO_POINTS).max(interval_ms).max(1).div_ceil(1_000) * 1_000;
-        let resolution_ms = resolution_ms.unwrap_or(auto);
-        if resolution_ms < 1_000 {
-            return Err(RangeError::Resolution);
-        }
-        let range = Self { since_ms, until_ms, resolution_ms };
-        let points = range.count();
-        if points > MAX_POINTS { Err(RangeError::TooMany { points }) } else { Ok(range) }
-    }
-
-    /// How many buckets it has.
-    #[must_use]
-    pub const fn count(&self) -> u64 {
-        (self.until_ms - 1) / self.resolution_ms - self.since_ms / self.resolution_ms + 1
-    }
-}
-
-/// One value over a bucket.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stat {
-    /// The mean of the samples that have it.
-    pub mean: f64,
-    /// The least.
-    pub min: f64,
-    /// The most.
-    pub max: f64,
-    /// That of the latest sample.
-    pub last: f64,
-}
-
-/// One bucket.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    /// Where it begins, Unix milliseconds.
-    pub at_ms: u64,
-    /// Samples in it.
-    pub count: u64,
-    /// Each value; absent where no sample of the bucket has it.
-    pub values: [Option<Stat>; COLUMNS],
-}
+use super::{column::value, series::Row};
+use crate::account::past::{COLUMNS, Point, Range, Stat};
 
 /// A bucket being added up.
 #[derive(Clone, Copy, Default)]
@@ -146,25 +60,6 @@ impl Sum {
 mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*};
-
-    const HOUR: u64 = 3_600_000;
-
-    #[test]
-    fn auto_gives_about_120_points_in_whole_seconds() {
-        for (span, due) in [(HOUR, 30_000), (168 * HOUR, 5_040_000), (60_000, 10_000), (7_777_777, 65_000)] {
-            let range = Range::new(1_000_000_000, 1_000_000_000 + span, None, 10_000).unwrap();
-            assert_eq!(range.resolution_ms, due, "{span}");
-            assert!(range.count() <= 121);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_answered_is_refused_by_name() {
-        assert_eq!(Range::new(5, 5, None, 1), Err(RangeError::Empty));
-        assert_eq!(Range::new(0, 10_000, Some(999), 1), Err(RangeError::Resolution));
-        assert_eq!(Range::new(0, 11_000_000, Some(1_000), 1).map(|r| r.count()), Ok(MAX_POINTS));
-        assert_eq!(Range::new(0, 11_000_001, Some(1_000), 1), Err(RangeError::TooMany { points: 11_001 }));
-    }
 
     #[test]
     fn a_gap_has_no_values_and_a_value_nobody_measured_is_absent() {

@@ -2,10 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{
-    block::{BLOCK, Block},
-    column::COLUMNS,
-};
+use super::block::{BLOCK, Block};
+use crate::account::past::COLUMNS;
 
 /// One sample as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,12 @@ use std::{
 use super::{
     Sample,
     column::codes,
-    query::{Point, Range, points},
+    query::points,
     series::{Row, Series},
+};
+use crate::account::{
+    self,
+    past::{Past, Point, Range},
 };
 
 /// How much is kept.
@@ -47,17 +51,6 @@ struct Kept {
     line: Arc<Line>,
     /// When it is let go, once its VM has stopped: CLOCK_BOOTTIME nanoseconds.
     until_ns: Option<u64>,
-}
-
-/// What a store holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreStats {
-    /// Bytes of all lines.
-    pub bytes: u64,
-    /// Samples let go for the bound of memory, since the start.
-    pub evicted: u64,
-    /// Lines.
-    pub lines: usize,
 }
 
 impl Store {
@@ -134,26 +127,22 @@ impl Store {
             order.pop_front();
         }
     }
+}
 
-    /// What is known of a VM in a range; `None` where there is no line.
-    #[must_use]
-    pub fn range(&self, vm_id: &str, range: &Range) -> Option<Vec<Point>> {
+impl Past for Store {
+    fn range(&self, vm_id: &str, range: &Range) -> Option<Vec<Point>> {
         let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
         let (blocks, open) = lock(&line.0).parts(range.since_ms, range.until_ms);
         let sealed = blocks.iter().filter_map(|block| block.rows()).flatten();
         Some(points(range, sealed.chain(open)))
     }
 
-    /// How many samples a VM's line has.
-    #[must_use]
-    pub fn len(&self, vm_id: &str) -> usize {
+    fn len(&self, vm_id: &str) -> usize {
         lock(&self.lines).get(vm_id).map_or(0, |kept| lock(&kept.line.0).len())
     }
 
-    /// What it holds.
-    #[must_use]
-    pub fn stats(&self) -> StoreStats {
-        StoreStats {
+    fn kept(&self) -> account::past::Kept {
+        account::past::Kept {
             bytes: u64::try_from(self.bytes.load(Relaxed)).unwrap_or(0),
             evicted: self.evicted.load(Relaxed),
             lines: lock(&self.lines).len(),

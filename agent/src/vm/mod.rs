@@ -7,6 +7,7 @@ mod group_io;
 pub mod identity;
 mod line;
 pub mod memory;
+mod origin;
 pub mod owner;
 mod pause;
 pub mod record;
@@ -18,8 +19,9 @@ pub mod thread;
 
 pub use line::Line;
 pub use memory::Memory;
+pub use origin::Origin;
 pub use owner::{Owner, Owners, Teller};
 pub use pause::Pause;
-pub use record::{Origin, Vm};
+pub use record::Vm;
 pub use registry::Registry;
 pub use tally::Tally;

@@ -55,7 +55,7 @@ fn a_stopped_vm_keeps_its_line_for_its_time_and_leaves_nothing_behind() {
     store.expire(99);
     assert_eq!(store.len("a"), 3 * BLOCK);
     store.expire(100);
-    assert_eq!((store.len("a"), store.stats()), (0, StoreStats::default()));
+    assert_eq!((store.len("a"), store.kept()), (0, account::past::Kept::default()));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn memory_is_bounded_and_what_the_bound_cost_is_counted() {
     for name in &names {
         fill(&store, name, pushed);
     }
-    let stats = store.stats();
+    let stats = store.kept();
     let kept: usize = names.iter().map(|name| store.len(name)).sum();
     // Open blocks cannot be let go, so they come on top.
     let open = names.len() as u64 * (BLOCK * size_of::<Row>()) as u64;
@@ -82,7 +82,7 @@ fn blocks_that_a_line_let_go_by_itself_are_not_remembered() {
     let store = store(BLOCK, 1 << 30);
     fill(&store, "a", 200 * BLOCK as u64);
     assert!(lock(&store.order).len() <= 4, "{}", lock(&store.order).len());
-    assert_eq!(store.stats().evicted, 0, "its own bound is no loss");
+    assert_eq!(store.kept().evicted, 0, "its own bound is no loss");
 }
 
 proptest! {
