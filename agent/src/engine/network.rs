@@ -2,6 +2,7 @@
 //! to read at each sample, and takes over what it read. A VM's end waits for the thread's last word on it, not for long.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -103,6 +104,13 @@ impl Engine {
     pub(super) fn network_born(&self, tgid: u32) {
         if let (Some(counting), Some(vm)) = (&self.counting, self.registry.of_tgid(tgid)) {
             counting.network.born(key(vm, self.tick_ns()));
+        }
+    }
+
+    /// A VM had interfaces of these names while an earlier agent ran.
+    pub(super) fn network_former(&self, vm: VmKey, names: BTreeSet<Arc<str>>) {
+        if let (Some(counting), false) = (&self.counting, names.is_empty()) {
+            counting.network.former(vm, names);
         }
     }
 

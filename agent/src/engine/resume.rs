@@ -1,6 +1,6 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Engine, scan::Process};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     bpf::Want,
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
-    sample::ProcCpu,
+    sample::{ProcCpu, network::VmKey},
     units::Tgid,
     vm::{
         Origin, Owner, Teller, Vm,
@@ -28,6 +28,7 @@ impl Engine {
         running.extend(alive.iter().filter_map(tgid_of));
         running.sort_unstable();
         running.dedup();
+        self.tell_former(&alive, &ended);
         for interval in ended {
             let draft = self.close(interval, now);
             self.tell(draft, now.boot_ns);
@@ -55,6 +56,23 @@ impl Engine {
             Process::Unknown => true,
         };
         interval.boot_id == self.boot_id && tgid_of(interval).is_some_and(same)
+    }
+
+    /// Names of interfaces that the ledger told of VMs of this boot: what passed through one of them may be theirs.
+    fn tell_former(&self, alive: &[OpenInterval], ended: &[OpenInterval]) {
+        let tick_ns = self.tick_ns();
+        let key = |interval: &OpenInterval| {
+            Some(VmKey { tgid: tgid_of(interval)?, start_ticks: interval.started_mono_ns / tick_ns })
+        };
+        let names = |interval: &OpenInterval| {
+            let net = interval.usage.iter().flat_map(|usage| &usage.net);
+            net.map(|one| Arc::from(one.interface.as_str())).collect::<BTreeSet<_>>()
+        };
+        for interval in alive.iter().chain(ended).filter(|interval| interval.boot_id == self.boot_id) {
+            if let Some(vm) = key(interval) {
+                self.network_former(vm, names(interval));
+            }
+        }
     }
 
     fn resume(&mut self, alive: Vec<OpenInterval>, now: Instant2) {

@@ -42,6 +42,7 @@ mod spaces;
 mod thread;
 
 use std::{
+    collections::BTreeSet,
     io,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -84,6 +85,11 @@ impl<P: Programs> Network<P> {
     /// A VM runs.
     pub fn born(&self, vm: VmKey) {
         self.tell(Order::Born(vm));
+    }
+
+    /// A VM had interfaces of these names while an earlier agent ran; to be told before any VM.
+    pub fn former(&self, vm: VmKey, names: BTreeSet<Arc<str>>) {
+        self.tell(Order::Former(vm, names));
     }
 
     /// A VM's process has ended.

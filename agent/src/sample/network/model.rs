@@ -131,6 +131,9 @@ pub struct Model {
     ports: BTreeMap<LinkKey, Port>,
     /// What writers wrote of whom it is not known yet whether they are VMs.
     pending: BTreeMap<(LinkKey, u32), Pending>,
+    /// Who had interfaces of a name when an earlier agent ran, and until when VMs were born that may have got one of them.
+    former: BTreeMap<Arc<str>, BTreeSet<VmKey>>,
+    former_until_ns: u64,
     existences: u64,
     unowned: Unowned,
     out: Vec<Command>,

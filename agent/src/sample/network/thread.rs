@@ -40,6 +40,7 @@ pub(super) type Asked = HashMap<i32, (LinkKey, u32, HeldTap)>;
 /// What the thread is told.
 pub(super) enum Order<P> {
     Born(VmKey),
+    Former(VmKey, BTreeSet<Arc<str>>),
     Ended(VmKey),
     Look(VmKey),
     Reconcile,
@@ -125,6 +126,7 @@ impl<P: Programs> Worker<P> {
     fn obey(&mut self, order: Order<P>) {
         match order {
             Order::Born(vm) => self.model.born(vm, now_ns()),
+            Order::Former(vm, names) => self.model.former(vm, names, now_ns()),
             Order::Ended(vm) => {
                 self.ending.entry(vm).or_insert(now_ns().saturating_add(LET_GO_NS));
             }

@@ -18,7 +18,7 @@ const DECIDE_NS: u64 = 60_000_000_000;
 /// Undecided writers at a time.
 const MAX_PENDING: usize = 4_096;
 /// Clock ticks of `/proc/PID/stat` in nanoseconds (USER_HZ is 100 on every architecture with KVM).
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 /// Readings without a change after which a former account is given back: its writer would get another.
 pub(super) const QUIET: u8 = 2;
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     Command, Holding, LinkKey, Model, Scan, VmKey,
+    accounts::TICK_NS,
     before::Before,
     port::{Owner, Port, State},
 };
@@ -86,6 +87,14 @@ impl Model {
         }
     }
 
+    /// A VM had interfaces of these names while an earlier agent ran.
+    pub fn former(&mut self, vm: VmKey, names: BTreeSet<Arc<str>>, now_ns: u64) {
+        for name in names {
+            self.former.entry(name).or_default().insert(vm);
+        }
+        self.former_until_ns = now_ns;
+    }
+
     /// A VM has an interface in its hands.
     fn take(&mut self, vm: VmKey, key: LinkKey, holding: &Holding) {
         let (Some(known), Some(state)) = (self.links.get(&(key.netns, key.ifindex)), self.vms.get_mut(&vm)) else {
@@ -111,7 +120,10 @@ impl Model {
             }
             return;
         }
-        let mut before = Before::of(known, holding.persistent, vm);
+        // Its file may have been passed on by a VM that had one of this name, and then its past is that VM's.
+        let others = self.former.get(known.name.as_str()).is_some_and(|had| !had.contains(&vm));
+        let early = vm.start_ticks.saturating_mul(TICK_NS) <= self.former_until_ns;
+        let mut before = if others && early { Before::default() } else { Before::of(known, holding.persistent, vm) };
         let mut port = Port::new(&known.name, known.kind, vm, before);
         if let Some(told) = state.moved.remove(&port.label) {
             // It came from another namespace in this VM's hands: what was told there is not told again.

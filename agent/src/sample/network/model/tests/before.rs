@@ -90,3 +90,27 @@ fn a_move_to_another_namespace_doubles_nothing() {
     model.narrowed();
     assert_eq!(packets(&mut model, vm(1), "tap0", None), (110, 55));
 }
+
+#[test]
+fn the_past_of_an_interface_that_another_vm_had_when_an_earlier_agent_ran_is_told_of_nobody() {
+    let past = |former: &[(u32, &str)], one: VmKey| {
+        let mut model = Model::default();
+        for (vm_of, name) in former {
+            model.former(vm(*vm_of), [Arc::from(*name)].into(), 100 * SECOND);
+        }
+        model.born(one, 101 * SECOND);
+        let link = Link { stats: Some(counters(100, 50, 0)), ..link(7, "tap0") };
+        // It goes with its last file, so it was made for one that has it: by whom, nobody knows.
+        model.held(one, &scan(&[holding(NS, link)]), 101 * SECOND);
+        attach_all(&mut model);
+        model.stats(NS, &[(7, counters(100, 50, 0))].into());
+        model.narrowed();
+        (packets(&mut model, one, "tap0", Some("unclassified")), model.unowned().unknown_before)
+    };
+    let (known, unknown) = (((100, 50), 0), ((0, 0), 1));
+    assert_eq!(past(&[], vm(2)), known);
+    assert_eq!(past(&[(1, "tap0")], vm(2)), unknown);
+    assert_eq!(past(&[(1, "tap0"), (2, "tap0")], vm(2)), known, "it had one itself");
+    assert_eq!(past(&[(1, "tap1")], vm(2)), known);
+    assert_eq!(past(&[(1, "tap0")], VmKey { tgid: 2, start_ticks: 10_001 }), known, "born under this agent");
+}
