@@ -180,7 +180,7 @@ fn reuse(dir: &Path, count: u32) -> Result<Vec<Was>> {
         if number % ROUND == 0 {
             std::fs::write("/proc/sys/kernel/ns_last_pid", base.to_string())?;
         }
-        if (number + number / ROUND) % 25 != 0 {
+        if !(number + number / ROUND).is_multiple_of(25) {
             hostile(&programs, dir, number)?.spawn()?.wait()?;
             continue;
         }
