@@ -23,9 +23,8 @@ fn created_destroyed_and_states_are_counted_and_no_label_is_forbidden() -> Resul
     let one = |a: &Agent, name: &str| -> Result<f64> { a.metrics()?.one(name, &[]).context("a count is not told") };
     let before = (one(&agent, "kvmeter_vms_created_total")?, one(&agent, "kvmeter_vm_boot_seconds_count")?);
     let _lives = TestVm::start(&["--id", "lives", "--duty", "10"])?;
-    let ends = TestVm::start(&["--id", "ends", "--lifetime", "100ms"])?;
+    drop(TestVm::start(&["--id", "ends", "--duty", "10"])?);
     agent.stop_line("ends")?;
-    drop(ends);
     agent.wait_until("one of each", PATIENCE, |a| {
         Ok(state(a, "running")? >= 1.0 && state(a, "stopped")? >= 1.0 && one(a, "kvmeter_vms_destroyed_total")? >= 1.0)
     })?;
