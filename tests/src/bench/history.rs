@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use kvmeter::history::{Limits, Line, Range, Sample, Store};
+use kvmeter::account::past::{Past as _, Range};
+use kvmeter::history::{Limits, Line, Sample, Store};
 
 use super::options::Options;
 use super::spread::{Order, Spread};
@@ -101,7 +102,7 @@ pub fn section(options: &Options) -> Result<Section> {
     }
     // A median would leave out the turns in which blocks are sealed, which is what it costs.
     let mean = pushes.iter().sum::<f64>() / pushes.len() as f64;
-    let stats = store.stats();
+    let stats = store.kept();
     ensure!(stats.evicted == 0, "samples were let go: {stats:?}");
     let plain = vms * samples * PLAIN_BYTES;
     let end_ms = samples * STEP_S * 1_000;
