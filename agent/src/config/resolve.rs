@@ -158,6 +158,10 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
             Support::Refused => taker.problems.push(said("not supported by this version; remove it")),
         }
     }
+    // Told of once; what else may be wrong with it does not matter here.
+    let is_built =
+        |path: &&'static str| !KEYS.iter().any(|k| k.path == *path && matches!(k.support, Support::Feature(_)));
+    taker.table.entries.retain(|path, _| is_built(path));
     warnings
 }
 
