@@ -174,6 +174,10 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
             }
         }
     }
+    // Told of once; what else may be wrong with it does not matter here.
+    let is_built =
+        |path: &&'static str| !KEYS.iter().any(|k| k.path == *path && matches!(k.support, Support::Feature(_)));
+    taker.table.entries.retain(|path, _| is_built(path));
     warnings
 }
 
