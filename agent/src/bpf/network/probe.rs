@@ -18,7 +18,16 @@ impl NetworkPrograms {
         for way in ways {
             self.carrier = *way;
             match self.try_way() {
-                Ok(()) => return Ok(*way),
+                Ok(()) => {
+                    if !way.is_read() {
+                        let error = refused.as_ref().map(|error| error as &dyn std::error::Error);
+                        tracing::warn!(
+                            error,
+                            "who opens a tap cannot be followed here: what comes in at a handover is told by events"
+                        );
+                    }
+                    return Ok(*way);
+                }
                 Err(error) if way.is_read() => {
                     tracing::debug!(
                         error = &error as &dyn std::error::Error,
