@@ -170,8 +170,8 @@ struct Was {
     cpu_ns: u64,
 }
 
-/// Sends `count` processes through the same few ids: of each 25 one is a VM, a place further in each round.
-fn reuse(dir: &Path, count: u32) -> Result<Vec<Was>> {
+/// Sends `count` processes through the same few ids: one `every` so many is a VM, a place further in each round.
+fn reuse(dir: &Path, count: u32, every: u32) -> Result<Vec<Was>> {
     const ROUND: u32 = 250;
     let programs = programs(dir, tiny::ENDS)?;
     let base = std::process::id().saturating_add(2_000) % 20_000 + 5_000;
@@ -180,7 +180,7 @@ fn reuse(dir: &Path, count: u32) -> Result<Vec<Was>> {
         if number % ROUND == 0 {
             std::fs::write("/proc/sys/kernel/ns_last_pid", base.to_string())?;
         }
-        if !(number + number / ROUND).is_multiple_of(25) {
+        if !(number + number / ROUND).is_multiple_of(every) {
             hostile(&programs, dir, number)?.spawn()?.wait()?;
             continue;
         }
@@ -223,7 +223,7 @@ fn check(agent: &Agent, vms: &[Was]) -> Result<()> {
     agent.verify()
 }
 
-fn forced_through_reuse(test: &str, count: u32) -> Result<()> {
+fn forced_through_reuse(test: &str, count: u32, every: u32) -> Result<()> {
     if cfg!(not(target_arch = "x86_64")) {
         skipped(test, "its smallest program is one for x86-64");
         return Ok(());
@@ -231,17 +231,17 @@ fn forced_through_reuse(test: &str, count: u32) -> Result<()> {
     let Some(_host) = host(test) else { return Ok(()) };
     let dir = TempDir::new()?;
     let agent = Agent::start()?;
-    let vms = reuse(dir.path(), count)?;
+    let vms = reuse(dir.path(), count, every)?;
     check(&agent, &vms)
 }
 
 #[test]
 fn no_usage_or_identity_lands_on_another_life_of_a_process_id() -> Result<()> {
-    forced_through_reuse("no_usage_or_identity_lands_on_another_life_of_a_process_id", 5_000)
+    forced_through_reuse("no_usage_or_identity_lands_on_another_life_of_a_process_id", 5_000, 25)
 }
 
 #[test]
 #[ignore = "takes minutes; cargo test -p kvmeter-tests --test strangers -- --ignored --nocapture"]
 fn no_usage_or_identity_lands_on_another_life_in_a_hundred_thousand() -> Result<()> {
-    forced_through_reuse("no_usage_or_identity_lands_on_another_life_in_a_hundred_thousand", 100_000)
+    forced_through_reuse("no_usage_or_identity_lands_on_another_life_in_a_hundred_thousand", 100_000, 100)
 }
