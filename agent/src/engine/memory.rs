@@ -11,8 +11,9 @@ use crate::{
 
 /// The program that marks whose memory moved.
 const MOVES: &str = "rss_stat";
-/// Proportional sizes asked for at a sample in any case.
-const PSS_FEW: u64 = 8;
+/// Proportional sizes asked for at a sample of VMs that have none yet, or whose memory stands still: a thousand that are
+/// found at once are not read at once, now and each time again.
+const PSS_FEW: u32 = 8;
 
 impl Engine {
     /// Opens a VM's files and reads them for the first time: soon after its birth, so that a short life has an integral.
@@ -97,15 +98,14 @@ impl Engine {
             self.registry.live_mut().for_each(|vm| vm.changed |= vm.memory.take_pss(None));
             return;
         }
-        // Spread over the interval: a thousand VMs found at once are not read at once, now and each time again.
-        let share = (self.registry.live().count() as u64).saturating_mul(self.settings.sample_ns).div_ceil(every_ns);
-        let mut left = share.max(PSS_FEW);
+        let mut few = PSS_FEW;
         for vm in self.registry.live_mut().filter(|vm| !vm.exiting) {
-            if left == 0 {
-                return;
+            let moved = vm.memory.pss_moved();
+            if few == 0 && !moved {
+                continue;
             }
             let Some(file) = vm.memory.pss_due(at.boot_ns, every_ns) else { continue };
-            left -= 1;
+            few -= u32::from(!moved);
             if self.pss.is_none() {
                 self.pss = PssReader::start().ok();
             }

@@ -180,17 +180,22 @@ impl Memory {
         std::mem::replace(&mut self.usage.guest_faults, faults) != faults
     }
 
+    /// Whether its memory has moved since its proportional size was asked for. False before it ever was.
+    #[must_use]
+    pub fn pss_moved(&self) -> bool {
+        let moves = self.marks.map(|marks| marks.moves);
+        self.pss_ns.is_some() && (moves.is_none() || moves != self.pss_moves)
+    }
+
     /// The file to read its proportional size from, if that is due.
     pub fn pss_due(&mut self, at_ns: u64, every_ns: u64) -> Option<PssFile> {
-        let moves = self.marks.map(|marks| marks.moves);
-        let stands = moves.is_some() && moves == self.pss_moves;
-        let every_ns = if stands { every_ns.saturating_mul(PSS_IDLE) } else { every_ns };
+        let every_ns = if self.pss_moved() { every_ns } else { every_ns.saturating_mul(PSS_IDLE) };
         let due = self.pss_ns.is_none_or(|last| at_ns.saturating_sub(last) >= every_ns);
         let Files::Open(files) = &mut self.files else { return None };
         if !due {
             return None;
         }
-        (self.pss_ns, self.pss_moves) = (Some(at_ns), moves);
+        (self.pss_ns, self.pss_moves) = (Some(at_ns), self.marks.map(|marks| marks.moves));
         files.pss_file().ok().flatten()
     }
 
