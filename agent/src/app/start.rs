@@ -10,7 +10,10 @@ use nix::sys::{
     eventfd::{EfdFlags, EventFd},
     resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
 
 use super::{App, Source, ledger, metrics, settings};
 use crate::{
@@ -100,18 +103,19 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
     started.map_err(|(error, programs)| NoKernel { why: cause::chain(&error), obstacle: error.obstacle(), programs })
 }
 
+/// The TCP listener, where one is wanted.
+async fn listen(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.listen else { return Ok(None) };
+    Ok(Some(http::listen_tcp(address).await?))
+}
+
 /// Starts everything.
 pub(super) async fn start(source: Source, config: Config, level: LevelHandle) -> anyhow::Result<App> {
     let root = Path::new("/");
     let facts = HostFacts::gather(root);
-    for error in &facts.errors {
-        tracing::debug!("{error}");
-    }
+    facts.errors.iter().for_each(|error| tracing::debug!("{error}"));
     let boot_id = facts.boot_id.clone().context("/proc/sys/kernel/random/boot_id cannot be read")?;
-    let tcp = match config.listen {
-        Some(address) => Some(http::listen_tcp(address).await?),
-        None => None,
-    };
+    let tcp = listen(&config).await?;
     let unix = http::listen_unix(&config.socket)?;
     let left = SocketFile(Some(config.socket.clone()));
     let now = clock::now().context("the clock cannot be read")?;
