@@ -236,9 +236,8 @@ impl Engine {
         let empty = Snapshot { taken: now, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
-        let root = parts.root;
         let engine = Self {
-            procfs: ProcFs::new(&root),
+            procfs: ProcFs::new(&parts.root),
             facts: parts.facts,
             boot_id: parts.boot_id,
             settings: parts.settings,
@@ -257,10 +256,10 @@ impl Engine {
             snapshots,
             serial: 0,
             control,
-            identifier: identify::Identifier::start(root.clone()),
+            identifier: identify::Identifier::start(parts.root.clone()),
             next_identity_ns: 0,
             inventories: inventory::Inventories::first(parts.inventory),
-            lister: disk::Lister::start(root.clone()),
+            lister: disk::Lister::start(parts.root.clone()),
             waker: parts.waker,
             next_tick_ns: 0,
             next_scan_ns: 0,
@@ -278,7 +277,7 @@ impl Engine {
             network_is_late: false,
             attached_ns: now.boot_ns,
             why: ending::Why::default(),
-            root,
+            root: parts.root,
         };
         (engine, remote, receiver)
     }
