@@ -1,4 +1,7 @@
-//! `ledger show` and `ledger verify`.
+//! `ledger show` and `ledger verify`; what is longer has a file of its own.
+
+mod file;
+mod rollup;
 
 use std::{
     fs::File,
@@ -37,6 +40,9 @@ pub(super) enum Ledger {
         #[arg(long, value_name = "SEQ")]
         since: Option<u64>,
     },
+    /// Adds ledgers up: what each VM, tenant or host had and used, by hour or day
+    #[command(after_help = rollup::EXAMPLES)]
+    Rollup(rollup::RollupArgs),
     /// Proves that a ledger is whole: sequence, chain, sums, pairs, bounds; only reads
     #[command(
         after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering"
@@ -71,6 +77,7 @@ pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
             let format = if json { Format::Json } else { Format::Table };
             print_lines(&given(paths, source)?, &filter, format)
         }
+        Ledger::Rollup(args) => rollup::run(args, source),
         Ledger::Verify { paths, json } => verify(&given(paths, source)?, json),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the encoding of a line (`record`, `line`, `wire`, `fit`), the file and its lock (`store`, `lock`, `opening`,
 //! `journal`), what a returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`,
-//! `pump`, `spool`) and the two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
+//! `pump`, `spool`) and the readers (`verify`, `show`, `rollup`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
 //! out to one file.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
@@ -10,6 +10,7 @@ mod digest;
 mod error;
 mod fact;
 mod fit;
+mod input;
 mod interval;
 mod journal;
 mod kind;
@@ -20,6 +21,7 @@ mod ordinal;
 mod pump;
 mod record;
 mod recover;
+mod rollup;
 mod scan;
 mod show;
 mod spool;
@@ -36,6 +38,7 @@ mod tests;
 
 pub use error::{LedgerError, LineError, Op};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, Subject, TimeQuality};
+pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
@@ -43,6 +46,7 @@ pub use line::Line;
 pub use lock::{WriteLock, is_written};
 pub use record::{Draft, Encoded, Place, encode};
 pub use recover::{Recovered, recover};
+pub use rollup::{By, Form, Order, Period, Quantity, RollupError, Row, rollup};
 pub use scan::{LINE_MAX_BYTES, RawLine, Scanner};
 pub use show::{Filter, Format, Shown, show};
 pub use spool::{Refusal, Refused};

@@ -4,6 +4,8 @@ mod crash;
 mod disk;
 mod faulty;
 mod line;
+mod rollup;
+mod synth;
 mod tamper;
 mod writing;
 

@@ -1,0 +1,391 @@
+//! Laws of adding up: nothing is lost between buckets, nothing depends on files.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::super::rollup::{By, Form, Order, Period};
+use super::synth::{Book, Fleet, HOUR};
+use super::*;
+
+const ORDER: Order = Order { period: Period::Hour, by: By::Vm, form: Form::Jsonl, since: None, until: None };
+
+fn add_up(files: &[PathBuf], order: Order) -> (String, Notes) {
+    let mut out = Vec::new();
+    let notes = rollup(files.to_vec(), order, &mut out).unwrap();
+    (String::from_utf8(out).unwrap(), notes)
+}
+
+fn rows(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The sum of a column over rows that have these keys.
+fn sum(rows: &[Value], keys: &[(&str, &str)], column: &str) -> Option<u128> {
+    let these = rows.iter().filter(|row| keys.iter().all(|(key, value)| row[key] == *value));
+    let numbers: Vec<u128> = these.filter_map(|row| row[column].as_str()).map(|text| text.parse().unwrap()).collect();
+    (!numbers.is_empty()).then(|| numbers.iter().sum())
+}
+
+/// What happens next in a life: after how long, what grew, and whether the VM is resized, or the clock set.
+type Step = (u64, [u32; 4], Option<u32>, i64);
+
+prop_compose! {
+    fn steps()(steps in proptest::collection::vec(
+        (
+            prop_oneof![0..10 * SECOND, 0..40 * HOUR],
+            any::<[u32; 4]>(),
+            prop_oneof![3 => Just(None), 1 => (1..64_u32).prop_map(Some)],
+            prop_oneof![9 => Just(0), 1 => -86_400_i64..86_400],
+        ),
+        0..12,
+    )) -> Vec<Step> { steps }
+}
+
+/// What the buckets of a VM must sum to.
+#[derive(Debug, Default, PartialEq)]
+struct Whole {
+    running: u128,
+    vcpu: u128,
+    mem: u128,
+    cpu: u128,
+    mem_used: u128,
+    received: u128,
+}
+
+/// Writes a life step by step; the last step is a stop where `ends`.
+fn live(book: &mut Book, n: u32, steps: &[Step], ends: bool) -> Whole {
+    let (mut unix, mut mono, mut cpu, mut whole) = (T0, 50 * SECOND, 2_u32, Whole::default());
+    let mut start = book.vm(Kind::VmComputeStart, n, unix, mono);
+    start.shape = Shape { cpu, mem_bytes: 1 << 30, storage_bytes: 0 };
+    book.write(&start);
+    for (at, (after, grown, resized, set)) in steps.iter().enumerate() {
+        unix = unix.saturating_add_signed(set * 1_000_000_000) + after;
+        mono += after;
+        whole.running += u128::from(*after);
+        whole.vcpu += u128::from(*after) * u128::from(cpu);
+        whole.mem += u128::from(*after) << 30;
+        whole.cpu += u128::from(grown[0]) + u128::from(grown[1]);
+        whole.mem_used += u128::from(grown[2]) << 60;
+        whole.received += u128::from(grown[3]);
+        cpu = resized.unwrap_or(cpu);
+        let kind = match (ends && at + 1 == steps.len(), resized) {
+            (true, _) => Kind::VmComputeStop,
+            (false, Some(_)) => Kind::VmComputeResize,
+            (false, None) => Kind::VmComputeUsage,
+        };
+        let mut line = book.vm(kind, n, unix, mono);
+        line.shape = Shape { cpu, mem_bytes: 1 << 30, storage_bytes: 0 };
+        line.slot = Some(at as u64 + 1);
+        line.usage = Some(Usage {
+            cpu_vcpu_ns: Some(u64::try_from(whole.cpu).unwrap()),
+            cpu_vmm_ns: Some(0),
+            mem_byte_ns: Some(whole.mem_used),
+            net: vec![NetUsage {
+                interface: format!("tap{}", at % 2),
+                class: "external".into(),
+                receive_bytes: u64::try_from(whole.received).unwrap(),
+                ..NetUsage::default()
+            }],
+            ..Usage::default()
+        });
+        book.write(&line);
+    }
+    whole
+}
+
+/// Cuts lines into files at random places, with some lines in two files, named in any order.
+fn scatter(dir: &Path, lines: &[Vec<u8>], cuts: &[proptest::sample::Index], again: bool) -> Vec<PathBuf> {
+    let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(lines.len() + 1)).collect();
+    ends.extend([0, lines.len()]);
+    ends.sort_unstable();
+    let pieces = ends.windows(2).map(|pair| &lines[pair[0].saturating_sub(usize::from(again))..pair[1]]);
+    let mut files: Vec<_> = pieces
+        .enumerate()
+        .map(|(at, piece)| {
+            let path = dir.join(format!("{at}.jsonl"));
+            fs::write(&path, piece.concat()).unwrap();
+            path
+        })
+        .collect();
+    files.reverse();
+    files
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn buckets_sum_to_the_whole_of_every_life(
+        lives in proptest::collection::vec((steps(), any::<bool>()), 1..4), day in any::<bool>(),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let mut book = Book::new(1);
+        let expected: Vec<_> = (0..).zip(&lives).map(|(n, (steps, ends))| live(&mut book, n, steps, *ends)).collect();
+        let file = book.save(&root.path().join("ledger.jsonl"));
+        let period = if day { Period::Day } else { Period::Hour };
+        let (text, notes) = add_up(std::slice::from_ref(&file), Order { period, ..ORDER });
+        prop_assert_eq!(notes.faults_total, 0, "{:?}", notes.faults);
+        let rows = rows(&text);
+        for (n, expected) in expected.into_iter().enumerate() {
+            let vm = format!("vm-{n}");
+            let of = |column| sum(&rows, &[("vm_id", &vm)], column).unwrap_or(0);
+            let found = Whole {
+                running: of("running_ns"), vcpu: of("vcpu_allocated_ns"), mem: of("mem_allocated_byte_ns"),
+                cpu: of("cpu_used_ns"), mem_used: of("mem_used_byte_ns"), received: of("network_receive_bytes"),
+            };
+            prop_assert_eq!(found, expected);
+        }
+        for by in [By::Tenant, By::Host, By::All] {
+            let (text, _) = add_up(std::slice::from_ref(&file), Order { period, by, ..ORDER });
+            for column in ["running_ns", "cpu_used_ns", "mem_used_byte_ns", "network_receive_bytes"] {
+                let together = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>();
+                prop_assert_eq!(sum(&together, &[], column), sum(&rows, &[], column));
+            }
+        }
+    }
+
+    #[test]
+    fn neither_cuts_nor_order_nor_repetition_of_files_change_a_byte(
+        one in steps(), other in steps(), cuts in any::<[proptest::sample::Index; 3]>(), again in any::<bool>(),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let (mut first, mut second) = (Book::new(1), Book::new(2));
+        live(&mut first, 1, &one, true);
+        live(&mut first, 2, &other, false);
+        live(&mut second, 1, &other, true);
+        let whole = [first.save(&root.path().join("a.jsonl")), second.save(&root.path().join("b.jsonl"))];
+        let (expected, _) = add_up(&whole, ORDER);
+        let mixed = [second.lines.concat(), first.lines.concat()].concat();
+        let together = root.path().join("c.jsonl");
+        fs::write(&together, mixed).unwrap();
+        prop_assert_eq!(&add_up(&[together], ORDER).0, &expected);
+        let pieces = root.path().join("pieces");
+        fs::create_dir(&pieces).unwrap();
+        let mut files = scatter(&pieces, &first.lines, &cuts, again);
+        files.insert(1, whole[1].clone());
+        let (found, notes) = add_up(&files, ORDER);
+        prop_assert_eq!(notes.faults_total, 0, "{:?}", notes.faults);
+        prop_assert_eq!(&found, &expected);
+    }
+}
+
+/// A ledger with one VM from 00:30 to 02:30 by whole numbers, in files of a directory.
+fn two_hours(book: &mut Book, last: impl FnOnce(&Book, u64, u64) -> Draft) -> (u64, u64) {
+    let begin = T0 - T0 % (24 * HOUR) + HOUR / 2;
+    let mut start = book.vm(Kind::VmComputeStart, 1, begin, SECOND);
+    start.shape = Shape { cpu: 4, mem_bytes: 1 << 30, storage_bytes: 0 };
+    book.write(&start);
+    let stop = last(book, begin + 2 * HOUR, SECOND + 2 * HOUR);
+    book.write(&stop);
+    (begin, SECOND)
+}
+
+fn stop(book: &Book, unix: u64, mono: u64, cpu: u64) -> Draft {
+    let mut stop = book.vm(Kind::VmComputeStop, 1, unix, mono);
+    stop.shape = Shape { cpu: 4, mem_bytes: 1 << 30, storage_bytes: 0 };
+    stop.usage = Some(Usage { cpu_vcpu_ns: Some(cpu), cpu_vmm_ns: Some(0), ..Usage::default() });
+    stop
+}
+
+fn saved(book: &Book) -> (tempfile::TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let path = book.save(&root.path().join("ledger.jsonl"));
+    (root, path)
+}
+
+#[test]
+fn a_stretch_over_hours_is_spread_by_time_and_the_last_hour_takes_the_rest() {
+    let mut book = Book::new(1);
+    two_hours(&mut book, |book, unix, mono| stop(book, unix, mono, 7));
+    let (_root, path) = saved(&book);
+    let rows = rows(&add_up(&[path], ORDER).0);
+    let column = |name: &str| rows.iter().map(|row| row[name].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(column("from"), ["2026-05-20T00:00:00Z", "2026-05-20T01:00:00Z", "2026-05-20T02:00:00Z"]);
+    assert_eq!(column("cpu_used_ns"), ["1", "4", "2"]);
+    assert_eq!(column("vcpu_allocated_seconds"), ["7200.000000000", "14400.000000000", "7200.000000000"]);
+    assert_eq!(column("mem_allocated_gib_seconds"), ["1800.000000000", "3600.000000000", "1800.000000000"]);
+    assert!(rows.iter().all(|row| row.get("mem_used_byte_ns").is_none()), "what was not measured is absent");
+}
+
+#[test]
+fn a_correction_takes_the_place_of_its_line_wherever_it_lies() {
+    let mut book = Book::new(1);
+    let mut id = String::new();
+    two_hours(&mut book, |book, unix, mono| stop(book, unix, mono, 7));
+    id.push_str(&Line::parse(book.lines[1].strip_suffix(b"\n").unwrap()).unwrap().id);
+    let mut correction = stop(&book, T0 - T0 % (24 * HOUR) + HOUR, SECOND + HOUR / 2, 5);
+    (correction.kind, correction.corrects) = (Kind::Correction, id);
+    book.write(&correction);
+    let (_root, path) = saved(&book);
+    let (text, notes) = add_up(&[path], ORDER);
+    assert_eq!((notes.faults_total, notes.corrected), (0, 1), "{:?}", notes.faults);
+    let rows = rows(&text);
+    assert_eq!(sum(&rows, &[], "running_ns"), Some(u128::from(HOUR / 2)));
+    assert_eq!(sum(&rows, &[], "cpu_used_ns"), Some(5));
+}
+
+#[test]
+fn damage_holes_and_contradictions_are_told_and_nothing_else_is_lost() {
+    let mut book = Book::new(1);
+    two_hours(&mut book, |book, unix, mono| stop(book, unix, mono, 7));
+    let root = tempfile::tempdir().unwrap();
+    let mut other = Book::new(1);
+    two_hours(&mut other, |book, unix, mono| stop(book, unix, mono, 9));
+    let files = [book.save(&root.path().join("a.jsonl")), other.save(&root.path().join("b.jsonl"))];
+    let (text, notes) = add_up(&files, ORDER);
+    assert_eq!((notes.faults_total, notes.repeated), (1, 1));
+    assert!(notes.faults[0].contains("2 different things"), "{:?}", notes.faults);
+    let backwards = [files[1].clone(), files[0].clone()];
+    assert_eq!(add_up(&backwards, ORDER).0, text, "which one counts does not depend on the order of files");
+
+    let mut damaged = book.lines.concat();
+    let at = damaged.len() - 400;
+    damaged[at] ^= 1;
+    let path = root.path().join("c.jsonl");
+    fs::write(&path, &damaged).unwrap();
+    let (_, notes) = add_up(&[path], ORDER);
+    assert_eq!((notes.faults_total, notes.open_vms), (1, 1), "{:?}", notes.faults);
+
+    let mut holed = Book::new(3);
+    two_hours(&mut holed, |book, unix, mono| book.vm(Kind::VmComputeUsage, 1, unix, mono));
+    let last = stop(&holed, T0 + 3 * HOUR, SECOND + 3 * HOUR, 9);
+    holed.write(&last);
+    holed.lines.remove(1);
+    let (_root, path) = saved(&holed);
+    let (text, notes) = add_up(&[path], ORDER);
+    assert!(notes.faults[0].contains("lines 2 to 2 of ledger"), "{:?}", notes.faults);
+    assert_eq!(sum(&rows(&text), &[], "running_ns"), Some(u128::from(3 * HOUR)), "cumulative usage spans the hole");
+}
+
+#[test]
+fn storage_counts_by_its_size_up_to_the_last_line_of_its_boot_and_belongs_to_the_vms_tenant() {
+    let mut book = Book::new(1);
+    let begin = T0 - T0 % HOUR;
+    let storage = |book: &Book, kind, after: u64, bytes| {
+        let subject = Subject::Storage("vm-1".to_owned());
+        let mut line = Draft::new(kind, subject, &book.boot, begin + after, SECOND + after);
+        (line.vm_id, line.shape.storage_bytes) = ("vm-1".to_owned(), bytes);
+        line
+    };
+    book.write(&storage(&book, Kind::VmStorageStart, 0, 10));
+    let mut start = book.vm(Kind::VmComputeStart, 1, begin, SECOND);
+    start.tenant = "acme".to_owned();
+    book.write(&start);
+    book.write(&storage(&book, Kind::VmStorageResize, 60, 30));
+    book.write(&book.vm(Kind::VmComputeUsage, 1, begin + 100, SECOND + 100));
+    let (_root, path) = saved(&book);
+    let (text, notes) = add_up(&[path], ORDER);
+    assert_eq!((notes.faults_total, notes.open_vms, notes.open_storage), (0, 1, 1), "{:?}", notes.faults);
+    assert_eq!(sum(&rows(&text), &[("tenant", "acme"), ("vm_id", "vm-1")], "storage_byte_ns"), Some(600 + 30 * 40));
+}
+
+#[test]
+fn a_tenant_learned_late_has_the_life_so_far_and_one_that_takes_over_what_follows() {
+    let mut book = Book::new(1);
+    let beat = |book: &mut Book, after: u64| {
+        let after = after * SECOND;
+        book.write(&book.vm(Kind::VmComputeUsage, 1, T0 + after, SECOND + after))
+    };
+    let learn = |book: &mut Book, after: u64, tenant: &str| {
+        let mut line = book.vm(Kind::VmIdentity, 1, T0 + after * SECOND, SECOND + after * SECOND);
+        line.tenant = tenant.to_owned();
+        book.write(&line)
+    };
+    book.write(&book.vm(Kind::VmComputeStart, 1, T0, SECOND));
+    beat(&mut book, 100);
+    learn(&mut book, 150, "first");
+    beat(&mut book, 200);
+    learn(&mut book, 250, "second");
+    beat(&mut book, 300);
+    beat(&mut book, 450);
+    let (_root, path) = saved(&book);
+    let rows = rows(&add_up(&[path], Order { by: By::Tenant, ..ORDER }).0);
+    let of = |tenant| sum(&rows, &[("tenant", tenant)], "running_ns");
+    assert_eq!((of("first"), of("second")), (Some(300_000_000_000), Some(150_000_000_000)));
+}
+
+#[test]
+fn two_ledgers_that_tell_of_one_life_bill_it_once() {
+    let mut moved = Book::new(1);
+    let mut book = Book::new(1);
+    two_hours(&mut book, |book, unix, mono| stop(book, unix, mono, 7));
+    moved.ledger = "ffff".to_owned();
+    two_hours(&mut moved, |book, unix, mono| stop(book, unix, mono, 7));
+    let root = tempfile::tempdir().unwrap();
+    let files = [book.save(&root.path().join("a.jsonl")), moved.save(&root.path().join("b.jsonl"))];
+    let (text, notes) = add_up(&files, ORDER);
+    assert_eq!((notes.faults_total, notes.repeated), (0, 2), "{:?}", notes.faults);
+    assert_eq!(text, add_up(&files[..1], ORDER).0);
+}
+
+#[test]
+fn a_fleets_day_sums_to_its_last_heartbeats() {
+    let root = tempfile::tempdir().unwrap();
+    let fleet = Fleet { hosts: 2, vms: 10, hours: 49, heartbeat_s: 600 };
+    let lines = fleet.write(root.path());
+    let files = ledger_files(&[root.path().to_owned()]).unwrap();
+    let (text, notes) = add_up(&files, ORDER);
+    assert_eq!((notes.faults_total, notes.lines, notes.hosts), (0, lines, 2), "{:?}", notes.faults);
+    let mut last: BTreeMap<String, u128> = BTreeMap::new();
+    for file in &files {
+        for line in fs::read_to_string(file).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            if let Some(cpu) = line["usage"]["cpu_ns"].as_str() {
+                last.insert(line["incarnation"].to_string(), cpu.parse().unwrap());
+            }
+        }
+        assert_eq!(verify_files(std::slice::from_ref(file), false, Anchor::default()).faults_total, 0);
+    }
+    assert_eq!(sum(&rows(&text), &[], "cpu_used_ns"), Some(last.values().sum()));
+}
+
+/// The whole form: `KVMETER_FLEET=<dir>:<hosts>:<vms>:<hours>:<heartbeat s> cargo test … -- --ignored` writes a fleet's
+/// ledgers for `kvmeter ledger rollup <dir>` to be timed with (docs/ledger.md has the figures).
+#[test]
+#[ignore = "writes as many gigabytes as it is asked for"]
+fn write_a_synthetic_fleet() {
+    let order = std::env::var("KVMETER_FLEET").unwrap();
+    let parts: Vec<_> = order.split(':').collect();
+    let number = |at: usize| parts[at].parse().unwrap();
+    let vms = u32::try_from(number(2)).unwrap();
+    let fleet = Fleet { hosts: u32::try_from(number(1)).unwrap(), vms, hours: number(3), heartbeat_s: number(4) };
+    println!("{} lines", fleet.write(Path::new(parts[0])));
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_has_the_rows_and_numbers_that_json_has() {
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+
+    let root = tempfile::tempdir().unwrap();
+    let fleet = Fleet { hosts: 2, vms: 3, hours: 5, heartbeat_s: 600 };
+    fleet.write(root.path());
+    let files = ledger_files(&[root.path().to_owned()]).unwrap();
+    let out = root.path().join("out.parquet");
+    rollup(files.clone(), Order { form: Form::Parquet, ..ORDER }, fs::File::create(&out).unwrap()).unwrap();
+    let reader = SerializedFileReader::new(fs::File::open(&out).unwrap()).unwrap();
+    let expected = rows(&add_up(&files, ORDER).0);
+    let mut found = 0;
+    for (row, expected) in reader.get_row_iter(None).unwrap().zip(&expected) {
+        found += 1;
+        for (name, field) in row.unwrap().get_column_iter() {
+            let text = match field {
+                Field::Str(text) => text.clone(),
+                Field::Decimal(number) => {
+                    number.data().iter().fold(0_u128, |sum, byte| sum << 8 | u128::from(*byte)).to_string()
+                }
+                Field::TimestampMillis(ms) => {
+                    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(u64::try_from(*ms).unwrap());
+                    humantime::format_rfc3339_seconds(at).to_string()
+                }
+                Field::Null => String::new(),
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(text, expected[name].as_str().unwrap_or(""), "{name}");
+        }
+    }
+    assert_eq!(found, expected.len());
+}
