@@ -1,6 +1,8 @@
 //! `ledger show` and `ledger verify`; what is longer has a file of its own.
 
+mod export;
 mod file;
+mod outlet;
 mod rollup;
 
 use std::{
@@ -43,6 +45,9 @@ pub(super) enum Ledger {
     /// Adds ledgers up: what each VM, tenant or host had and used, by hour or day
     #[command(after_help = rollup::EXAMPLES)]
     Rollup(rollup::RollupArgs),
+    /// Hands lines over in other forms: old keys, CloudEvents, OpenMeter, Lago; to a file, or over HTTP
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
     /// Proves that a ledger is whole: sequence, chain, sums, pairs, bounds; only reads
     #[command(
         after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering"
@@ -78,6 +83,7 @@ pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
             print_lines(&given(paths, source)?, &filter, format)
         }
         Ledger::Rollup(args) => rollup::run(args, source),
+        Ledger::Export(args) => export::run(args, source),
         Ledger::Verify { paths, json } => verify(&given(paths, source)?, json),
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Owns the encoding of a line (`record`, `line`, `wire`, `fit`), the file and its lock (`store`, `lock`, `opening`,
 //! `journal`), what a returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`,
-//! `pump`, `spool`) and the readers (`verify`, `show`, `rollup`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
+//! `pump`, `spool`) and the readers (`verify`, `show`, `rollup`, `export`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
 //! out to one file.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
 mod digest;
 mod error;
+mod export;
 mod fact;
 mod fit;
 mod input;
@@ -37,6 +38,7 @@ mod writer;
 mod tests;
 
 pub use error::{LedgerError, LineError, Op};
+pub use export::{Cursor, CursorError, Event, ExportError, ExportFormat, Exporter, FollowError, Follower, export};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, Subject, TimeQuality};
 pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 
 use super::Line;
 use super::input::{Input, InputError, Notes, Step};
-pub(in crate::ledger) use amount::Amounts;
 pub use amount::Quantity;
+pub(in crate::ledger) use amount::{Amounts, NET_NAMES};
 pub(in crate::ledger) use fold::Fold;
 pub use row::Row;
 pub(in crate::ledger) use stretch::Part;

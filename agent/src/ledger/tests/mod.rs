@@ -2,7 +2,9 @@
 
 mod crash;
 mod disk;
+mod export;
 mod faulty;
+mod golden;
 mod line;
 mod rollup;
 mod synth;
