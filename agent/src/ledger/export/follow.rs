@@ -74,7 +74,10 @@ pub enum FollowError {
 struct Current {
     path: PathBuf,
     file: File,
+    /// Up to here lines were handed out.
     offset: u64,
+    /// Up to here the file is durable.
+    synced: u64,
 }
 
 /// A reader that goes on.
@@ -144,7 +147,7 @@ impl Follower {
         let path = next.map_or(live, |(_, path)| path);
         match File::open(&path) {
             Ok(file) => {
-                self.current = Some(Current { path, file, offset: 0 });
+                self.current = Some(Current { path, file, offset: 0, synced: 0 });
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -172,11 +175,11 @@ impl Follower {
         if len < begin {
             return Err(FollowError::Shorter { path, offset: begin });
         }
-        if len == begin {
-            return Ok(Vec::new());
-        }
         // The agent shows a line only after syncing it; who reads the file itself has to see to that too.
-        current.file.sync_data().map_err(io)?;
+        if len > current.synced {
+            current.file.sync_data().map_err(io)?;
+            current.synced = len;
+        }
         current.file.seek(SeekFrom::Start(begin)).map_err(io)?;
         let from = io::Read::take(&current.file, len - begin);
         let mut scanner = Scanner::new(BufReader::with_capacity(BUFFER_BYTES, from));

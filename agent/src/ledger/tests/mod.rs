@@ -7,6 +7,8 @@ mod faulty;
 mod golden;
 mod line;
 mod rollup;
+mod schema;
+mod strict;
 mod synth;
 mod tamper;
 mod writing;
