@@ -18,6 +18,13 @@ pub(super) struct Growth {
     pub(super) by: u128,
 }
 
+/// What each traffic class grew by, and since when.
+#[derive(Debug)]
+pub(super) struct NetGrowth {
+    pub(super) since: Point,
+    pub(super) by: Vec<(Rc<str>, NetAmounts)>,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Told {
     at: Point,
@@ -58,12 +65,7 @@ impl Counters {
     }
 
     /// What each traffic class grew by, and since when.
-    pub(super) fn grow_net(
-        &mut self,
-        line: &Line,
-        at: Point,
-        notes: &mut Notes,
-    ) -> Option<(Point, Vec<(Rc<str>, NetAmounts)>)> {
+    pub(super) fn grow_net(&mut self, line: &Line, at: Point, notes: &mut Notes) -> Option<NetGrowth> {
         let usage = line.fact.usage.as_ref().filter(|_| !line.trimmed.iter().any(|key| key == "usage.net"))?;
         let since = self.net_since.replace(at);
         let mut grown = Vec::new();
@@ -81,7 +83,7 @@ impl Counters {
             }
             grown.push((class, by));
         }
-        since.map(|since| (since, grown))
+        since.map(|since| NetGrowth { since, by: grown })
     }
 }
 

@@ -149,10 +149,10 @@ impl Life {
         for (what, growth) in self.counters.grow(line, to, notes) {
             spread(growth.since, growth.by, &|amounts, share| amounts.add(what, share));
         }
-        if let Some((since, classes)) = self.counters.grow_net(line, to, notes) {
-            for (class, by) in classes {
+        if let Some(growth) = self.counters.grow_net(line, to, notes) {
+            for (class, by) in growth.by {
                 for (at, whole) in by.into_iter().enumerate() {
-                    spread(since, whole, &|amounts, share| {
+                    spread(growth.since, whole, &|amounts, share| {
                         let mut one = [0; 4];
                         one[at] = share;
                         amounts.add_net(&class, one);

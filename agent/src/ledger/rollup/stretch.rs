@@ -135,8 +135,8 @@ pub(super) fn share(whole: u128, parts: &[Part]) -> Vec<u128> {
 
 /// `whole` × `part` ÷ `len`, rounded down, for `part` ≤ `len`, without leaving 128 bits.
 fn scaled(whole: u128, part: u64, len: u64) -> u128 {
-    let (part, len) = (u128::from(part), u128::from(len));
-    if len == 0 { whole } else { whole / len * part + whole % len * part / len }
+    let (part, len) = (u128::from(part), u128::from(len).max(1));
+    whole / len * part + whole % len * part / len
 }
 
 #[cfg(test)]

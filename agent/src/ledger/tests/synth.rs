@@ -96,7 +96,7 @@ impl Fleet {
                 let now = begin + beat * self.heartbeat_s * SECOND + 1_000_000;
                 for n in 0..self.vms {
                     let days = beat * self.heartbeat_s / 86_400;
-                    let reborn = n % 10 == 9 && beat * self.heartbeat_s % 86_400 == 0;
+                    let reborn = n % 10 == 9 && (beat * self.heartbeat_s).is_multiple_of(86_400);
                     let (life, kind) = match n % 10 == 9 {
                         true if reborn => (n + self.vms * u32::try_from(days - 1).unwrap(), Kind::VmComputeStop),
                         true => (n + self.vms * u32::try_from(days).unwrap(), Kind::VmComputeUsage),
