@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use hyper::Uri;
 
 use super::{
     super::{Outcome, Source},
@@ -47,8 +48,8 @@ pub(in crate::cli) struct ExportArgs {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Post to this address and take 2xx for an acknowledgement; other answers and failures are tried again
-    #[arg(long, value_name = "http://…", conflicts_with = "output")]
-    to: Option<String>,
+    #[arg(long, value_name = "http://…", value_parser = address, conflicts_with = "output")]
+    to: Option<Uri>,
     /// Header lines for --to, such as an Authorization
     #[arg(long, value_name = "FILE", requires = "to")]
     header_file: Option<PathBuf>,
@@ -87,7 +88,7 @@ fn follow(args: &ExportArgs, paths: &[PathBuf]) -> anyhow::Result<Outcome> {
     let mut outlet: Box<dyn Outlet> = match (&args.to, &args.output) {
         (Some(to), _) => {
             let tries = if args.follow { None } else { Some(10) };
-            Box::new(Http::new(to, args.header_file.as_deref(), args.format, args.batch.into(), tries)?)
+            Box::new(Http::new(to.clone(), args.header_file.as_deref(), args.format, args.batch.into(), tries)?)
         }
         (None, Some(path)) => Box::new(Stream::append(path, args.format, args.batch.into())?),
         (None, None) => Box::new(Stream::stdout(args.format, args.batch.into())),
@@ -137,8 +138,28 @@ fn hand_over(args: &ExportArgs, dir: &Path, outlet: &mut dyn Outlet) -> anyhow::
     }
 }
 
+fn address(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|_| "this is no address".to_owned())?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(_)) => Ok(uri),
+        (Some("https"), _) => Err("kvmeter speaks no TLS; name a proxy that does, by http".to_owned()),
+        _ => Err("this is not of the form http://host[:port]/path".to_owned()),
+    }
+}
+
 fn tell_left_out(corrections: u64) {
     if corrections > 0 {
         eprintln!("kvmeter: {corrections} corrections are left out: this form has no word for them");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_address_is_plain_http_or_refused_at_once() {
+        assert!(super::address("http://127.0.0.1:8080/in?x=1").is_ok() && super::address("http://[::1]/").is_ok());
+        for wrong in ["https://x/", "x", "/x", "http://", "ftp://x"] {
+            assert!(super::address(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -321,6 +321,23 @@ fn two_ledgers_that_tell_of_one_life_bill_it_once() {
 }
 
 #[test]
+fn a_directory_is_its_ledgers_and_an_export_beside_one_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let names =
+        ["a/ledger.jsonl", "a/ledger-00000000000000000001.jsonl", "a/out.jsonl", "a/lock", "b/host.jsonl", "b/x.csv"];
+    for name in names {
+        let path = root.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    fs::hard_link(root.path().join("a/ledger.jsonl"), root.path().join("b/again.jsonl")).unwrap();
+    let found = ledger_files(&[root.path().to_owned()]).unwrap();
+    let found: Vec<_> = found.iter().map(|path| path.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect();
+    assert_eq!(found, ["a/ledger-00000000000000000001.jsonl", "a/ledger.jsonl", "b/host.jsonl"]);
+    assert!(ledger_files(&[root.path().join("none")]).is_err());
+}
+
+#[test]
 fn a_fleets_day_sums_to_its_last_heartbeats() {
     let root = tempfile::tempdir().unwrap();
     let fleet = Fleet { hosts: 2, vms: 10, hours: 49, heartbeat_s: 600 };

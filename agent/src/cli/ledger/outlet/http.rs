@@ -45,23 +45,17 @@ enum Answer {
 impl Http {
     /// `tries` is how often a request is made before giving up; without it, for ever.
     pub(in crate::cli::ledger) fn new(
-        to: &str,
+        to: Uri,
         header_file: Option<&Path>,
         format: ExportFormat,
         batch: usize,
         tries: Option<u32>,
     ) -> anyhow::Result<Self> {
-        let uri: Uri = to.parse().with_context(|| format!("{to} is no address"))?;
-        match (uri.scheme_str(), uri.host()) {
-            (Some("http"), Some(_)) => {}
-            (Some("https"), _) => bail!("{to}: kvmeter speaks no TLS; name a proxy that does, by http"),
-            _ => bail!("{to} is not of the form http://host[:port]/path"),
-        }
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let host = to.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let headers = header_file.map(headers).transpose()?.unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(80);
-        Ok(Self { host, port, to: uri, headers, format, batch, tries, runtime })
+        let port = to.port_u16().unwrap_or(80);
+        Ok(Self { host, port, to, headers, format, batch, tries, runtime })
     }
 
     fn post(&self, body: Vec<u8>) -> anyhow::Result<()> {

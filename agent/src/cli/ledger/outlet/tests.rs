@@ -43,7 +43,7 @@ fn receiver(answers: &'static [&'static str]) -> (String, JoinHandle<Vec<(String
 #[test]
 fn what_is_not_acknowledged_is_sent_again_until_it_is() {
     let (to, receiver) = receiver(&["503 Busy", "", "429 Slow\r\nretry-after: 0", "202 Accepted"]);
-    let mut outlet = Http::new(&to, None, ExportFormat::CloudeventsBatch, 10, None).unwrap();
+    let mut outlet = Http::new(to.parse().unwrap(), None, ExportFormat::CloudeventsBatch, 10, None).unwrap();
     outlet.hand(&[event(1), event(2)]).unwrap();
     let got = receiver.join().unwrap();
     assert_eq!(got.len(), 4);
@@ -57,11 +57,11 @@ fn what_is_not_acknowledged_is_sent_again_until_it_is() {
 #[test]
 fn a_refusal_ends_it_and_so_do_too_many_failures() {
     let (to, receiver) = receiver(&["422 No"]);
-    let mut outlet = Http::new(&to, None, ExportFormat::Lago, 10, None).unwrap();
+    let mut outlet = Http::new(to.parse().unwrap(), None, ExportFormat::Lago, 10, None).unwrap();
     let error = format!("{:#}", outlet.hand(&[event(1)]).unwrap_err());
     assert!(error.contains("422"), "{error}");
     assert_eq!(receiver.join().unwrap()[0].1, "{\"events\":[{\"n\":1}]}");
-    let mut outlet = Http::new("http://127.0.0.1:1/", None, ExportFormat::Lago, 10, Some(2)).unwrap();
+    let mut outlet = Http::new("http://127.0.0.1:1/".parse().unwrap(), None, ExportFormat::Lago, 10, Some(2)).unwrap();
     let error = format!("{:#}", outlet.hand(&[event(1)]).unwrap_err());
     assert!(error.contains("in 2 tries"), "{error}");
 }
@@ -72,20 +72,17 @@ fn each_form_has_its_own_bodies_and_headers_come_from_a_file() {
     let keys = dir.path().join("keys");
     std::fs::write(&keys, "# a comment\n\nAuthorization: Bearer secret\n").unwrap();
     let (to, receiver) = receiver(&["200 OK", "200 OK", "200 OK"]);
-    let mut outlet = Http::new(&to, Some(&keys), ExportFormat::Cloudevents, 10, Some(1)).unwrap();
+    let mut outlet = Http::new(to.parse().unwrap(), Some(&keys), ExportFormat::Cloudevents, 10, Some(1)).unwrap();
     outlet.hand(&[event(1), event(2)]).unwrap();
-    let mut outlet = Http::new(&to, None, ExportFormat::Cocoon, 10, Some(1)).unwrap();
+    let mut outlet = Http::new(to.parse().unwrap(), None, ExportFormat::Cocoon, 10, Some(1)).unwrap();
     outlet.hand(&[event(3), event(4)]).unwrap();
     let got = receiver.join().unwrap();
     assert!(got[0].0.contains("authorization: Bearer secret"), "{}", got[0].0);
     let bodies: Vec<_> = got.into_iter().map(|(_, body)| body).collect();
     assert_eq!(bodies, ["{\"n\":1}", "{\"n\":2}", "{\"n\":3}\n{\"n\":4}\n"]);
     std::fs::write(&keys, "secret without colon").unwrap();
-    let error = Http::new(&to, Some(&keys), ExportFormat::Lago, 10, None).err().unwrap().to_string();
+    let error = Http::new(to.parse().unwrap(), Some(&keys), ExportFormat::Lago, 10, None).err().unwrap().to_string();
     assert!(error.contains("line 1") && !error.contains("secret w"), "{error}");
-    for wrong in ["https://x/", "x", "/x", "http://"] {
-        assert!(Http::new(wrong, None, ExportFormat::Lago, 10, None).is_err(), "{wrong}");
-    }
 }
 
 #[test]
