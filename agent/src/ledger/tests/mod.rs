@@ -1,5 +1,6 @@
 //! Laws of the ledger, by what they are about; facts and faulty disks to try them with.
 
+mod bucket;
 mod crash;
 mod disk;
 mod export;
