@@ -14,6 +14,13 @@ use serde_json::Value;
 
 use crate::command::binary;
 
+/// The checker that the agent's own tests use: it knows nothing of the agent.
+#[path = "../../agent/src/ledger/tests/strict.rs"]
+mod strict;
+
+/// What is published about a line.
+const SCHEMA: &str = include_str!("../../docs/ledger.schema.json");
+
 /// How long a write may be under way; a line that is cut short after that is an error.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
@@ -30,11 +37,16 @@ pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
-/// Proves the ledger in the directory of an agent that has ended.
+/// Proves the ledger in the directory of an agent that has ended, and holds each of its lines against the schema.
 pub fn verify_in(dir: &Path) -> Result<()> {
     let output =
         Command::new(binary()?).env_clear().args(["ledger", "verify"]).arg(dir.join("data/metering")).output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let schema = serde_json::from_str(SCHEMA)?;
+    for line in ledger_in(dir)? {
+        let faults = strict::faults(&schema, &line);
+        ensure!(faults.is_empty(), "not as docs/ledger.schema.json says: {faults:?}: {line}");
+    }
     Ok(())
 }
 

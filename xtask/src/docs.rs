@@ -1,4 +1,5 @@
-//! `cargo xtask docs`: `docs/metrics.md`, written by the agent from its own catalog, so that it cannot be wrong.
+//! `cargo xtask docs`: `docs/metrics.md` and `docs/ledger.schema.json`, written by the agent from its own catalog and
+//! types, so that they cannot be wrong.
 
 use std::fs;
 use std::process::Command;
@@ -8,21 +9,26 @@ use anyhow::{Context, Result, bail};
 use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace};
 
+/// What the agent writes about itself: a file, and the command that prints it.
+const WRITTEN: [(&str, &[&str]); 2] =
+    [("docs/metrics.md", &["catalog", "--markdown"]), ("docs/ledger.schema.json", &["ledger", "schema"])];
+
 pub(crate) fn docs(workspace: &Workspace, check: bool) -> Result<()> {
     setup::prepare(workspace, Needs::default())?;
     workspace.build(Profile::Dev)?;
-    let path = workspace.root.join("docs/metrics.md");
-    let fresh = catalog(workspace)?;
+    WRITTEN.iter().try_for_each(|(file, arguments)| one(workspace, file, arguments, check))
+}
+
+fn one(workspace: &Workspace, file: &str, arguments: &[&str], check: bool) -> Result<()> {
+    let path = workspace.root.join(file);
+    let fresh = printed(workspace, arguments)?;
     let before = fs::read_to_string(&path).unwrap_or_default();
     if fresh == before {
         println!("docs: {} is up to date", path.display());
         return Ok(());
     }
     if check {
-        bail!(
-            "docs/metrics.md is not what the agent's catalog says: run `cargo xtask docs`\n{}",
-            difference(&before, &fresh)
-        );
+        bail!("{file} is not what the agent says: run `cargo xtask docs`\n{}", difference(&before, &fresh));
     }
     fs::create_dir_all(workspace.root.join("docs")).context("cannot make docs/")?;
     fs::write(&path, fresh).with_context(|| format!("cannot write {}", path.display()))?;
@@ -30,20 +36,15 @@ pub(crate) fn docs(workspace: &Workspace, check: bool) -> Result<()> {
     Ok(())
 }
 
-fn catalog(workspace: &Workspace) -> Result<String> {
+fn printed(workspace: &Workspace, arguments: &[&str]) -> Result<String> {
     let agent = workspace.binary(Profile::Dev, "kvmeter");
-    let ran = Command::new(&agent)
-        .args(["catalog", "--markdown"])
-        .output()
-        .with_context(|| format!("cannot run {}", agent.display()))?;
+    let ran =
+        Command::new(&agent).args(arguments).output().with_context(|| format!("cannot run {}", agent.display()))?;
+    let what = format!("`kvmeter {}`", arguments.join(" "));
     if !ran.status.success() || ran.stdout.is_empty() {
-        bail!(
-            "`kvmeter catalog --markdown` ended with {} and {}",
-            ran.status,
-            String::from_utf8_lossy(&ran.stderr).trim()
-        );
+        bail!("{what} ended with {} and {}", ran.status, String::from_utf8_lossy(&ran.stderr).trim());
     }
-    String::from_utf8(ran.stdout).context("`kvmeter catalog --markdown` printed something that is not UTF-8")
+    String::from_utf8(ran.stdout).with_context(|| format!("{what} printed something that is not UTF-8"))
 }
 
 /// The first lines that only one of the two has.

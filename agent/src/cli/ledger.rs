@@ -1,4 +1,9 @@
-//! `ledger show` and `ledger verify`.
+//! `ledger show` and `ledger verify`; what is longer has a file of its own.
+
+mod export;
+mod file;
+mod outlet;
+mod rollup;
 
 use std::{
     fs::File,
@@ -12,7 +17,7 @@ use clap::Subcommand;
 use super::{Outcome, print};
 use crate::{
     app::Source,
-    ledger::{Anchor, FILE_NAME, Filter, Format, Kind, Report, show, verify_dir, verify_files},
+    ledger::{Anchor, FILE_NAME, Filter, Format, Kind, Report, schema, show, verify_dir, verify_files},
 };
 
 #[derive(Subcommand)]
@@ -37,6 +42,15 @@ pub(super) enum Ledger {
         #[arg(long, value_name = "SEQ")]
         since: Option<u64>,
     },
+    /// Adds ledgers up: what each VM, tenant or host had and used, by hour or day
+    #[command(after_help = rollup::EXAMPLES)]
+    Rollup(rollup::RollupArgs),
+    /// Hands lines over in other forms: old keys, CloudEvents, OpenMeter, Lago; to a file, or over HTTP
+    #[command(after_help = export::EXAMPLES)]
+    Export(export::ExportArgs),
+    /// Prints the JSON Schema of a line
+    #[command(after_help = "Example:\n  kvmeter ledger schema > ledger.schema.json")]
+    Schema,
     /// Proves that a ledger is whole: sequence, chain, sums, pairs, bounds; only reads
     #[command(
         after_help = "Ends with 0 if whole, 3 with a fault, 1 if unreadable.\n\nExample:\n  kvmeter ledger verify /var/lib/kvmeter/metering"
@@ -70,6 +84,12 @@ pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
             let filter = Filter { vm_id: vm, kinds: kind, since_seq: since };
             let format = if json { Format::Json } else { Format::Table };
             print_lines(&given(paths, source)?, &filter, format)
+        }
+        Ledger::Rollup(args) => rollup::run(args, source),
+        Ledger::Export(args) => export::run(args, source),
+        Ledger::Schema => {
+            let schema = schema().map_err(anyhow::Error::msg).context("the schema cannot be made")?;
+            print(&format!("{}\n", serde_json::to_string_pretty(&schema)?))
         }
         Ledger::Verify { paths, json } => verify(&given(paths, source)?, json),
     }

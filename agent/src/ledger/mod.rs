@@ -2,14 +2,16 @@
 //!
 //! Owns the encoding of a line (`record`, `line`, `wire`, `fit`), the file and its lock (`store`, `lock`, `opening`,
 //! `journal`), what a returning agent learns from it (`recover`, `interval`, `torn`), the thread that writes (`writer`,
-//! `pump`, `spool`), what else can record (`recorder`, `stream`) and the two readers (`verify`, `show`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
+//! `pump`, `spool`), what else can record (`recorder`, `stream`) and the readers (`verify`, `show`, `rollup`, `export`). Facts come in as [`Draft`]s from the lifecycle bus; lines go
 //! out to one file.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
 mod digest;
 mod error;
+mod export;
 mod fact;
 mod fit;
+mod input;
 mod interval;
 mod journal;
 mod kind;
@@ -22,7 +24,9 @@ mod pump;
 mod record;
 mod recorder;
 mod recover;
+mod rollup;
 mod scan;
+mod schema;
 mod show;
 mod spool;
 mod stats;
@@ -38,7 +42,9 @@ mod writer;
 mod tests;
 
 pub use error::{LedgerError, LineError, Op};
+pub use export::{Cursor, CursorError, Event, ExportError, ExportFormat, Exporter, FollowError, Follower, export};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
+pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Committed, Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
@@ -48,7 +54,9 @@ pub use past::{Before, HIBERNATE, Past, Whose};
 pub use record::{Draft, Encoded, Place, encode};
 pub use recorder::{DiscardRecorder, Entry, MemoryRecorder, Recorder};
 pub use recover::{Recovered, recover};
+pub use rollup::{By, Form, Order, Period, Quantity, RollupError, Row, rollup};
 pub use scan::{LINE_MAX_BYTES, RawLine, Scanner};
+pub use schema::schema;
 pub use show::{Filter, Format, Shown, show};
 pub use spool::{Refusal, Refused};
 pub use stats::Stats;

@@ -91,6 +91,8 @@ mod tests {
         let exits = Exits::default();
         Exit::ALL.into_iter().for_each(|exit| exits.add(exit));
         exits.add(Exit::Mmio);
-        assert!(exits.json().ends_with(r#""exits":{"mmio":2,"hlt":1,"shutdown":1,"intr":1,"other":1}}"#));
+        assert!(exits.json().ends_with(
+            r#""exits":{"mmio":2,"hlt":1,"shutdown":1,"system_event":1,"internal_error":1,"intr":1,"other":1}}"#
+        ));
     }
 }

@@ -203,7 +203,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn drafts()(
+    pub(super) fn drafts()(
         kind in proptest::sample::select(Kind::ALL),
         reason in proptest::option::of(proptest::sample::select(Reason::ALL)),
         texts in proptest::array::uniform10(any::<String>()),

@@ -1,10 +1,17 @@
 //! Laws of the ledger, by what they are about; facts and faulty disks to try them with.
 
+mod bucket;
 mod crash;
 mod disk;
+mod export;
 mod faulty;
+mod golden;
 mod line;
 mod recorder;
+mod rollup;
+mod schema;
+mod strict;
+mod synth;
 mod tamper;
 mod writing;
 
