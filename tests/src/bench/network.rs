@@ -16,9 +16,9 @@ use aya::programs::{LinkOrder, TcAttachType, loaded_programs};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
 use kvmeter::account::class::{ClassTable, Numbers};
-use kvmeter::bpf::network::{Hook, NetworkPrograms};
+use kvmeter::bpf::network::{Held, Hook, NetworkPrograms};
 use kvmeter::config::Config;
-use kvmeter::host::NetNs;
+use kvmeter::host::{NetNs, link::LinkRequests};
 
 use super::contest::{Effort, Load};
 use super::load::{Worker, busy_cpu};
@@ -184,7 +184,10 @@ impl Bench {
         for turn in turns {
             match turn.checked_sub(1) {
                 None => {
-                    port = Some(timed(&mut self.attached, || programs.attach(&self.netns, self.link.index(), false))??)
+                    // As for a VM's tap: the programs follow who holds it.
+                    let held = Some(self.held()?);
+                    let attach = || programs.attach_held(&self.netns, self.link.index(), false, held);
+                    port = Some(timed(&mut self.attached, attach)??)
                 }
                 Some(empty) => links.push((empty, self.put(EMPTY[empty], side)?)),
             }
@@ -205,6 +208,13 @@ impl Bench {
             timed(&mut self.detached, || programs.detach(port))?;
         }
         Ok(all)
+    }
+
+    /// Who holds the tap: this process, since it opened it.
+    fn held(&self) -> Result<Held> {
+        let link = LinkRequests::open(&self.netns)?.indexed(self.link.index())?.context("the tap is gone")?;
+        let generation = link.carrier_changes.context("no count of carrier changes")?;
+        Ok(Held { generation, tgid: std::process::id() })
     }
 
     fn put(&mut self, name: &str, side: TcAttachType) -> Result<SchedClassifierLinkId> {

@@ -51,6 +51,10 @@ impl<P: Programs> Worker<P> {
         }
         self.read(links);
         self.model.narrowed();
+    }
+
+    /// Behind the figures, which others wait for: this may wait for the kernel's lock.
+    fn look_at_queues(&mut self) {
         for netns in self.model.queued() {
             match self.spaces.queues(netns) {
                 Ok(queues) => self.model.queues(netns, &queues),
@@ -73,6 +77,7 @@ impl<P: Programs> Worker<P> {
         self.tally.interfaces = self.ports.len();
         self.tally.namespaces = self.spaces.len();
         self.shared.publish(Arc::new(usages), self.tally);
+        self.look_at_queues();
     }
 
     /// VMs whose end was told: read for the last time once their process holds nothing any more. The kernel tells of an
@@ -91,6 +96,7 @@ impl<P: Programs> Worker<P> {
             self.hear();
             let interfaces = self.model.interfaces_of(vm);
             self.measure(&interfaces);
+            self.look_at_queues();
             self.model.ended(vm, now_ns());
             self.execute();
             if let Some(usage) = self.model.finish(vm) {
