@@ -20,8 +20,11 @@ const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
 const OLDEST_RUST_MINOR: u32 = 95;
 
 /// A program that tests use, and the packages that have it: Debian's and Ubuntu's, then Fedora's and RHEL's.
-const FOR_TESTS: [(&str, &str, &str); 5] = [
+const FOR_TESTS: [(&str, &str, &str); 8] = [
     ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
+    ("qemu-img", "qemu-utils", "qemu-img"),
+    ("libvirtd", "libvirt-daemon", "libvirt-daemon-kvm"),
+    ("virsh", "libvirt-clients", "libvirt-client"),
     ("promtool", "prometheus", "golang-github-prometheus"),
     ("prometheus", "prometheus", "golang-github-prometheus"),
     ("ip", "iproute2", "iproute"),
@@ -102,6 +105,11 @@ pub(crate) fn llvm(versions: RangeInclusive<u32>) -> Result<()> {
 
 /// What the tests use beside cargo. A test whose program is not to be had is skipped, and says so.
 pub(crate) fn for_tests() {
+    // Twice: Debian's QEMU puts a qemu-img of another version off the machine, and brings none of its own.
+    (0..2).for_each(|_| missing_for_tests());
+}
+
+fn missing_for_tests() {
     let missing: Vec<_> = FOR_TESTS.iter().filter(|(program, _, _)| on_path(program).is_none()).collect();
     if missing.is_empty() {
         return;

@@ -156,15 +156,6 @@ impl ProcFs {
         ticks.ok_or(ProcError::Malformed { path, field: "guest_time" })
     }
 
-    /// What a thread's `syscall` says: `running`, or the system call it sleeps in with its arguments.
-    ///
-    /// # Errors
-    /// [`ProcError`].
-    pub fn syscall(&self, tgid: Tgid, tid: Tid) -> Result<String, ProcError> {
-        let raw = read(&self.of(tgid).join("task").join(tid.to_string()).join("syscall"))?;
-        Ok(String::from_utf8_lossy(&raw).into_owned())
-    }
-
     /// The command line, cut at [`MAX_CMDLINE`].
     ///
     /// # Errors

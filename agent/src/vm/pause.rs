@@ -5,6 +5,8 @@
 pub struct Pause {
     /// None of its vCPUs may run.
     pub paused: bool,
+    /// That was looked at since they came to rest.
+    pub judged: bool,
     /// How long its vCPUs had run at the last sample, nanoseconds.
     pub ran_ns: Option<u64>,
 }

@@ -4,7 +4,7 @@ use super::{Metric, Type};
 
 metrics! {
     VMS: Gauge "kvmeter_vms" ["state"] "vms",
-        "VMs shown now, by state; paused: the process is stopped, or all vCPU threads sleep outside KVM_RUN for a sample.";
+        "VMs shown now, by state; paused: the VMM's process is stopped by a signal.";
     VMS_CREATED: Counter "kvmeter_vms_created_total" [] "vms",
         "VMs whose start line this agent has made durable, those it found running included.";
     VMS_DESTROYED: Counter "kvmeter_vms_destroyed_total" [] "vms",
