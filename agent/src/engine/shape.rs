@@ -41,7 +41,7 @@ impl Engine {
         let new = (
             vm.sources.vcpus().unwrap_or(old.0),
             vm.sources.live.1.unwrap_or(old.1),
-            vm.disk.usage.storage_bytes.or_else(|| vm.disk.usage.capacity_bytes()).unwrap_or(old.2),
+            vm.disk.usage.capacity_bytes().unwrap_or(old.2),
         );
         if new == old {
             return;
