@@ -163,6 +163,12 @@ fn ten_vms_among_ten_thousand_that_pretend_to_be_vms_are_told_right() -> Result<
     agent.verify()
 }
 
+/// How long a VM lives: its birth takes microseconds from its first guest entry.
+const TAKEN_IN: Duration = Duration::from_millis(5);
+
+/// What a thread that ends while its VM is taken in may have run since it was last looked at.
+const RACED_NS: u64 = 1_000_000;
+
 /// A VM that was, with what its process used.
 struct Was {
     id: String,
@@ -170,7 +176,8 @@ struct Was {
     cpu_ns: u64,
 }
 
-/// Sends `count` processes through the same few ids: one `every` so many is a VM, a place further in each round.
+/// Sends `count` processes through the same few ids: one `every` so many is a VM, a place further every second round, so
+/// that ids have had a VM, a stranger and another VM.
 fn reuse(dir: &Path, count: u32, every: u32) -> Result<Vec<Was>> {
     const ROUND: u32 = 250;
     let programs = programs(dir, tiny::ENDS)?;
@@ -180,13 +187,15 @@ fn reuse(dir: &Path, count: u32, every: u32) -> Result<Vec<Was>> {
         if number % ROUND == 0 {
             std::fs::write("/proc/sys/kernel/ns_last_pid", base.to_string())?;
         }
-        if !(number + number / ROUND).is_multiple_of(every) {
+        if !(number + number / (2 * ROUND)).is_multiple_of(every) {
             hostile(&programs, dir, number)?.spawn()?.wait()?;
             continue;
         }
         let id = format!("reused-{number}");
         let mut vm = TestVm::start(&["--id", &id, "--duty", "100"])?;
         let pid = vm.pid();
+        // A thread that is killed while its VM is being taken in is a loss that is counted, and another law's matter.
+        std::thread::sleep(TAKEN_IN);
         vm.signal(Signal::SIGKILL)?;
         wait_zombie(pid)?;
         vms.push(Was { id, pid, cpu_ns: process_cpu_ns(pid)? });
@@ -205,6 +214,7 @@ fn check(agent: &Agent, vms: &[Was]) -> Result<()> {
     let mut all = lives(&agent.ledger()?)?;
     all.retain(|_, life| ours(life));
     assert_eq!(all.len(), vms.len(), "as many lives as VMs, none of a stranger");
+    let mut short = 0;
     let mut pids = std::collections::BTreeMap::<i32, u32>::new();
     for was in vms {
         let own: Vec<(&String, &Life)> =
@@ -214,9 +224,14 @@ fn check(agent: &Agent, vms: &[Was]) -> Result<()> {
         assert!(incarnation.contains(&format!("-{}-", was.pid)), "{incarnation} is not of process {}", was.pid);
         assert_eq!(life.start["name"], was.id.as_str());
         let cpu = life.cpu_ns()?;
-        assert!(was.cpu_ns <= cpu && cpu <= was.cpu_ns + LAST_SLICES_NS, "{}: {cpu}, truth {}", was.id, was.cpu_ns);
+        assert!(cpu <= was.cpu_ns + LAST_SLICES_NS, "{}: {cpu}, truth {}", was.id, was.cpu_ns);
+        // What a birth that met the end of a thread could not tell apart is short, and no more than that.
+        assert!(cpu + RACED_NS >= was.cpu_ns, "{}: {cpu}, truth {}", was.id, was.cpu_ns);
+        short += u32::from(cpu < was.cpu_ns);
         *pids.entry(was.pid).or_default() += 1;
     }
+    let counted = agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", "thread_walk")]);
+    assert!(Some(f64::from(short)) <= counted, "{short} VMs are short, {counted:?} losses are counted");
     let often = pids.values().filter(|count| **count > 1).count();
     eprintln!("{} VMs in {} process ids, {often} of them with several VMs", vms.len(), pids.len());
     assert!(often > 0, "no process id had two VMs: nothing was tested");

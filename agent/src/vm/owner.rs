@@ -180,7 +180,16 @@ pub struct Owners {
 
 impl Owners {
     /// One teller's word, in place of what it said before. True when what is known changes by it.
-    pub fn tell(&mut self, teller: Teller, owner: Owner) -> bool {
+    pub fn tell(&mut self, teller: Teller, mut owner: Owner) -> bool {
+        // What it leaves out this time stands as it said it before.
+        if let Some(before) = self.told.remove(&teller) {
+            owner.tenant = owner.tenant.or(before.tenant);
+            owner.name = owner.name.or(before.name);
+            owner.uuid = owner.uuid.or(before.uuid);
+            if owner.labels.is_empty() {
+                owner.labels = before.labels;
+            }
+        }
         self.told.insert(teller, owner);
         let mut whole = Owner::default();
         self.told.values().for_each(|owner| whole.lay_over(owner));
