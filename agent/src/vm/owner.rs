@@ -123,6 +123,16 @@ impl Owner {
         *self = other;
     }
 
+    /// A `vm.identity` line says what was learned and what it leaves out stands, so nothing is ever unsaid.
+    fn keep_unsaid(&mut self, before: &Self) {
+        if self.labels.is_empty() {
+            self.labels.clone_from(&before.labels);
+        }
+        self.tenant = self.tenant.take().or_else(|| before.tenant.clone());
+        self.name = self.name.take().or_else(|| before.name.clone());
+        self.uuid = self.uuid.take().or_else(|| before.uuid.clone());
+    }
+
     /// Lays `other` over this: what it says wins, what it leaves out stands. Its labels come first within the bound.
     fn lay_over(&mut self, other: &Self) {
         let keep = |own: &mut Option<String>, other: &Option<String>| {
@@ -181,30 +191,13 @@ pub struct Owners {
 impl Owners {
     /// One teller's word, in place of what it said before. True when what is known changes by it.
     pub fn tell(&mut self, teller: Teller, mut owner: Owner) -> bool {
-        // What it leaves out this time stands as it said it before.
-        if let Some(before) = self.told.remove(&teller) {
-            owner.tenant = owner.tenant.or(before.tenant);
-            owner.name = owner.name.or(before.name);
-            owner.uuid = owner.uuid.or(before.uuid);
-            if owner.labels.is_empty() {
-                owner.labels = before.labels;
-            }
+        if let Some(before) = self.told.get(&teller) {
+            owner.keep_unsaid(before);
         }
         self.told.insert(teller, owner);
         let mut whole = Owner::default();
         self.told.values().for_each(|owner| whole.lay_over(owner));
-        // A `vm.identity` line says what was learned and what it leaves out stands, so nothing is ever unsaid.
-        if whole.labels.is_empty() {
-            whole.labels.clone_from(&self.whole.labels);
-        }
-        let unsaid = |new: &mut Option<String>, old: &Option<String>| {
-            if new.is_none() {
-                new.clone_from(old);
-            }
-        };
-        unsaid(&mut whole.tenant, &self.whole.tenant);
-        unsaid(&mut whole.name, &self.whole.name);
-        unsaid(&mut whole.uuid, &self.whole.uuid);
+        whole.keep_unsaid(&self.whole);
         let changed = whole != *self.whole;
         if changed {
             self.whole = Arc::new(whole);

@@ -65,7 +65,7 @@ impl Machine {
         // What an idle guest does in the background: its timer, and a packet now and then.
         let (cpu, some) = (self.near(0.4), if chance < 0.05 { 98.0 } else { 0.0 });
         if self.busy && chance < 0.3 {
-            self.memory = (self.memory + 4096 * (1 + (chance * 1e3) as u64)) & ((1 << 32) - 1);
+            self.memory = (self.memory + 4096 * (1 + 100 * u64::from(chance < 0.1))) & ((1 << 32) - 1);
         }
         let rate = |machine: &mut Self, level: f64| Some(machine.near(level) * factor + some);
         Sample {
