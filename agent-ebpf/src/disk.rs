@@ -14,45 +14,66 @@ use crate::{
     task::{Address, copy},
 };
 
-/// How much of something is left to a VM.
-pub mod times {
-    /// Once.
-    pub const ONCE: u64 = 1;
-    /// It was counted twice.
-    pub const LESS_ONCE: u64 = u64::MAX;
+/// Bytes read and written.
+#[derive(Clone, Copy)]
+pub struct Io {
+    read: u64,
+    written: u64,
+}
+
+impl Io {
+    /// Only with CONFIG_TASK_IO_ACCOUNTING are there such fields; the agent knows.
+    #[inline(always)]
+    fn of(object: Address, [read, written]: [&'static u32; 2]) -> Self {
+        if at(read) == MISSING as usize || at(written) == MISSING as usize {
+            return Self { read: 0, written: 0 };
+        }
+        Self { read: copy(object, read).unwrap_or(0), written: copy(object, written).unwrap_or(0) }
+    }
+
+    /// What is left without `other`.
+    #[inline(always)]
+    pub fn less(self, other: Self) -> Self {
+        Self { read: self.read.wrapping_sub(other.read), written: self.written.wrapping_sub(other.written) }
+    }
+
+    /// Adds it to a VM.
+    ///
+    /// # Safety
+    /// `vm` must be a live map value.
+    #[inline(always)]
+    pub unsafe fn leave(self, vm: *mut VmSlot) {
+        // SAFETY: the caller's promise; both fields are aligned to 8.
+        unsafe {
+            add(&raw mut (*vm).io.read_bytes, self.read);
+            add(&raw mut (*vm).io.written_bytes, self.written);
+        }
+    }
+}
+
+/// What a thread has read and written.
+#[inline(always)]
+pub fn thread_io(thread: Address) -> Io {
+    Io::of(thread, [&offsets::TASK_READ_BYTES, &offsets::TASK_WRITE_BYTES])
+}
+
+/// What a process's released threads have read and written.
+#[inline(always)]
+pub fn released_io(signal: Address) -> Io {
+    Io::of(signal, [&offsets::SIGNAL_READ_BYTES, &offsets::SIGNAL_WRITE_BYTES])
 }
 
 /// Adds what a task has read and written to its VM. Kernel threads that work for a VM are left out: `/proc/PID/io` has
 /// the process's own threads.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn leave_io(task: Address, vm_number: u32, times: u64) -> u32 {
+pub extern "C" fn leave_io(task: Address, vm_number: u32) -> u32 {
     let Some(vm) = VMS.get_ptr_mut(vm_number) else { return 0 };
     // SAFETY: a live map value.
-    if copy::<u32>(task, &offsets::TASK_TGID) == Some(unsafe { (*vm).tgid }) {
-        leave(vm, task, [&offsets::TASK_READ_BYTES, &offsets::TASK_WRITE_BYTES], times);
-    }
-    0
-}
-
-/// Adds what a process's released threads have read and written.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn leave_released_io(signal: Address, vm_number: u32) -> u32 {
-    let Some(vm) = VMS.get_ptr_mut(vm_number) else { return 0 };
-    leave(vm, signal, [&offsets::SIGNAL_READ_BYTES, &offsets::SIGNAL_WRITE_BYTES], times::ONCE);
-    0
-}
-
-/// Only with CONFIG_TASK_IO_ACCOUNTING are there such fields; the agent knows.
-#[inline(always)]
-fn leave(vm: *mut VmSlot, object: Address, [read, written]: [&'static u32; 2], times: u64) {
-    if at(read) == MISSING as usize || at(written) == MISSING as usize {
-        return;
-    }
-    // SAFETY: a live map value; both fields are aligned to 8.
     unsafe {
-        add(&raw mut (*vm).io.read_bytes, copy::<u64>(object, read).unwrap_or(0).wrapping_mul(times));
-        add(&raw mut (*vm).io.written_bytes, copy::<u64>(object, written).unwrap_or(0).wrapping_mul(times));
+        if copy::<u32>(task, &offsets::TASK_TGID) == Some((*vm).tgid) {
+            thread_io(task).leave(vm);
+        }
     }
+    0
 }

@@ -16,7 +16,7 @@ use kvmeter_common::{
 
 use crate::{
     counter::wake,
-    disk::{leave_io, times},
+    disk::leave_io,
     guest,
     maps::{THREADS, VMS},
     offsets,
@@ -152,7 +152,7 @@ pub extern "C" fn taken(vm: u32, tid: u32) -> u32 {
 pub extern "C" fn ended(number: u32) -> u32 {
     let Some(slot) = THREADS.get_ptr_mut(number) else { return 0 };
     // SAFETY: the live map value with this number.
-    unsafe { leave_io((*slot).task, (*slot).vm, times::ONCE) };
+    unsafe { leave_io((*slot).task, (*slot).vm) };
     // SAFETY: as above.
     let Some(vm_number) = (unsafe { fold(number, slot) }) else { return 0 };
     if let Some(vm) = VMS.get_ptr_mut(vm_number) {

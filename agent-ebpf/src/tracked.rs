@@ -10,7 +10,7 @@ use kvmeter_common::{
 
 use crate::{
     counter::{add32, lose},
-    disk::{leave_io, times},
+    disk::leave_io,
     maps::{FREE_THREADS, NEAR, THREADS, TIDS, VMS},
     name::role_of,
     offsets,
@@ -229,7 +229,7 @@ pub extern "C" fn settle(task: Address, number: u32) -> u32 {
                 (*slot).runtime_ns = runtime_ns;
                 (*slot).run_delay_ns = run_delay_ns;
             }
-            leave_io(task, (*slot).vm, times::ONCE);
+            leave_io(task, (*slot).vm);
             fold(number, slot);
         }
     }

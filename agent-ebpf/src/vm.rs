@@ -12,7 +12,7 @@ use kvmeter_common::{
 
 use crate::{
     counter::{lose, wake},
-    disk::{leave_io, leave_released_io, times},
+    disk::{leave_io, released_io, thread_io},
     maps::{FREE_VMS, VM_ARGS, VM_OF_TGID, VMS, WALKED},
     name::family_of,
     offsets::{self, at},
@@ -23,6 +23,8 @@ use crate::{
 
 /// Turns of the walk at a VM's birth.
 const WALK: usize = limits::WALK as usize;
+/// Looks at the sums of what released threads did, each undone when a thread is released during it.
+const LOOKS: u32 = 16;
 
 /// CLOCK_BOOTTIME nanoseconds.
 #[inline(always)]
@@ -163,7 +165,7 @@ unsafe fn dead_leader(vm: *mut VmSlot, leader: Address, number: u32) {
         unsafe {
             (*vm).leader_task = leader;
             take_leader(vm, leader);
-            leave_io(leader, number, times::ONCE);
+            leave_io(leader, number);
         }
     }
 }
@@ -205,44 +207,75 @@ fn walk(signal: Address, number: u32, vcpu: Address) {
     }
 }
 
-/// Adds what threads ran (and read and wrote, `signal->ioac`) that ended before they could be taken in: `signal->sum_sched_runtime` (kernel/exit.c,
-/// `__exit_signal`), read after the walk. A thread that the walk took in and that was released since (`sighand` is
-/// cleared in the same place) is in that sum as well as in its slot, so it is taken out of the sum again. The run-queue
-/// delay of ended threads is kept nowhere.
+/// Adds what threads ran, read and wrote that ended before they could be taken in. The run-queue delay of ended threads
+/// is kept nowhere.
 ///
 /// # Safety
 /// `vm` must be a live map value, just walked on this CPU.
 #[inline(always)]
 unsafe fn take_ended(vm: *mut VmSlot, signal: Address, number: u32) {
-    let Some(walked) = WALKED.get_ptr_mut(0) else { return };
-    let Some(ended_ns) = copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) else { return };
+    let Some(walked) = WALKED.get_ptr(0) else { return };
     // SAFETY: the caller's promise; the turn is below the array's length.
     unsafe {
-        leave(vm, role::VMM, ended_ns, 0);
-        leave_released_io(signal, number);
-        let mut turn = 0;
-        while turn < WALK {
-            let thread = walked.cast::<u64>().add(turn).read_volatile();
+        for turn in 0..WALK {
             let slot = walked.cast::<u64>().add(WALK + turn).read_volatile();
-            // Where the kernel lets a program be preempted, another birth on this CPU may have written over the walk.
-            if slot == 0 || copy::<u32>(thread, &offsets::TASK_TGID) != Some((*vm).tgid) {
-                turn += 1;
-                continue;
+            if slot != 0 {
+                // Once more, now that whoever was on its way out is out.
+                settle(walked.cast::<u64>().add(turn).read_volatile(), slot as u32);
             }
-            // Once more, now that whoever was on its way out is out.
-            settle(thread, slot as u32);
-            if copy::<u64>(thread, &offsets::TASK_SIGHAND) == Some(0) {
-                let again: u64 = copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0);
-                leave(vm, role::VMM, 0u64.wrapping_sub(again), 0);
-                leave_io(thread, number, times::LESS_ONCE);
-            }
-            turn += 1;
         }
     }
-    if copy::<u64>(signal, &offsets::SIGNAL_RUNTIME) != Some(ended_ns) {
-        // Another was released while we looked: it may be taken out without having been in.
-        lose(loss::THREAD_WALK);
+    for _ in 0..LOOKS {
+        if leave_released(signal, number) != 0 {
+            return;
+        }
     }
+    lose(loss::THREAD_WALK);
+}
+
+/// Leaves what a process's released threads ran, read and wrote to its VM, less what those of them did that the walk
+/// took in: they leave it themselves, at their last switch. 1, or 0 if a thread was released meanwhile: then nothing is
+/// left.
+///
+/// `__exit_signal` (kernel/exit.c) adds a thread to the process's sums and takes it off the process's list inside one
+/// `write_seqlock(&sig->stats_lock)`. So while that sequence stands at an even number, a thread is either in the sums
+/// or on the list. Its neighbour on the list tells: one that is off it has a poisoned neighbour.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn leave_released(signal: Address, number: u32) -> u32 {
+    let (Some(walked), Some(vm)) = (WALKED.get_ptr(0), VMS.get_ptr_mut(number)) else { return 0 };
+    let sequence: u32 = copy(signal, &offsets::SIGNAL_SEQUENCE).unwrap_or(1);
+    let mut ran_ns: u64 = copy(signal, &offsets::SIGNAL_RUNTIME).unwrap_or(0);
+    let mut io = released_io(signal);
+    for turn in 0..WALK {
+        // SAFETY: live map values; the turn is below the array's length.
+        let (thread, slot, tgid) = unsafe {
+            let thread = walked.cast::<u64>().add(turn).read_volatile();
+            (thread, walked.cast::<u64>().add(WALK + turn).read_volatile(), (*vm).tgid)
+        };
+        // Where the kernel lets a program be preempted, another birth on this CPU may have written over the walk.
+        if slot != 0 && !listed(thread) && copy::<u32>(thread, &offsets::TASK_TGID) == Some(tgid) {
+            ran_ns = ran_ns.wrapping_sub(copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0));
+            io = io.less(thread_io(thread));
+        }
+    }
+    if sequence & 1 != 0 || copy::<u32>(signal, &offsets::SIGNAL_SEQUENCE) != Some(sequence) {
+        return 0;
+    }
+    // SAFETY: a live map value.
+    unsafe {
+        leave(vm, role::VMM, ran_ns, 0);
+        io.leave(vm);
+    }
+    1
+}
+
+/// Is a thread on its process's list? Its predecessor points to it then; `list_del_rcu` poisons the way back.
+#[inline(always)]
+fn listed(thread: Address) -> bool {
+    let node = thread + at(&offsets::TASK_THREAD_NODE) as u64;
+    // `prev` is the second field of `struct list_head`; a poisoned address fails softly, as null.
+    next(next(node + 8)) == node
 }
 
 #[inline(always)]

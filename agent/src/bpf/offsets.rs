@@ -34,7 +34,6 @@ pub const FIELDS: &[Field] = &[
     // An int to 6.12, one byte in 7.2; the program reads one byte, which is the low one of either.
     field("TASK_ON_CPU", "task_struct", &[("on_cpu", 4), ("on_cpu", 1)]),
     field("TASK_SIGNAL", "task_struct", &[("signal", 8)]),
-    field("TASK_SIGHAND", "task_struct", &[("sighand", 8)]),
     field("TASK_LEADER", "task_struct", &[("group_leader", 8)]),
     // Renamed in 5.5 (commit cf25e24db61c).
     field("TASK_START", "task_struct", &[("start_boottime", 8), ("real_start_time", 8)]),
@@ -49,6 +48,7 @@ pub const FIELDS: &[Field] = &[
     field("SIGNAL_THREADS", "signal_struct", &[("thread_head", 16)]),
     field("SIGNAL_EXIT_CODE", "signal_struct", &[("group_exit_code", 4)]),
     field("SIGNAL_RUNTIME", "signal_struct", &[("sum_sched_runtime", 8)]),
+    field("SIGNAL_SEQUENCE", "signal_struct", &[("stats_lock.seqcount.seqcount.sequence", 4)]),
     // These four only with CONFIG_TASK_IO_ACCOUNTING, as /proc/PID/io. No program needs them: without, I/O is not told.
     field("TASK_READ_BYTES", "task_struct", &[("ioac.read_bytes", 8)]),
     field("TASK_WRITE_BYTES", "task_struct", &[("ioac.write_bytes", 8)]),

@@ -53,7 +53,6 @@ const BIRTH: &[&str] = &[
     "TASK_STATE",
     "TASK_ON_CPU",
     "TASK_SIGNAL",
-    "TASK_SIGHAND",
     "TASK_LEADER",
     "TASK_START",
     "TASK_MM",
@@ -64,6 +63,7 @@ const BIRTH: &[&str] = &[
     "SIGNAL_LIVE",
     "SIGNAL_THREADS",
     "SIGNAL_RUNTIME",
+    "SIGNAL_SEQUENCE",
     "MM_ARG_START",
     "MM_ARG_END",
 ];
