@@ -1,6 +1,6 @@
 //! A value that is still growing, held against the scheduler: a reading before, the agent's, a reading after.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -57,20 +57,32 @@ pub struct Moved {
     pub group_ns: (u64, u64),
 }
 
-/// Waits for a counter to move. The sample behind a value that was not there a scrape ago was taken since the scrape
-/// before it.
-pub fn moved(pid: i32, group: Option<&Group>, told: impl Fn() -> Result<u64>) -> Result<Moved> {
+/// Waits for a VM's CPU time to move. A sample is shown a while after it was read; it tells when that was, and the truth
+/// before it is the last one that was known by then.
+pub fn moved(agent: &Agent, vm_id: &str, pid: i32, group: Option<&Group>) -> Result<Moved> {
     let truth = || Ok::<_, anyhow::Error>((process_cpu_ns(pid)?, group.map_or(Ok(0), Group::cpu_ns)?));
-    let mut before = truth()?;
-    let old = told()?;
+    let mut old = told_at(agent, vm_id)?.0;
+    let mut truths = Vec::new();
     loop {
-        let next = truth()?;
-        let told_ns = told()?;
+        truths.push((truth()?, SystemTime::now()));
+        let (told_ns, read_at) = told_at(agent, vm_id)?;
         if told_ns != old {
             let after = truth()?;
-            return Ok(Moved { told_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
+            if let Some((before, _)) = truths.iter().rev().find(|(_, known_at)| *known_at <= read_at) {
+                return Ok(Moved { told_ns, clock_ns: (before.0, after.0), group_ns: (before.1, after.1) });
+            }
+            // Read before the first look.
+            old = told_ns;
         }
-        before = next;
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// CPU time of a VM over all roles, and when it was read.
+fn told_at(agent: &Agent, vm_id: &str) -> Result<(u64, SystemTime)> {
+    let vm = agent.json(&format!("/v1/vms/{vm_id}"))?;
+    let roles = vm["cpu_ns"].as_object().context("no cpu_ns")?;
+    let each = roles.values().map(|ns| Ok(ns.as_str().context("a decimal string")?.parse::<u64>()?));
+    let read_at = vm["read_at"].as_str().context("no read_at")?;
+    Ok((each.sum::<Result<_>>()?, humantime::parse_rfc3339(read_at)?))
 }

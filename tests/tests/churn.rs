@@ -36,8 +36,7 @@ fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> R
         None => skipped(NAME, "no cpuacct control group: the upper bound is that of the CPU clock alone"),
     }
     agent.wait_until("the VM", PATIENCE, |a| Ok(a.metrics()?.one(RUNNING, &[("vm_id", "churn")]) == Some(1.0)))?;
-    let told = || Ok(agent.metrics()?.nanos(CPU, "churn"));
-    let first = moved(pid, group.as_ref(), told)?;
+    let first = moved(&agent, "churn", pid, group.as_ref())?;
     let mut last = first.told_ns;
     let over = Instant::now() + Duration::from_secs(10);
     while Instant::now() < over {
@@ -49,7 +48,7 @@ fn cpu_time_of_threads_that_come_and_go_is_neither_lost_nor_counted_twice() -> R
         last = cpu;
         std::thread::sleep(Duration::from_millis(20));
     }
-    let second = moved(pid, group.as_ref(), told)?;
+    let second = moved(&agent, "churn", pid, group.as_ref())?;
     let threads = RATE * (began.elapsed().as_secs() + 1);
     for at in [&first, &second] {
         let (before, after) = at.clock_ns;

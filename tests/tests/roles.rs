@@ -156,8 +156,7 @@ fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
         None => skipped(TEST, "no cpuacct control group: the upper bound is that of the CPU clock alone"),
     }
     agent.wait_vms(&["mixed"])?;
-    let told = || Ok(by_role(&agent, "mixed")?.values().sum());
-    let first = moved(pid, group.as_ref(), told)?;
+    let first = moved(&agent, "mixed", pid, group.as_ref())?;
     let mut last = BTreeMap::new();
     let over = Instant::now() + Duration::from_secs(6);
     while Instant::now() < over {
@@ -171,7 +170,7 @@ fn roles_sum_to_what_the_scheduler_accounted_under_churn() -> Result<()> {
     for role in ["vcpu", "vmm", "io"] {
         assert!(last.get(role) > Some(&0), "no {role}: {last:?}");
     }
-    let second = moved(pid, group.as_ref(), told)?;
+    let second = moved(&agent, "mixed", pid, group.as_ref())?;
     let threads = RATE * (began.elapsed().as_secs() + 1);
     for at in [&first, &second] {
         let ((before, after), most) = (at.clock_ns, at.clock_ns.1 + threads * LAST_SLICE_NS);

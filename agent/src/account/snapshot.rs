@@ -123,6 +123,8 @@ pub struct VmView {
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
     pub vcpu_order: Arc<Vec<u32>>,
+    /// When its numbers were read last before this view was made, CLOCK_BOOTTIME nanoseconds.
+    pub read_ns: u64,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
     pub first_run_ns: Option<u64>,
     /// The newest sample, once there are two readings to make one from.
@@ -181,4 +183,14 @@ pub struct Snapshot {
     pub vms: Vec<Arc<VmView>>,
     /// The agent and the host.
     pub host: Arc<Host>,
+}
+
+impl Snapshot {
+    /// When a VM's numbers were read, CLOCK_BOOTTIME nanoseconds: a snapshot is published at each event, and between two
+    /// samples only the VMs that begin or end are read for it.
+    #[must_use]
+    pub fn read_ns(&self, vm: &VmView) -> u64 {
+        // One that lives and was not made anew stood still at the sample.
+        if vm.end.is_some() { vm.read_ns } else { vm.read_ns.max(self.sampled_ns) }
+    }
 }

@@ -67,7 +67,7 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &dyn Past) -> Value {
     more.insert("cgroup".into(), json!(vm.fixed.cgroup));
     more.insert("adopted".into(), json!(vm.fixed.adopted));
     more.insert("cpu_source".into(), json!(vm.source));
-    more.insert("read_at".into(), json!(rfc3339(snapshot.taken.unix_ns)));
+    more.insert("read_at".into(), json!(rfc3339(snapshot.taken.unix_of(snapshot.read_ns(vm)))));
     if let Some(first) = vm.first_run_ns {
         more.insert("first_run_at".into(), json!(rfc3339(snapshot.taken.unix_of(first))));
     }
