@@ -9,6 +9,7 @@
 pub mod disk;
 pub mod event;
 pub mod exit;
+pub mod header;
 pub mod index;
 pub mod layout;
 pub mod limits;
@@ -22,4 +23,4 @@ pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -19,6 +19,21 @@ pub mod mode {
     pub const COUNT: usize = 4;
 }
 
+/// Hooks whose events are counted one by one, so that two generations of programs must not both do it; the index into
+/// [`VcpuSlot::served`].
+pub mod hook {
+    /// `kvm_entry`.
+    pub const ENTRY: usize = 0;
+    /// `kvm_userspace_exit`.
+    pub const USERSPACE_EXIT: usize = 1;
+    /// The record of `kvm_exit`.
+    pub const EXIT_REASON: usize = 2;
+    /// `kvm_vcpu_wakeup`.
+    pub const WAKEUP: usize = 3;
+    /// `kvm_page_fault`.
+    pub const PAGE_FAULT: usize = 4;
+}
+
 /// What is added up over a VM's vCPUs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,11 +76,11 @@ pub struct VcpuSlot {
     pub halted: u32,
     /// The sums.
     pub times: VcpuTimes,
-    /// Nothing; fills the last cache line.
-    pub reserved: [u64; 2],
+    /// By [`hook`]: the generation of programs that counted this thread's newest event; 0 = none, or it is settled.
+    pub served: [u16; 8],
 }
 
 assert_layout!(VcpuSlot, size 320, {
     owner: u64 => 0, since_ns: u64 => 8, exit_ns: u64 => 16, mode: u32 => 24, halted: u32 => 28,
-    times: VcpuTimes => 32, reserved: [u64; 2] => 304,
+    times: VcpuTimes => 32, served: [u16; 8] => 304,
 });

@@ -44,6 +44,31 @@ pub struct Offender {
 
 assert_layout!(Offender, size 16, { start_ns: u64 => 0, tgid: u32 => 8, reserved: u32 => 12 });
 
+/// What an agent adds to a slot's numbers so that nothing told before falls, left for the agent after it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Not 0 once the rest is whole; written last.
+    pub written: u64,
+    /// Nanoseconds inside the guest told before this slot.
+    pub guest_ns: u64,
+    /// Nanoseconds of successful polling told before it.
+    pub halt_poll_ns: u64,
+    /// Nanoseconds of its life that were watched before it.
+    pub observed_ns: u64,
+    /// What is moved to each role, nanoseconds, in two's complement; sums to nothing.
+    pub shift_ns: [u64; role::COUNT],
+    /// Added to the VMM's on-CPU time, nanoseconds.
+    pub runtime_ns: u64,
+    /// Added to the VMM's run-queue delay, nanoseconds.
+    pub run_delay_ns: u64,
+}
+
+assert_layout!(Kept, size 80, {
+    written: u64 => 0, guest_ns: u64 => 8, halt_poll_ns: u64 => 16, observed_ns: u64 => 24, shift_ns: [u64; 4] => 32,
+    runtime_ns: u64 => 64, run_delay_ns: u64 => 72,
+});
+
 /// A VM, as the kernel programs know it. Instants are CLOCK_BOOTTIME nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +116,8 @@ pub struct VmSlot {
     pub vcpu: VcpuTimes,
     /// The VMM's family, by which its threads' names are read: first by the leader's name, then as the agent says.
     pub family: u32,
-    /// Nothing.
-    pub reserved: u32,
+    /// 1 = the slot was used before: in tables that outlive an agent the next one looks at it.
+    pub used: u32,
     /// Returns of `KVM_RUN` to user space by `KVM_EXIT_*` number.
     pub userspace_exits: [u64; limits::EXIT_REASONS],
     /// Events of `rss_stat` on its memory: another number than before means that what `/proc` shows of it may have
@@ -105,18 +130,20 @@ pub struct VmSlot {
     /// Until when its memory was there for certain: the end of its last thread where the kernel tells of that before it
     /// takes the memory back (6.16), else the end of the thread before; 0 = no thread has ended.
     pub memory_until_ns: u64,
+    /// What the agent adds to these numbers; the agent alone writes it, for the next one.
+    pub kept: Kept,
     /// Nothing; fills the cache line.
-    pub spare: [u64; 3],
+    pub spare: u64,
 }
 
-assert_layout!(VmSlot, size 1216, {
+assert_layout!(VmSlot, size 1280, {
     state: u32 => 0, tgid: u32 => 4, start_ns: u64 => 8, seen_ns: u64 => 16, first_run_ns: u64 => 24, exit_ns: u64 => 32,
     exit_code: u32 => 40, last_exit: u32 => 44, args_len: u32 => 48, vcpus: u32 => 52, comm: [u8; 16] => 56,
     fold_begin: u64 => 72, fold_end: u64 => 80, leader_task: u64 => 88, leader: RoleTime => 96,
     ended: [RoleTime; 4] => 112, waited_ns: [u64; 6] => 176, waits: [u64; 9] => 224,
-    offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, reserved: u32 => 636,
+    offenders: [Offender; 4] => 296, vcpu: VcpuTimes => 360, family: u32 => 632, used: u32 => 636,
     userspace_exits: [u64; 64] => 640, moves: u64 => 1152, guest_faults: u64 => 1160, io: IoBytes => 1168,
-    memory_until_ns: u64 => 1184, spare: [u64; 3] => 1192,
+    memory_until_ns: u64 => 1184, kept: Kept => 1192, spare: u64 => 1272,
 });
 
 /// The first bytes of a VMM's command line, NUL-separated as in `/proc/PID/cmdline`.

@@ -1,9 +1,10 @@
 //! Why the guest came out: the numbers of `kvm_exit`'s record, in one vocabulary.
 
 use aya_ebpf::{EbpfContext as _, helpers::bpf_probe_read_kernel, macros::tracepoint, programs::TracePointContext};
-use kvmeter_common::exit;
+use kvmeter_common::{exit, vcpu::hook};
 
 use crate::{
+    generation::counts,
     guest,
     maps::EXIT_CLASSES,
     offsets::{self, at},
@@ -20,6 +21,10 @@ pub fn kvm_exit_reason(ctx: TracePointContext) -> i32 {
 #[inline(always)]
 pub fn count(ctx: &TracePointContext) -> i32 {
     let Some(vcpu) = guest::running() else { return 0 };
+    // SAFETY: a live map value that the running thread owns.
+    if !unsafe { counts(vcpu, hook::EXIT_REASON) } {
+        return 0;
+    }
     let record = ctx.as_ptr() as usize;
     // SAFETY: the helper checks the address; the places come from the kernel's own description of the record.
     let (reason, isa) = unsafe {

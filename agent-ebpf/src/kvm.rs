@@ -5,12 +5,13 @@ use aya_log_ebpf::warn;
 use kvmeter_common::{
     limits, loss,
     thread::{ThreadSlot, role},
-    vcpu::VcpuSlot,
+    vcpu::{VcpuSlot, hook},
     vm::{VmSlot, state},
 };
 
 use crate::{
     counter::add,
+    generation::counts,
     guest,
     maps::{LOSSES, VCPUS, VMS},
     part::promote,
@@ -94,7 +95,12 @@ pub fn kvm_userspace_exit(ctx: RawTracePointContext) -> i32 {
     };
     if let Some(vcpu) = VCPUS.get_ptr_mut(number) {
         // SAFETY: a live map value, the running thread's: `vcpu` has seen to that.
-        unsafe { guest::to_user(vcpu) };
+        unsafe {
+            guest::to_user(vcpu);
+            if !counts(vcpu, hook::USERSPACE_EXIT) {
+                return 0;
+            }
+        }
     }
     let index = if errno < 0 {
         limits::EXIT_INTERRUPTED
@@ -128,9 +134,15 @@ pub fn entered() {
     // SAFETY: live map values that the running thread owns.
     unsafe {
         match guest::running() {
-            Some(vcpu) if (*vcpu).times.entries != 0 => guest::enter(vcpu, now),
+            Some(vcpu) if (*vcpu).times.entries != 0 => {
+                if counts(vcpu, hook::ENTRY) {
+                    guest::enter(vcpu, now);
+                }
+            }
             _ => {
-                if let Some(vcpu) = first_entry() {
+                if let Some(vcpu) = first_entry()
+                    && counts(vcpu, hook::ENTRY)
+                {
                     guest::enter(vcpu, now);
                 }
             }
@@ -169,7 +181,11 @@ pub fn kvm_vcpu_wakeup(ctx: RawTracePointContext) -> i32 {
     let (halted_ns, waited): (u64, u8) = (ctx.arg(0), ctx.arg(1));
     if let Some(vcpu) = guest::running() {
         // SAFETY: a live map value that the running thread owns.
-        unsafe { guest::woke(vcpu, halted_ns, waited != 0) };
+        unsafe {
+            if counts(vcpu, hook::WAKEUP) {
+                guest::woke(vcpu, halted_ns, waited != 0);
+            }
+        }
     }
     0
 }

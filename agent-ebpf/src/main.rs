@@ -15,6 +15,7 @@ mod bench;
 mod counter;
 mod disk;
 mod exits;
+mod generation;
 mod guest;
 mod kvm;
 mod lifecycle;

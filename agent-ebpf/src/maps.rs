@@ -24,6 +24,11 @@ use kvmeter_common::{
 #[unsafe(link_section = ".bss.near")]
 pub static mut NEAR: [u32; limits::NEAR as usize] = [0; limits::NEAR as usize];
 
+/// The generation of programs that counts; see [`crate::generation`]. A section of its own, as above.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.generation")]
+pub static mut CURRENT: u32 = 0;
+
 /// Thread id to thread slot.
 #[map]
 pub static TIDS: Array<TidWord> = Array::with_max_entries(limits::TID_WORDS, BPF_F_MMAPABLE);

@@ -4,11 +4,12 @@ use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
-use kvmeter_common::vm::VmSlot;
+use kvmeter_common::{vcpu::hook, vm::VmSlot};
 
 use crate::{
     counter::add,
-    maps::{THREADS, VMS},
+    generation::counts,
+    maps::{THREADS, VCPUS, VMS},
     offsets,
     task::direct,
     tracked::{current_ids, slot_of},
@@ -53,10 +54,14 @@ pub fn kvm_page_fault(_ctx: RawTracePointContext) -> i32 {
     let (tid, _) = current_ids();
     let number = slot_of(tid);
     if number != 0
-        && let Some(vm) = vm_of(number)
+        && let (Some(vm), Some(vcpu)) = (vm_of(number), VCPUS.get_ptr_mut(number))
     {
-        // SAFETY: a live map value.
-        unsafe { add(&raw mut (*vm).guest_faults, 1) };
+        // SAFETY: live map values, the second with the number of the running thread's slot.
+        unsafe {
+            if counts(vcpu, hook::PAGE_FAULT) {
+                add(&raw mut (*vm).guest_faults, 1);
+            }
+        }
     }
     0
 }

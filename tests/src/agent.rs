@@ -35,6 +35,8 @@ pub struct Setup {
     pub wrapper: Vec<OsString>,
     /// The directory of an earlier agent, to go on with its ledger.
     pub dir: Option<TempDir>,
+    /// Where it pins; without it, it pins nothing, and leaves nothing to another test.
+    pub pins: Option<PathBuf>,
 }
 
 impl Setup {
@@ -55,7 +57,11 @@ pub struct Agent {
     dir: Option<TempDir>,
     socket: PathBuf,
     port: u16,
+    pins: OsString,
 }
+
+/// The variable that says where an agent pins.
+const PIN_DIR: &str = "KVMETER_BPF__PIN_DIR";
 
 impl Agent {
     /// Starts one with short intervals and waits until it has published its first sample.
@@ -81,8 +87,10 @@ impl Agent {
         words.extend([binary()?.into_os_string(), "run".into(), "--config".into(), config.into_os_string()]);
         let mut command = Command::new(words.first().context("nothing to run")?);
         command.args(words.iter().skip(1)).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        let pins = setup.pins.map_or_else(|| "off".into(), PathBuf::into_os_string);
+        command.env(PIN_DIR, &pins);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut agent = Self { child, dir: Some(dir), socket, port };
+        let mut agent = Self { child, dir: Some(dir), socket, port, pins };
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -240,7 +248,7 @@ impl Agent {
     /// Runs the `kvmeter` command against this agent.
     pub fn command(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary()?);
-        command.env_clear().arg("--config").arg(self.dir().join("kvmeter.toml")).args(args);
+        command.env_clear().env(PIN_DIR, &self.pins).arg("--config").arg(self.dir().join("kvmeter.toml")).args(args);
         Ok(command.stdin(Stdio::null()).output()?)
     }
 

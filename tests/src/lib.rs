@@ -20,6 +20,7 @@ pub mod net;
 pub mod orders;
 pub mod packets;
 pub mod pair;
+pub mod pins;
 pub mod process;
 pub mod script;
 pub mod skip;

@@ -82,7 +82,7 @@ impl Loss {
         // Whoever the agent is, its directory is its own.
         let dir = TempDir::new()?;
         chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
-        Agent::with(Setup { config, wrapper: self.wrapper.clone(), dir: Some(dir) })
+        Agent::with(Setup { config, wrapper: self.wrapper.clone(), dir: Some(dir), pins: None })
     }
 
     /// `kvmeter doctor --json` without an agent: exit code and answer.

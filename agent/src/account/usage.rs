@@ -105,6 +105,13 @@ pub struct Told {
 }
 
 impl Told {
+    /// Whether these counters have reached what was told.
+    #[must_use]
+    pub fn is_within(&self, cpu: &CpuUsage) -> bool {
+        let told = Role::ALL.iter().all(|role| cpu.of(*role).runtime_ns >= self.cpu_ns[role.index()]);
+        told && cpu.run_delay_ns() >= self.run_delay_ns
+    }
+
     /// Counters as they were told.
     #[must_use]
     pub fn of(cpu: &CpuUsage) -> Self {
@@ -149,6 +156,18 @@ impl Carry {
             missing -= spare;
         }
         carry
+    }
+
+    /// As it is left for a later agent: what is moved to each role, and what is added to the VMM's time and delay.
+    #[must_use]
+    pub fn to_words(self) -> ([u64; role::COUNT], u64, u64) {
+        (self.shift_ns.map(i64::cast_unsigned), self.runtime_ns, self.run_delay_ns)
+    }
+
+    /// What an earlier agent left.
+    #[must_use]
+    pub fn from_words(shift_ns: [u64; role::COUNT], runtime_ns: u64, run_delay_ns: u64) -> Self {
+        Self { shift_ns: shift_ns.map(u64::cast_signed), runtime_ns, run_delay_ns }
     }
 
     /// A reading with the carry in it.

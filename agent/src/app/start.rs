@@ -17,9 +17,16 @@ use tokio::{
 
 use super::{App, Source, ledger, metrics, settings};
 use crate::{
-    bpf::{Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus, object, plan, plan::Unwanted, records},
-    cause, clock,
-    config::{BpfMode, Config},
+    bpf::{
+        Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus,
+        object::{self, PinPlace},
+        pin,
+        plan::{self, Unwanted},
+        records,
+    },
+    cause,
+    clock::{self, Instant2},
+    config::{BpfMode, Config, Recorder},
     engine::{Annotate, Control, Counting, Engine, EngineError, Parts, Refused, Remote},
     expose::{
         Status,
@@ -66,11 +73,12 @@ fn lift_limits() {
     }
 }
 
-/// Starts the kernel side as the configuration wants it.
+/// Starts the kernel side as the configuration wants it. With a `ledger`'s id its programs and tables are pinned for that
+/// one, and an earlier agent's are gone on with.
 ///
 /// # Errors
 /// The one sentence why it cannot be, with the programs' states.
-pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKernel> {
+pub fn start_kernel(config: &Config, facts: &HostFacts, ledger: Option<&str>) -> Result<Kernel, NoKernel> {
     if config.bpf.enabled == BpfMode::Off {
         let why = "bpf.enabled is \"off\" in the configuration".to_owned();
         return Err(NoKernel { programs: plan::all_refused(&why), why, obstacle: Obstacle::Off });
@@ -87,6 +95,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts) -> Result<Kernel, NoKern
         rules: thread::RULES.to_vec(),
         exit_classes: exit_class::TABLE,
         formats: records::events().into_iter().map(|event| (event, tracefs::format(Path::new("/"), event))).collect(),
+        pins: config.bpf.pin_dir.clone().zip(ledger).map(|(dir, id)| PinPlace { dir, ledger: id.to_owned() }),
         unwanted: (!config.bpf.exit_reasons).then_some(off).into_iter().collect(),
         log: config.log.level >= crate::config::LogLevel::Warn,
     };
@@ -128,14 +137,19 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let sequence_before = ledger.stats().last_seq;
     // Attached before the first line is written.
     let hooks = hooks::Hooks::start(&config.hooks, &facts, &bus, &metrics);
-    let kernel = start_kernel(&config, &facts);
+    // Only a file is there for the next agent, and only of a file can what was counted be told whether it is told.
+    let kept = (config.ledger.recorder == Recorder::File).then_some(recovered.ledger_id.as_str());
+    let kernel = start_kernel(&config, &facts, kept);
+    if kernel.is_err() {
+        let_go(&config, kept);
+    }
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
     let counting = Counting::start(root, &config.network.classes);
     // The kernel's types and our own programs are read whole for it.
     heap::trim();
     let network = counting.as_ref().map(|counting| counting.hook).map_err(String::as_str);
-    let status =
-        tell_status(&facts, &kernel, uevents.as_ref().map(drop).map_err(String::as_str), status::network(network));
+    let more = [Some(status::network(network)), pins(&kernel, now)];
+    let status = tell_status(&facts, &kernel, uevents.as_ref().map(drop).map_err(String::as_str), more);
     let history = Arc::new(Store::new(Limits {
         samples: usize::try_from(config.history.samples).unwrap_or(usize::MAX),
         max_bytes: config.history.max_memory.0,
@@ -227,15 +241,31 @@ fn annotations(config: &Config, remote: Remote) -> Annotations {
     Annotations { uids: uids.into(), take: Arc::new(take) }
 }
 
+/// An earlier agent's programs are no use to one that reads `/proc` alone: what they count would be taken for news later.
+fn let_go(config: &Config, ledger: Option<&str>) {
+    let Some((dir, ledger)) = config.bpf.pin_dir.as_deref().zip(ledger) else { return };
+    match pin::release_ledger(dir, ledger) {
+        Ok(0) => {}
+        Ok(pins) => tracing::warn!(pins, dir = %dir.display(), "an earlier agent's kernel programs were let go"),
+        Err(error) => tracing::warn!(%error, dir = %dir.display(), "an earlier agent's pins cannot be removed"),
+    }
+}
+
+/// Whether counting goes on without an agent.
+fn pins(kernel: &Result<Kernel, NoKernel>, now: Instant2) -> Option<Feature> {
+    let kernel = kernel.as_ref().ok()?;
+    Some(status::pins(&kernel.pinning(), |since_ns| clock::rfc3339(now.unix_of(since_ns))))
+}
+
 /// What this host can measure; what it cannot is told in the log.
 fn tell_status(
     facts: &HostFacts,
     kernel: &Result<Kernel, NoKernel>,
     uevents: Result<(), &str>,
-    network: Feature,
+    more: [Option<Feature>; 2],
 ) -> Arc<Status> {
     let mut status = Status::new(facts, kernel.as_ref().map(Kernel::statuses).map_err(NoKernel::told), uevents);
-    status.features.push(network);
+    status.features.extend(more.into_iter().flatten());
     for feature in status.features.iter().filter(|feature| !feature.available) {
         tracing::warn!(feature = %feature.name, why = %feature.why, advice = %feature.advice, "not available");
     }

@@ -80,6 +80,7 @@ mod tests {
             exit_classes: exit_class::TABLE,
             formats: formats.collect(),
             unwanted: Vec::new(),
+            pins: None,
             log: false,
         };
         let start = |there| Kernel::start_on(&setup, Path::new(KERNEL_BTF), there).map_err(|(error, _)| error);

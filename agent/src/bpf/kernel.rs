@@ -14,9 +14,9 @@ use aya::{
 use kvmeter_common::{loss, signal::VmSignals};
 
 use super::{
-    group_counters,
+    attach::Links,
     maps::{MapError, Mapped},
-    object::{self, LoadError, Loaded, Setup, Sizes},
+    pin::Pins,
     plan::{self, Hooks, State, Status},
     slots::Slots,
     sockets::{CountedGroup, SocketBytes, Sockets},
@@ -24,17 +24,21 @@ use super::{
 
 /// The kernel programs, at work. Dropping it detaches them.
 pub struct Kernel {
-    ebpf: Ebpf,
-    statuses: Vec<Status>,
-    slots: Slots,
-    losses: Mapped<u64>,
-    adopt: BpfHashMap<MapData, u32, u32>,
-    processes: BpfHashMap<MapData, u32, u32>,
+    pub(super) ebpf: Ebpf,
+    pub(super) statuses: Vec<Status>,
+    pub(super) slots: Slots,
+    pub(super) losses: Mapped<u64>,
+    pub(super) adopt: BpfHashMap<MapData, u32, u32>,
+    pub(super) processes: BpfHashMap<MapData, u32, u32>,
     /// `None` where the kernel has no counters for control groups.
-    sockets: Option<Sockets>,
-    wakes: RingBuf<MapData>,
-    log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    cpus: Vec<u32>,
+    pub(super) sockets: Option<Sockets>,
+    pub(super) wakes: RingBuf<MapData>,
+    pub(super) log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    pub(super) cpus: Vec<u32>,
+    pub(super) links: Links,
+    pub(super) pins: Option<Pins>,
+    /// Why nothing is pinned, where that was wanted.
+    pub(super) unpinned: Option<String>,
 }
 
 /// A map of the object as the type it must have.
@@ -44,59 +48,6 @@ pub(super) fn typed<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Res
 }
 
 impl Kernel {
-    /// Loads, prepares and attaches.
-    ///
-    /// # Errors
-    /// When CPU cannot be accounted by the kernel here, with the first reason; nothing stays attached then.
-    pub fn start(setup: &Setup, btf: &Path) -> Result<Self, (LoadError, Vec<Status>)> {
-        Self::start_on(setup, btf, group_counters::exist())
-    }
-
-    /// The same on a kernel that has counters for control groups, or has none.
-    pub(super) fn start_on(setup: &Setup, btf: &Path, counters: bool) -> Result<Self, (LoadError, Vec<Status>)> {
-        let Loaded { mut ebpf, mut statuses, io_told } = object::load(setup, btf, counters)
-            .map_err(|e| (e, plan::all_refused("the kernel side cannot be loaded")))?;
-        let log = aya_log::EbpfLogger::init(&mut ebpf).ok();
-        let mut kernel = match Self::with_maps(ebpf, setup.sizes, log) {
-            Ok(kernel) => kernel,
-            Err(error) => return Err((error, statuses)),
-        };
-        object::attach(&mut kernel.ebpf, &mut statuses);
-        if !plan::sufficient(&statuses) {
-            let broken = statuses.iter().find(|s| s.essential && s.state != State::Attached);
-            let text = broken.map_or_else(String::new, |s| match &s.state {
-                State::Refused(why) => format!("program {} needs what this kernel lacks: {why}", s.name),
-                State::Failed(why) => format!("the kernel refused program {}: {why}", s.name),
-                State::Attached | State::Silent(_) => String::new(),
-            });
-            return Err((LoadError::Insufficient(text), statuses));
-        }
-        kernel.statuses = statuses;
-        kernel.slots.io_told = io_told;
-        kernel.note_halts();
-        Ok(kernel)
-    }
-
-    fn with_maps(
-        mut ebpf: Ebpf,
-        sizes: Sizes,
-        log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    ) -> Result<Self, LoadError> {
-        let stages = u32::try_from(loss::STAGES.len()).unwrap_or(u32::MAX);
-        Ok(Self {
-            slots: Slots::new(&mut ebpf, sizes)?,
-            losses: Mapped::new(ebpf.take_map("LOSSES"), "LOSSES", stages)?,
-            adopt: typed(&mut ebpf, "ADOPT")?,
-            processes: typed(&mut ebpf, "VM_OF_TGID")?,
-            sockets: Sockets::new(&mut ebpf),
-            wakes: typed(&mut ebpf, "WAKES")?,
-            log,
-            cpus: aya::util::online_cpus().map_err(|(path, source)| LoadError::Cpus(path.to_owned(), source))?,
-            statuses: Vec::new(),
-            ebpf,
-        })
-    }
-
     /// What became of each program.
     #[must_use]
     pub fn statuses(&self) -> &[Status] {
@@ -114,13 +65,13 @@ impl Kernel {
         let missing = |statuses: &[Status]| statuses.iter().filter(|s| matches!(s.state, State::Failed(_))).count();
         let before = missing(&self.statuses);
         if before > 0 {
-            object::attach_again(&mut self.ebpf, &mut self.statuses);
+            self.links.attach_again(&mut self.ebpf, &mut self.statuses, self.pins.as_ref());
             self.note_halts();
         }
         missing(&self.statuses) < before
     }
 
-    fn note_halts(&mut self) {
+    pub(super) fn note_halts(&mut self) {
         let halts = |status: &Status| status.name == "kvm_vcpu_wakeup" && status.state == State::Attached;
         self.slots.halts_told = self.statuses.iter().any(halts);
     }

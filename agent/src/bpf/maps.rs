@@ -41,6 +41,7 @@ impl Shared for u64 {}
 impl Shared for kvmeter_common::index::TidWord {}
 impl Shared for kvmeter_common::thread::ThreadSlot {}
 impl Shared for kvmeter_common::vcpu::VcpuSlot {}
+impl Shared for kvmeter_common::header::Header {}
 impl Shared for kvmeter_common::vm::VmSlot {}
 impl Shared for kvmeter_common::vm::VmArgs {}
 impl Shared for kvmeter_common::signal::VmSignals {}
@@ -146,6 +147,22 @@ impl<T: Shared> Mapped<T> {
     #[must_use]
     pub fn u32_at(&self, index: u32, offset: usize) -> Option<u32> {
         self.at(index)?.u32(offset)
+    }
+
+    /// Overwrites one 16-bit field and nothing beside it, as [`Self::put_u32`].
+    pub fn put_u16(&mut self, index: u32, offset: usize, value: u16) {
+        if offset + size_of::<u16>() <= size_of::<T>()
+            && let Some(at) = self.element(index)
+        {
+            // SAFETY: inside the element by the check above; layout assertions keep 16-bit fields aligned.
+            unsafe { at.byte_add(offset).cast::<u16>().write_volatile(value) };
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Lets go of what is mapped from this element on; it is mapped again when it is used.
+    pub fn unmap_from(&mut self, index: u32) {
+        self.chunks.iter_mut().skip(index.div_ceil(CHUNK) as usize).for_each(|chunk| drop(chunk.take()));
     }
 
     /// Overwrites one 32-bit field and nothing beside it: neighbours may be the kernel's.

@@ -51,6 +51,14 @@ use crate::host::{
     netns::{NetNs, NetNsId},
 };
 
+/// Returns once no kernel program runs that ran at the call.
+///
+/// # Errors
+/// When the kernel has no memory to wait with.
+pub(super) fn wait_for_programs() -> io::Result<()> {
+    Grace::new()?.wait()
+}
+
 /// Interfaces at a time.
 pub const PORTS: usize = 4_096;
 

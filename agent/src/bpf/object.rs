@@ -18,8 +18,9 @@ use super::{
     group_counters,
     maps::MapError,
     offsets,
+    pin::{self, PinError, Pins},
     plan::{self, State, Status, Unwanted},
-    programs::{Hook, PROGRAMS, Program},
+    programs::{Hook, Program},
     records,
 };
 
@@ -54,6 +55,9 @@ pub enum LoadError {
     /// A map cannot be filled.
     #[error("map {0} cannot be prepared")]
     Prepare(&'static str, #[source] aya::maps::MapError),
+    /// Tables that an earlier agent pinned cannot be gone on with, or new ones cannot be pinned.
+    #[error("pinned tables cannot be used")]
+    Pins(#[from] PinError),
     /// The CPUs to sample on are not known.
     #[error("the list of online CPUs {0} cannot be read")]
     Cpus(String, #[source] std::io::Error),
@@ -101,6 +105,16 @@ impl Sizes {
     pub fn tid_words(self) -> u32 {
         kvmeter_common::index::word(self.pid_max) + 1
     }
+
+    /// Elements of each map that has other than its own number.
+    pub(super) fn entries(self) -> [(&'static str, u32); 11] {
+        let claims = self.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX));
+        let of_vms = ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "SIGNALS"].map(|name| (name, self.vms));
+        let [vms, args, free_vms, tgids, adopt, signals] = of_vms;
+        let [threads, vcpus, free_threads] = ["THREADS", "VCPUS", "FREE_THREADS"].map(|name| (name, self.threads));
+        let (tids, claims) = (("TIDS", self.tid_words()), ("CLAIMS", claims));
+        [tids, threads, vcpus, claims, free_threads, vms, args, free_vms, tgids, adopt, signals]
+    }
 }
 
 /// What the kernel side is set up with.
@@ -116,8 +130,19 @@ pub struct Setup {
     pub formats: records::Formats,
     /// Programs that the configuration switches off.
     pub unwanted: Vec<Unwanted>,
+    /// Where programs and tables are pinned, and the ledger they count for; without it they end with the agent.
+    pub pins: Option<PinPlace>,
     /// Whether its log lines are wanted.
     pub log: bool,
+}
+
+/// Where pins lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinPlace {
+    /// The configured directory.
+    pub dir: PathBuf,
+    /// The ledger's id: no agent goes on with what was counted for another.
+    pub ledger: String,
 }
 
 /// A loaded object.
@@ -134,30 +159,31 @@ pub struct Loaded {
 const IO: [&str; 4] = ["TASK_READ_BYTES", "TASK_WRITE_BYTES", "SIGNAL_READ_BYTES", "SIGNAL_WRITE_BYTES"];
 
 /// Loads maps and every program this kernel can take. Nothing is attached yet. `group_counters`: the kernel has counters
-/// for control groups.
+/// for control groups. With `pins`, its tables are those, or become those.
 ///
 /// # Errors
 /// When there is no type information, or the kernel takes no map.
-pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<Loaded, LoadError> {
+pub(super) fn load(
+    setup: &Setup,
+    btf_path: &Path,
+    group_counters: bool,
+    pins: Option<&mut Pins>,
+) -> Result<Loaded, LoadError> {
     let bytes = std::fs::read(btf_path).map_err(|source| LoadError::NoBtf { path: btf_path.to_owned(), source })?;
     let mut places = offsets::resolve(&Btf::parse(&bytes)?);
     records::resolve(&mut places, &setup.formats);
-    let sizes = setup.sizes;
     let btf = AyaBtf::parse(&bytes, aya::Endianness::default()).map_err(|e| LoadError::AyaBtf(Box::new(e)))?;
     let globals: Vec<(&str, u32)> =
         places.iter().map(|(name, place)| (*name, place.as_ref().copied().unwrap_or(u32::MAX))).collect();
     let log_level: u8 = if setup.log { 0xff } else { 0 };
-    let words = sizes.tid_words();
+    let generation = pins.as_deref().map_or(0, Pins::generation);
     let mut loader = EbpfLoader::new();
-    loader
-        .btf(Some(&btf))
-        .map_max_entries("TIDS", words)
-        .map_max_entries("THREADS", sizes.threads)
-        .map_max_entries("VCPUS", sizes.threads)
-        .map_max_entries("CLAIMS", sizes.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX)))
-        .map_max_entries("FREE_THREADS", sizes.threads);
-    for name in ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "SIGNALS"] {
-        loader.map_max_entries(name, sizes.vms);
+    loader.btf(Some(&btf)).override_global("GENERATION", &generation, true);
+    for (name, entries) in setup.sizes.entries() {
+        loader.map_max_entries(name, entries);
+    }
+    for (name, path) in pins.as_deref().into_iter().flat_map(Pins::tables) {
+        loader.map_pin_path(name, path);
     }
     for (name, place) in &globals {
         loader.override_global(name, place, true);
@@ -166,6 +192,12 @@ pub fn load(setup: &Setup, btf_path: &Path, group_counters: bool) -> Result<Load
     let (object, unwanted) = fitting(setup, group_counters);
     let mut ebpf = loader.load(&offsets::put_in(&object, &places)).map_err(|e| LoadError::Refused(Box::new(e)))?;
     fill(&mut ebpf, setup)?;
+    if let Some(pins) = pins {
+        if !pins.found() {
+            pin::set_current(&mut ebpf, generation)?;
+        }
+        pins.join(&mut ebpf)?;
+    }
     let statuses = plan::plan(&places, &unwanted)
         .into_iter()
         .map(|(program, verdict)| {
@@ -246,40 +278,4 @@ fn load_one(ebpf: &mut Ebpf, program: &Program, btf: &AyaBtf) -> Result<(), Stri
         _ => return Err("it is of another type in the object".to_owned()),
     };
     loaded.map_err(|e| chain(&e))
-}
-
-/// Attaches every loaded program, in the order of the table.
-pub fn attach(ebpf: &mut Ebpf, statuses: &mut [Status]) {
-    for (program, status) in PROGRAMS.iter().zip(statuses.iter_mut()) {
-        if status.state != State::Attached {
-            continue;
-        }
-        if let Err(reason) = attach_one(ebpf, program) {
-            status.state = State::Failed(reason);
-        }
-    }
-}
-
-/// Attaches what failed before, where it can be now; what fails again keeps its first reason.
-pub fn attach_again(ebpf: &mut Ebpf, statuses: &mut [Status]) {
-    for (program, status) in PROGRAMS.iter().zip(statuses.iter_mut()) {
-        if matches!(status.state, State::Failed(_)) && attach_one(ebpf, program).is_ok() {
-            status.state = State::Attached;
-        }
-    }
-}
-
-fn attach_one(ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
-    let found = ebpf.program_mut(program.name).ok_or_else(|| "it is not in the object".to_owned())?;
-    match (program.hook, found) {
-        (Hook::BtfTracepoint(_), AyaProgram::BtfTracePoint(p)) => p.attach().map(drop).map_err(|e| chain(&e)),
-        (Hook::RawTracepoint(hook), AyaProgram::RawTracePoint(p)) => p.attach(hook).map(drop).map_err(|e| chain(&e)),
-        (Hook::Tracepoint(system, hook), AyaProgram::TracePoint(p)) => {
-            p.attach(system, hook).map(drop).map_err(|e| chain(&e))
-        }
-        // Put on groups later; what was not loaded cannot be.
-        (Hook::Cgroup(_), AyaProgram::CgroupSkb(p)) => p.fd().map(drop).map_err(|e| chain(&e)),
-        // These run on request only.
-        _ => Ok(()),
-    }
 }

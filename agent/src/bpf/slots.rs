@@ -16,7 +16,7 @@ use kvmeter_common::{
     signal::VmSignals,
     thread::{ThreadSlot, cause, role},
     vcpu::{VcpuSlot, VcpuTimes, mode},
-    vm::{Offender, RoleTime, VmArgs, VmSlot, state},
+    vm::{Kept, Offender, RoleTime, VmArgs, VmSlot, state},
 };
 
 use super::{
@@ -62,15 +62,35 @@ impl Slots {
     /// # Errors
     /// When a table is missing, or the kernel refuses the mapping.
     pub fn new(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Self, LoadError> {
-        let mut free_threads: Stack<MapData, u32> = typed(ebpf, "FREE_THREADS")?;
-        let mut free_vms: Stack<MapData, u32> = typed(ebpf, "FREE_VMS")?;
+        let mut slots = Self::of(ebpf, sizes)?;
         // Highest first, so that low numbers are popped first and a scan may stop early. 0 means "none".
         for number in (1..sizes.threads).rev() {
-            free_threads.push(number, 0).map_err(|e| LoadError::Prepare("FREE_THREADS", e))?;
+            slots.free_threads.push(number, 0).map_err(|e| LoadError::Prepare("FREE_THREADS", e))?;
         }
         for number in (1..sizes.vms).rev() {
-            free_vms.push(number, 0).map_err(|e| LoadError::Prepare("FREE_VMS", e))?;
+            slots.free_vms.push(number, 0).map_err(|e| LoadError::Prepare("FREE_VMS", e))?;
         }
+        Ok(slots)
+    }
+
+    /// The same of tables that are in use already.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn found(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Self, LoadError> {
+        let mut slots = Self::of(ebpf, sizes)?;
+        let used = |slot: &u32| {
+            let field = |offset| slots.vms.u32_at(*slot, offset).unwrap_or(0);
+            field(std::mem::offset_of!(VmSlot, state)) != state::FREE || field(std::mem::offset_of!(VmSlot, used)) != 0
+        };
+        slots.vms_used = (1..sizes.vms).rev().find(used).unwrap_or(0);
+        slots.vms.unmap_from(slots.vms_used + MARGIN);
+        Ok(slots)
+    }
+
+    fn of(ebpf: &mut Ebpf, sizes: Sizes) -> Result<Self, LoadError> {
+        let free_threads: Stack<MapData, u32> = typed(ebpf, "FREE_THREADS")?;
+        let free_vms: Stack<MapData, u32> = typed(ebpf, "FREE_VMS")?;
         Ok(Self {
             tids: Mapped::new(ebpf.take_map("TIDS"), "TIDS", sizes.tid_words())?,
             threads: Mapped::new(ebpf.take_map("THREADS"), "THREADS", sizes.threads)?,
@@ -88,6 +108,12 @@ impl Slots {
             orphans: BTreeSet::new(),
             unreturned: 0,
         })
+    }
+
+    /// How many VMs there is room for, and one.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.vms.count()
     }
 
     /// Slots that could not be given back from here.
@@ -145,7 +171,7 @@ impl Slots {
     }
 
     /// Slots that hold a thread: number and contents. Slots never used end the scan.
-    fn used_threads(&self) -> impl Iterator<Item = (u32, ThreadSlot)> + '_ {
+    pub(super) fn used_threads(&self) -> impl Iterator<Item = (u32, ThreadSlot)> + '_ {
         let mut unused = 0;
         (1..self.threads.count())
             .map_while(move |number| {
@@ -243,13 +269,24 @@ const EMPTY: VmSlot = VmSlot {
         exits: [0; exit::CLASSES],
     },
     family: 0,
-    reserved: 0,
+    used: 1,
     userspace_exits: [0; limits::EXIT_REASONS],
     moves: 0,
     guest_faults: 0,
     io: IoBytes { read_bytes: 0, written_bytes: 0 },
     memory_until_ns: 0,
-    spare: [0; 3],
+    kept: NOTHING_KEPT,
+    spare: 0,
+};
+
+const NOTHING_KEPT: Kept = Kept {
+    written: 0,
+    guest_ns: 0,
+    halt_poll_ns: 0,
+    observed_ns: 0,
+    shift_ns: [0; role::COUNT],
+    runtime_ns: 0,
+    run_delay_ns: 0,
 };
 
 const NO_TIME: RoleTime = RoleTime { runtime_ns: 0, run_delay_ns: 0 };

@@ -4,6 +4,7 @@
 
 mod io_threads;
 mod memory;
+mod pins;
 mod storage;
 
 use std::path::Path;
@@ -56,7 +57,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let root = Path::new("/");
     let facts = HostFacts::gather(root);
     let agent = client::get(&config.socket, "/v1/status").ok().filter(|a| a.status == 200).map(|answer| answer.body);
-    let kernel = start_kernel(config, &facts);
+    let kernel = start_kernel(config, &facts, None);
     let uevents = UeventSocket::open().map(drop).map_err(|error| error.to_string());
     let mut status = Status::new(
         &facts,
@@ -70,6 +71,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     let network = NetworkPrograms::load().map(|programs| programs.hook()).map_err(|error| error.to_string());
     status.features.push(status::network(network.as_ref().copied().map_err(String::as_str)));
     status.features.push(memory::feature(root, config, &facts));
+    status.features.push(pins::feature(config, agent.as_ref()));
     if let Some(agent) = &agent {
         heed(agent, &mut status);
         status.features.extend(unobserved(agent));

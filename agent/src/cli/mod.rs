@@ -6,6 +6,7 @@ mod annotate;
 mod client;
 mod doctor;
 mod ledger;
+mod release;
 mod table;
 mod vms;
 
@@ -87,6 +88,9 @@ enum Command {
     /// Tells the agent what an orchestrator knows: whose a VM is, its snapshots, why it starts or stops next
     #[command(after_help = annotate::EXAMPLES)]
     Annotate(annotate::Annotate),
+    /// Detaches and unpins everything, so that nothing is counted and KVM can be unloaded
+    #[command(after_help = release::HELP)]
+    Release,
     /// Reads and proves ledgers
     #[command(subcommand, after_help = "Examples:\n  kvmeter ledger show\n  kvmeter ledger verify")]
     Ledger(ledger::Ledger),
@@ -166,6 +170,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Vm { id, json } => vms::one(&socket(&source)?, &id, json),
         Command::Doctor { json } => doctor::run(&source, json),
         Command::Annotate(statement) => annotate::run(&socket(&source)?, &statement),
+        Command::Release => release::run(&source),
         Command::Ledger(command) => ledger::run(command, &source),
         Command::Config(ConfigCommand::Default) => print(Config::default_toml()),
         Command::Config(ConfigCommand::Check { file }) => {

@@ -68,7 +68,7 @@ pub(super) const KEYS: &[Key] = &[
     live("log.level", Text),
     fixed("annotations.uids", List),
     fixed("bpf.enabled", Text),
-    later("bpf.pin_dir", Text, Ignored),
+    fixed("bpf.pin_dir", Text),
     fixed("bpf.exit_reasons", Bool),
     fixed("bpf.max_threads", Integer),
     fixed("bpf.max_vms", Integer),

@@ -73,7 +73,7 @@ fn log(taker: &mut Taker, default: &Log) -> Log {
 fn bpf(taker: &mut Taker, default: &Bpf) -> Bpf {
     Bpf {
         enabled: taker.word("bpf.enabled", default.enabled, &[("auto", BpfMode::Auto), ("off", BpfMode::Off)]),
-        pin_dir: taker.path("bpf.pin_dir", &default.pin_dir, MAX_PATH),
+        pin_dir: taker.path_or_off("bpf.pin_dir", default.pin_dir.as_deref(), MAX_PATH),
         exit_reasons: taker.flag("bpf.exit_reasons", default.exit_reasons),
         max_threads: taker.number("bpf.max_threads", default.max_threads, 64, 1 << 20),
         max_vms: taker.number("bpf.max_vms", default.max_vms, 1, 1 << 16),

@@ -109,8 +109,8 @@ pub struct Annotations {
 pub struct Bpf {
     /// Whether kernel programs are loaded.
     pub enabled: BpfMode,
-    /// Where their maps and links are pinned, on a bpffs.
-    pub pin_dir: PathBuf,
+    /// Where they and their maps are pinned, on a bpffs, so that they outlive the agent; `None` pins nothing.
+    pub pin_dir: Option<PathBuf>,
     /// Whether guest exits are counted by reason, by a dearer kind of kernel program than the others are.
     pub exit_reasons: bool,
     /// Threads of VMs that the maps have room for.
@@ -222,7 +222,7 @@ impl Default for Config {
             annotations: Annotations { uids: vec![0] },
             bpf: Bpf {
                 enabled: BpfMode::Auto,
-                pin_dir: PathBuf::from("/sys/fs/bpf/kvmeter"),
+                pin_dir: Some(PathBuf::from("/sys/fs/bpf/kvmeter")),
                 exit_reasons: true,
                 max_threads: 32_768,
                 max_vms: 4096,

@@ -83,6 +83,19 @@ impl Taker {
         .unwrap_or_else(|| default.to_owned())
     }
 
+    /// An absolute path of at most `max` bytes; `"off"` is none.
+    pub(super) fn path_or_off(&mut self, key: &str, default: Option<&Path>, max: usize) -> Option<PathBuf> {
+        let allowed = format!("must be an absolute path of at most {max} bytes, or \"off\"");
+        self.take(key, &allowed, |value| match value {
+            Value::Text(text) if text == "off" => Some(None),
+            Value::Text(text) if text.len() <= max && !text.contains('\0') => {
+                Some(PathBuf::from(text)).filter(|path| path.is_absolute()).map(Some)
+            }
+            _ => None,
+        })
+        .unwrap_or_else(|| default.map(Path::to_owned))
+    }
+
     /// An address and port; `""` or `"off"` is none.
     pub(super) fn listen(&mut self, key: &str, default: Option<SocketAddr>) -> Option<SocketAddr> {
         let allowed = "must be an IP address and port, such as \"127.0.0.1:9973\" or \"[::1]:9973\", or \"off\"";

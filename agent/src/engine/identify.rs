@@ -103,7 +103,7 @@ impl Engine {
     pub(super) fn complete(&mut self, found: &mut Found, at: Instant2) -> String {
         self.metrics.inc_cache_miss();
         found.sources.held = found.vcpus;
-        let cgroup = self.procfs.cgroup(Tgid(found.tgid));
+        let cgroup = if found.gone { String::new() } else { self.procfs.cgroup(Tgid(found.tgid)) };
         let mut owner = place(&mut found.identity, &cgroup);
         let clues = Arc::new(std::mem::take(&mut found.identity.clues));
         found.sources.clues = Arc::clone(&clues);

@@ -39,6 +39,8 @@ pub(super) struct Found {
     pub(super) adopted: bool,
     pub(super) observed_since_ns: u64,
     pub(super) first_run_ns: Option<u64>,
+    /// Its process is no more, and its id may be another's.
+    pub(super) gone: bool,
     pub(super) origin: Origin,
 }
 
@@ -88,6 +90,7 @@ impl Engine {
             vm.take_reading(&reading, &mut self.host.work);
             vm.exiting = reading.exit.is_some();
         }
+        self.keep(&reading);
         if family != reading.family
             && let Some(kernel) = &mut self.kernel
         {
@@ -109,6 +112,7 @@ impl Engine {
             vm.origin = Origin::Slot(reading.slot);
             vm.source = vm.origin.as_str();
             vm.changed = true;
+            vm.kept = false;
             // The kernel splits the past by role otherwise than /proc told it so far.
             vm.told = vm.cpu.map(|cpu| Told::of(&cpu));
         }
@@ -116,16 +120,19 @@ impl Engine {
 
     fn found_by_kernel(&mut self, reading: &VmReading) -> Found {
         let tgid = Tgid(reading.tgid);
+        let tick_ns = self.tick_ns();
+        let same = || self.procfs.stat(tgid).is_ok_and(|stat| stat.start_ticks == reading.start_ns / tick_ns);
+        let gone = reading.exit.is_some() && !same();
         let (raw, truncated) = self.kernel.as_mut().map_or_else(Default::default, |k| k.slots().args(reading.slot));
-        let from_proc = (raw.is_empty() || truncated).then(|| self.procfs.cmdline(tgid).ok()).flatten();
+        let from_proc = (!gone && (raw.is_empty() || truncated)).then(|| self.procfs.cmdline(tgid).ok()).flatten();
         let argv = match from_proc {
             Some(line) if !line.raw.is_empty() => Argv::parse(&line.raw, line.truncated),
             _ => Argv::parse(&raw, truncated),
         };
         let comm: Vec<u8> = reading.comm.iter().copied().take_while(|b| *b != 0).collect();
-        let exe = self.procfs.exe_name(tgid).ok();
+        let exe = if gone { None } else { self.procfs.exe_name(tgid).ok() };
         let identity = identify(&argv, &comm, exe.as_deref());
-        let held = self.procfs.kvm_fds(tgid).map_or(0, |fds| fds.vcpus);
+        let held = if gone { 0 } else { self.procfs.kvm_fds(tgid).map_or(0, |fds| fds.vcpus) };
         Found {
             tgid: reading.tgid,
             start_ns: reading.start_ns,
@@ -140,6 +147,7 @@ impl Engine {
             adopted: reading.start_ns < self.attached_ns,
             observed_since_ns: reading.seen_ns,
             first_run_ns: reading.first_run_ns,
+            gone,
             origin: Origin::Slot(reading.slot),
         }
     }
@@ -235,9 +243,7 @@ impl Engine {
         let stopped_at = at.unix_of(exit.at_ns);
         self.end(reading.tgid, exit.at_ns, stopped_at, TimeQuality::Exact, verdict);
         self.slots.remove(&reading.slot);
-        if let Some(kernel) = &mut self.kernel {
-            kernel.slots().release(reading.slot);
-        }
+        self.leave(reading.slot);
     }
 
     /// Whether a process has been a zombie, or nothing at all, for longer than its last switches can take. The time

@@ -13,6 +13,7 @@ mod inventory;
 mod life;
 mod memory;
 mod network;
+mod outlive;
 mod outstanding;
 mod owner;
 mod parts;
@@ -47,7 +48,7 @@ use crate::{
     ledger::{Draft, WriterHandle},
     lifecycle::Bus,
     metrics,
-    vm::{Registry, Tally},
+    vm::{Line, Registry, Tally},
 };
 
 pub use annotate::{Annotate, Refused};
@@ -77,6 +78,8 @@ pub struct Engine {
     registry: Registry,
     /// Kernel slots by number, to the process they belong to.
     slots: HashMap<u32, u32>,
+    /// Slots of VMs that have ended, with their stop line: they go back once that is durable.
+    leaving: BTreeMap<u32, Line>,
     /// Processes that ran a guest lately, with the instant: so that their destroyed KVM VMs are not called unrun.
     ran: BTreeMap<u32, u64>,
     /// Processes that were VMs and have their stop line: start tick, and when.
@@ -135,7 +138,7 @@ pub struct Engine {
     network_asked_ns: u64,
     /// Samples that had to do without it.
     network_missed: u64,
-    /// When the kernel programs were attached, CLOCK_BOOTTIME nanoseconds.
+    /// Since when the kernel programs count, this agent's or those before, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
     history: Arc<Store>,
     /// Where boots and states are counted.

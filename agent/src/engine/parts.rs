@@ -108,6 +108,7 @@ impl Engine {
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
         let root = parts.root;
+        let attached_ns = parts.kernel.as_ref().and_then(Kernel::found).map_or(now.boot_ns, |found| found.since_ns);
         let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
         let engine = Self {
             procfs: ProcFs::new(&root),
@@ -119,6 +120,7 @@ impl Engine {
             ledger: parts.ledger,
             registry: Registry::default(),
             slots: HashMap::new(),
+            leaving: BTreeMap::new(),
             ran: BTreeMap::new(),
             ended: HashMap::new(),
             pending: HashMap::new(),
@@ -155,7 +157,7 @@ impl Engine {
             network_asked_ns: now.boot_ns,
             network_missed: 0,
             history: parts.history,
-            attached_ns: now.boot_ns,
+            attached_ns,
             why: ending::Why::default(),
             metrics: parts.metrics,
             states_told: Default::default(),

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Engine, scan::Process};
 use crate::{
-    account::{Told, network::Continued, snapshot::VmFixed},
-    bpf::Want,
+    account::{network::Continued, snapshot::VmFixed, work::AllWork},
+    bpf::{VmReading, Want},
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
     sample::{ProcCpu, network::VmKey},
@@ -20,12 +20,17 @@ use crate::{
 
 impl Engine {
     /// Finds what runs, goes on with what an earlier agent opened, closes what has ended meanwhile, opens the rest.
-    pub(super) fn first_scan(&mut self, open: Vec<OpenInterval>, now: Instant2) {
+    /// `found` is what an earlier agent's slots hold.
+    pub(super) fn first_scan(&mut self, open: Vec<OpenInterval>, found: &[VmReading], now: Instant2) {
         let mut running: Vec<u32> = self.scan().into_iter().map(|(tgid, _)| tgid).collect();
         let told = open.iter().filter(|i| i.boot_id == self.boot_id).map(|i| i.last_evidence_at / 1_000_000_000);
         self.last_slot_s = told.max().unwrap_or(0);
-        let (alive, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|interval| self.goes_on(interval));
+        let (mut alive, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|interval| self.goes_on(interval));
         running.extend(alive.iter().filter_map(tgid_of));
+        // Those that ended while programs counted on are gone on with as well: their slots tell how they ended.
+        let (held, ended): (Vec<_>, Vec<_>) =
+            ended.into_iter().partition(|interval| self.held(interval, found).is_some());
+        alive.extend(held);
         running.sort_unstable();
         running.dedup();
         self.tell_former(&alive, &ended);
@@ -80,19 +85,19 @@ impl Engine {
             self.kernel.as_mut().map(|kernel| kernel.slots().read(|_, _| Want::Always).changed).unwrap_or_default();
         for interval in alive {
             let Some(tgid) = tgid_of(&interval) else { continue };
-            let reading = readings.iter().find(|r| r.tgid == tgid && r.exit.is_none());
+            let reading = self.held(&interval, &readings);
+            let gone = reading.is_some_and(|reading| reading.exit.is_some());
             let origin = reading.map_or_else(|| Origin::Proc(ProcCpu::new(Tgid(tgid))), |r| Origin::Slot(r.slot));
             let observed_since = reading.map_or(now.boot_ns, |r| r.seen_ns);
-            let cgroup = identity::label(self.procfs.cgroup(Tgid(tgid)).as_bytes());
+            // What has ended has no files, and its process id may be another's.
+            let cgroup = if gone { String::new() } else { identity::label(self.procfs.cgroup(Tgid(tgid)).as_bytes()) };
             let mut vm = Vm::new(fixed(&interval, tgid, cgroup), origin, observed_since, now.boot_ns);
             vm.owners.tell(if interval.annotated { Teller::Annotation } else { Teller::Ledger }, told_owner(&interval));
-            vm.sources.clues = self.clues_of(tgid);
+            if !gone {
+                vm.sources.clues = self.clues_of(tgid);
+            }
             vm.observed_before_ns = interval.coverage.map_or(0, |c| c.observed_ns);
-            vm.told = interval.usage.as_ref().map(|usage| Told {
-                cpu_ns: [usage.cpu_vcpu_ns, usage.cpu_vmm_ns, usage.cpu_io_ns, usage.cpu_vhost_ns]
-                    .map(Option::unwrap_or_default),
-                run_delay_ns: usage.run_delay_ns.unwrap_or(0),
-            });
+            vm.told = Self::told_of(&interval);
             vm.told_work = interval.usage.as_ref().map_or_else(ToldWork::default, |usage| ToldWork {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
@@ -104,14 +109,23 @@ impl Engine {
                 vm.memory.resume(usage.mem_byte_ns, usage.mem_peak_bytes);
             }
             if let Some(reading) = reading {
-                vm.take_reading(reading, &mut self.host.work);
+                // What was in the slot before is no news.
+                let mut before = AllWork::default();
+                let known = self.take_kept(&mut vm, reading);
+                vm.take_reading(reading, if known { &mut before } else { &mut self.host.work });
+                vm.exiting = gone;
                 self.slots.insert(reading.slot, tgid);
             }
-            tracing::info!(vm_id = %vm.fixed.vm_id, tgid, "VM goes on from the ledger");
+            tracing::info!(vm_id = %vm.fixed.vm_id, tgid, gone, "VM goes on from the ledger");
             self.registry.insert(vm);
-            self.ask_disks(tgid, now);
+            if let Some(reading) = reading {
+                self.keep(reading);
+            }
             self.network_born(tgid);
-            self.first_memory(tgid, now);
+            if !gone {
+                self.ask_disks(tgid, now);
+                self.first_memory(tgid, now);
+            }
         }
     }
 
@@ -161,7 +175,7 @@ fn told_owner(interval: &OpenInterval) -> Owner {
 }
 
 /// The process id inside `<boot>-<tgid>-<start_ns>`.
-fn tgid_of(interval: &OpenInterval) -> Option<u32> {
+pub(super) fn tgid_of(interval: &OpenInterval) -> Option<u32> {
     interval.incarnation.split('-').nth(1)?.parse().ok()
 }
 

@@ -31,10 +31,12 @@ impl Engine {
     /// When the clock or the wait fails, which no turn can do without.
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
+        let found = self.found_slots(&recovered);
         self.out.push(self.agent_up(&recovered, now));
+        self.out.extend(self.gap(&recovered, now));
         self.why.past = recovered.past;
         self.first_inventory(now);
-        self.first_scan(recovered.open, now);
+        self.first_scan(recovered.open, &found, now);
         let watched = recovered.watched.filter(|(boot_id, _)| *boot_id == self.boot_id);
         let since = watched.map(|(_, at)| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns });
         self.resume_storage(recovered.open_storage, since, now);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// `USER_HZ` is 100 on every architecture KVM runs on; used where the system does not say.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 
 /// A process, as far as `/proc` tells.
 pub(super) enum Process {
@@ -140,6 +140,7 @@ impl Engine {
             adopted: start_ns < self.attached_ns,
             observed_since_ns: at.boot_ns,
             first_run_ns: None,
+            gone: false,
             origin: Origin::Proc(ProcCpu::new(Tgid(tgid))),
         })
     }

@@ -23,6 +23,7 @@ impl Engine {
         let began = Instant::now();
         let due = now.boot_ns >= self.next_tick_ns;
         self.watch_clock(now);
+        self.give_back();
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
         if due {
             self.ask_network(now);
@@ -87,14 +88,17 @@ impl Engine {
             self.walk();
         }
         let Some(kernel) = self.kernel.as_mut() else { return };
-        let known_slots = &self.slots;
+        let (known_slots, leaving) = (&self.slots, &self.leaving);
         let readings = kernel.slots().read(|slot, ended| match (known_slots.contains_key(&slot), all) {
+            // Its stop is on its way into the ledger.
+            (false, _) if leaving.contains_key(&slot) => Want::No,
             // An end, or a beginning that could not be taken in yet, is looked at until it is settled.
             (true, _) if ended => Want::Always,
             (false, _) => Want::Always,
             (true, true) => Want::IfChanged,
             (true, false) => Want::No,
         });
+        kernel.note_read(at.boot_ns);
         let readings = self.still_alive(readings, at);
         let torn = readings.iter().filter(|r| !r.consistent).count();
         self.count_error("fold", u64::try_from(torn).unwrap_or(u64::MAX));
@@ -132,6 +136,7 @@ impl Engine {
         }
         vm.alive_ns = at.boot_ns;
         let fell = vm.take_reading(&reading, &mut self.host.work);
+        let kept = vm.kept;
         if vm.first_run_ns.is_none() {
             vm.first_run_ns = reading.first_run_ns;
         }
@@ -141,6 +146,9 @@ impl Engine {
         vm.exiting |= reading.exit.is_some();
         self.ran.insert(reading.tgid, at.boot_ns);
         self.count_error("regression", u64::from(fell));
+        if !kept {
+            self.keep(&reading);
+        }
         if let Some(exit) = reading.exit {
             self.maybe_end(&reading, exit, at);
         }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::storage;
 use crate::{
     account::host::{Host, InventoryState},
-    bpf::{Obstacle, State, Status as ProgramStatus, network::Hook},
+    bpf::{Obstacle, Pinning, State, Status as ProgramStatus, network::Hook},
     host::{Capability, HostFacts},
 };
 
@@ -175,6 +175,32 @@ fn program(program: &ProgramStatus, in_use: bool) -> Feature {
     feature(program.name, available, program.gives, &why, &advice)
 }
 
+/// Whether counting goes on without an agent; `date` makes an instant of CLOCK_BOOTTIME readable.
+#[must_use]
+pub fn pins(pinning: &Pinning, date: impl Fn(u64) -> String) -> Feature {
+    let gives = match pinning {
+        Pinning::Pinned { dir, since_ns, without } => {
+            let without: Vec<_> = without.iter().map(|(program, why)| format!("{program} ({why})")).collect();
+            let all = if without.is_empty() { String::new() } else { format!("; not pinned: {}", without.join(", ")) };
+            format!("{COUNTED_ON}; since {} in {}{all}", date(*since_ns), dir.display())
+        }
+        _ => COUNTED_ON.to_owned(),
+    };
+    let why = match pinning {
+        Pinning::Pinned { .. } => "",
+        Pinning::Unwanted => "bpf.pin_dir is \"off\", or the ledger is no file",
+        Pinning::Refused(why) => why,
+    };
+    let works = matches!(pinning, Pinning::Pinned { .. });
+    feature(
+        PINS,
+        works,
+        &gives,
+        &format!("{why}; VMs that end while no agent runs end at their last usage line"),
+        PIN_ADVICE,
+    )
+}
+
 /// What counts VMs' interfaces, or why nothing does.
 #[must_use]
 pub fn network(hook: Result<Hook, &str>) -> Feature {
@@ -240,6 +266,10 @@ fn advice(facts: &HostFacts, obstacle: Option<Obstacle>) -> String {
     }
 }
 
+/// The feature that counts on without an agent.
+pub const PINS: &str = "pins";
+const COUNTED_ON: &str = "CPU, exits, starts and ends are counted on in the kernel while no agent runs";
+const PIN_ADVICE: &str = "mount a bpffs (mount -t bpf bpf /sys/fs/bpf) and let the agent write to bpf.pin_dir in it";
 const NOT_THERE: &str = "it is not there";
 const BTF_ADVICE: &str =
     "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, and let the agent read /sys/kernel/btf/vmlinux";

@@ -70,6 +70,12 @@ pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError
 }
 
 impl Recovered {
+    /// Whether a VM process has its stop line.
+    #[must_use]
+    pub fn has_ended(&self, incarnation: &str) -> bool {
+        self.ordinals.has_ended(incarnation)
+    }
+
     fn accept(&mut self, raw: &RawLine) -> Result<Line, LineError> {
         if raw.is_too_long() {
             return Err(LineError::TooLong);

@@ -61,6 +61,8 @@ pub struct Vm {
     pub told: Option<Told>,
     /// What that comparison found missing.
     pub carry: Carry,
+    /// What is added to its slot's numbers is left with the slot.
+    pub kept: bool,
     /// What its threads did and waited for, where the kernel programs are.
     pub work: Option<Arc<Work>>,
     /// What earlier agents told of the two counters that begin anew with each agent.
@@ -131,6 +133,7 @@ impl Vm {
             cpu: None,
             told: None,
             carry: Carry::default(),
+            kept: false,
             work: None,
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
