@@ -17,7 +17,7 @@ use crate::{
     part::promote,
     task::{self, Address},
     tracked::{current_ids, owned, slot_of, track},
-    vm::{birth, now},
+    vm::{birth, now, take_args},
 };
 
 /// The running thread's slot, as a vCPU's, with its number, and its VM's.
@@ -46,6 +46,7 @@ fn vcpu() -> Option<(u32, *mut ThreadSlot, *mut VmSlot)> {
     unsafe {
         if (*vm).first_run_ns == 0 {
             (*vm).first_run_ns = now();
+            take_args(task, vm_number);
         }
     }
     Some((number, slot, vm))

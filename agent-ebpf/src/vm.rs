@@ -74,7 +74,7 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
     }
     walk(signal, number, vcpu);
     // SAFETY: a live map value.
-    unsafe { take_ended(vm, signal, number) };
+    unsafe { take_ended(signal, number) };
     wake(kind::VM_SEEN, number);
     Some(number)
 }
@@ -136,6 +136,21 @@ fn yield_slot(vm: *mut VmSlot, number: u32, tgid: u32) -> Option<u32> {
         lose(loss::VM_TABLE);
     }
     first.copied()
+}
+
+/// The head of the command line of a VM that was made by the walk, taken when a vCPU of it first comes by: it may be gone
+/// before anyone can open its `/proc`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_args(task: Address, number: u32) -> u32 {
+    let Some(vm) = VMS.get_ptr_mut(number) else { return 0 };
+    // SAFETY: a live map value; vCPUs that do this at once write the same.
+    unsafe {
+        if (*vm).args_len == 0 {
+            (*vm).args_len = copy_args(task, number).unwrap_or(0);
+        }
+    }
+    0
 }
 
 /// Keeps the head of the command line: a VM of a few milliseconds is gone before anyone can open its `/proc`.
@@ -211,9 +226,9 @@ fn walk(signal: Address, number: u32, vcpu: Address) {
 /// is kept nowhere.
 ///
 /// # Safety
-/// `vm` must be a live map value, just walked on this CPU.
+/// The VM with this number must just have been walked on this CPU.
 #[inline(always)]
-unsafe fn take_ended(vm: *mut VmSlot, signal: Address, number: u32) {
+unsafe fn take_ended(signal: Address, number: u32) {
     let Some(walked) = WALKED.get_ptr(0) else { return };
     // SAFETY: the caller's promise; the turn is below the array's length.
     unsafe {

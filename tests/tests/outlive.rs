@@ -80,7 +80,7 @@ fn what_runs_starts_and_ends_while_no_agent_does_is_billed_as_if_one_did() -> Re
     };
     let bpffs = Bpffs::mount()?;
     let agent = pinned(&bpffs, None, HEARTBEAT)?;
-    let mut keeps = TestVm::start(&["--id", "keeps", "--duty", "40", "--churn", "50"])?;
+    let mut keeps = TestVm::start(&["--id", "keeps", "--duty", "40"])?;
     let mut goes = TestVm::start(&["--id", "goes", "--duty", "60", "--vcpus", "2"])?;
     agent.wait_until("heartbeats", PATIENCE, |a| {
         let lines = a.ledger()?;
@@ -162,7 +162,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
     let mut churns = TestVm::start(&["--id", "churns", "--duty", "20", "--churn", "200"])?;
     // Its vCPU leaves KVM_RUN all the time, also in the moments when one agent's programs take over from another's.
     let args =
-        ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "100s", "--end", "triple-fault"];
+        ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "70s", "--end", "triple-fault"];
     let mut leaves = TestVm::start(&[&args[..], &["--count", path]].concat())?;
     agent.wait_vms(&["steady", "churns", "leaves"])?;
     let (over, mut current, mut restarts) = (AtomicBool::new(false), Some(agent), 0);
@@ -170,7 +170,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
         let brief = scope.spawn(|| short_lives(&over));
         let restarted = (0..20).try_for_each(|round| {
             // The agent that sees it end is the one that can be asked for its exits.
-            if began.elapsed() > Duration::from_secs(80) {
+            if began.elapsed() > Duration::from_secs(52) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(200 + round % 5 * 40));
@@ -188,7 +188,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
         count
     })?;
     let agent = current.context("an agent runs")?;
-    ensure!(restarts >= 8, "{restarts} restarts in time");
+    ensure!(restarts >= 5, "{restarts} restarts in time");
     let truth = end(&mut steady)?;
     hold("steady", &agent.ended("steady")?, &truth, LAST_SLICES_NS)?;
     let truth = end(&mut churns)?;
@@ -212,7 +212,9 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
     let lines = agent.ledger()?;
     for number in 0..count {
         let id = format!("brief-{number}");
-        let life = only(&lines, &id)?;
+        let named = |line: &&Value| line["vm_id"].as_str().is_some_and(|id| !id.starts_with("brief-"));
+        let others: Vec<_> = lines.iter().filter(|line| line["kind"] == "vm.compute.start").filter(named).collect();
+        let life = only(&lines, &id).with_context(|| format!("other names: {others:?}"))?;
         ensure!(life.stop.as_ref().is_some_and(|stop| stop["time_quality"] == "exact"), "{id}: {life:?}");
     }
     eprintln!("{count} short lives over {restarts} restarts, {} pins", bpffs.pins()?.len());
