@@ -49,6 +49,8 @@ impl Setup {
 
 /// Longer than a sample takes, from its readings to the moment it is seen in a scrape, on a busy or emulated machine.
 const UNDER_WAY: Duration = Duration::from_millis(400);
+/// The variable that says where an agent pins.
+const PIN_DIR: &str = "KVMETER_BPF__PIN_DIR";
 
 /// A running agent, killed and reaped when dropped.
 #[derive(Debug)]
@@ -59,9 +61,6 @@ pub struct Agent {
     port: u16,
     pins: OsString,
 }
-
-/// The variable that says where an agent pins.
-const PIN_DIR: &str = "KVMETER_BPF__PIN_DIR";
 
 impl Agent {
     /// Starts one with short intervals and waits until it has published its first sample.
@@ -77,8 +76,7 @@ impl Agent {
         };
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let socket = dir.path().join("k.sock");
-        let config = dir.path().join("kvmeter.toml");
-        let data = dir.path().join("data");
+        let (config, data) = (dir.path().join("kvmeter.toml"), dir.path().join("data"));
         let base =
             format!("listen = \"127.0.0.1:{port}\"\nsocket = {:?}\ndata_dir = {:?}\n{}", socket, data, setup.config);
         std::fs::write(&config, base)?;
@@ -239,10 +237,8 @@ impl Agent {
             Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty())
         })?;
         let mut lines = self.lines("vm.compute.stop", vm_id)?;
-        match lines.len() {
-            1 => lines.pop().context("one line"),
-            n => bail!("{n} stop lines for {vm_id}"),
-        }
+        ensure!(lines.len() == 1, "{} stop lines for {vm_id}", lines.len());
+        lines.pop().context("one line")
     }
 
     /// Runs the `kvmeter` command against this agent.

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod command;
 pub mod disk;
+pub mod ended;
 pub mod http;
 pub mod kernelcheck;
 pub mod ledger;

@@ -10,14 +10,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
-    clock::{boot_ns, unix_ns, unix_of},
+    clock::boot_ns,
+    ended::{end, hold},
     ledger::{Life, lives, number, only},
     pins::Bpffs,
-    process::{LAST_SLICES_NS, settled_cpu_ns, stat, wait_zombie},
+    process::LAST_SLICES_NS,
     skip::host,
     vmm::spawn::{self, TestVm, burst},
 };
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -25,8 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const HEARTBEAT: &str = "[ledger]\nheartbeat = \"1s\"\n";
 /// How long no agent runs.
 const DOWN: Duration = Duration::from_secs(10);
-/// A clock tick of `/proc`, and what lies between two readings of clocks.
-const TICK_NS: u64 = 10_000_000;
 /// What the kernel may charge a thread after the process's CPU clock has forgotten it; measured: 11 µs on average.
 const LAST_SLICE_NS: u64 = 100_000;
 /// Stages that cost usage when something is lost in them.
@@ -34,38 +32,6 @@ const COSTLY: [&str; 5] = ["vm_slots", "thread_slots", "vm_table", "tid_range", 
 
 fn pinned(bpffs: &Bpffs, dir: Option<TempDir>, config: &str) -> Result<Agent> {
     Agent::with(Setup { dir, pins: Some(bpffs.dir()), ..Setup::of(config) })
-}
-
-/// A VM's end, as the kernel tells it from outside: the process's own CPU clock, and between which instants it ended.
-struct Truth {
-    cpu_ns: u64,
-    ended: (u64, u64),
-    start_ticks: u64,
-}
-
-fn end(vm: &mut TestVm) -> Result<Truth> {
-    let start_ticks = stat(vm.pid(), 22)?;
-    let before = boot_ns()?;
-    vm.signal(Signal::SIGTERM)?;
-    let after = wait_zombie(vm.pid())?;
-    let cpu_ns = settled_cpu_ns(vm.pid())?;
-    vm.wait()?;
-    Ok(Truth { cpu_ns, ended: (before, after), start_ticks })
-}
-
-/// Holds a life against the truth: all its CPU time, up to `more_ns` that the process's clock has forgotten, its end to the instant, its start to the tick, all of it watched.
-fn hold(id: &str, life: &Life, truth: &Truth, more_ns: u64) -> Result<()> {
-    let (cpu, stop) = (life.cpu_ns()?, life.stop.as_ref().context("no stop")?);
-    eprintln!("{id}: CPU {cpu} ns, {} more than the process's clock", cpu.wrapping_sub(truth.cpu_ns).cast_signed());
-    ensure!(truth.cpu_ns <= cpu && cpu <= truth.cpu_ns + more_ns, "{id}: CPU {cpu}, truth {}", truth.cpu_ns);
-    ensure!(stop["time_quality"] == "exact" && life.start["time_quality"] == "exact", "{id}: {stop}");
-    ensure!(stop["reason"] == "stop-user" && stop["cause"] == "signal", "{id}: {stop}");
-    let (ended, started) = (number(&stop["mono_ns"])?, number(&life.start["mono_ns"])?);
-    ensure!(truth.ended.0 <= ended && ended <= truth.ended.1, "{id}: ended at {ended}, between {:?}", truth.ended);
-    ensure!(started / TICK_NS == truth.start_ticks, "{id}: started at {started}, tick {}", truth.start_ticks);
-    let at = unix_ns(&stop["emitted_at"])?;
-    ensure!(at.abs_diff(unix_of(ended)?) < TICK_NS, "{id}: {at} is not when it ended");
-    Ok(())
 }
 
 /// How long nobody watched a VM, by its stop line.
@@ -161,8 +127,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
     let began = Instant::now();
     let mut churns = TestVm::start(&["--id", "churns", "--duty", "20", "--churn", "200"])?;
     // Its vCPU leaves KVM_RUN all the time, also in the moments when one agent's programs take over from another's.
-    let args =
-        ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "70s", "--end", "triple-fault"];
+    let args = ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "70s", "--end", "triple-fault"];
     let mut leaves = TestVm::start(&[&args[..], &["--count", path]].concat())?;
     agent.wait_vms(&["steady", "churns", "leaves"])?;
     let (over, mut current, mut restarts) = (AtomicBool::new(false), Some(agent), 0);
