@@ -4,6 +4,7 @@
 //! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
 
 mod annotate;
+mod clocks;
 mod discover;
 mod disk;
 mod ending;
@@ -98,7 +99,7 @@ pub struct Engine {
     next_heartbeat_s: u64,
     /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
     last_slot_s: u64,
-    clock_offset_ns: i128,
+    clocks: clocks::Clocks,
     /// When to look at the running threads again between two samples; 0 = not.
     peek_ns: u64,
     /// Processes the kernel could not walk to the end so far.

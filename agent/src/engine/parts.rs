@@ -9,11 +9,13 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
-use super::{Counting, Engine, Remote, Settings, disk, ending, identify, inventory, outstanding, silent, storage};
+use super::{
+    Counting, Engine, Remote, Settings, clocks::Clocks, disk, ending, identify, inventory, outstanding, silent, storage,
+};
 use crate::{
     account::{Histogram, Host, Snapshot},
     bpf::Kernel,
-    clock::Instant2,
+    clock::{self, Instant2},
     history::Store,
     host::{HostFacts, ProcFs, UeventSocket},
     ledger::WriterHandle,
@@ -140,7 +142,7 @@ impl Engine {
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             last_slot_s: 0,
-            clock_offset_ns: now.offset_ns(),
+            clocks: Clocks::new(now, clock::asleep().ok()),
             peek_ns: 0,
             unwalked: 0,
             count_was_off: (None, None),

@@ -9,8 +9,6 @@ use crate::{
     vm::Origin,
 };
 
-/// A step of the wall clock smaller than this is drift that NTP slews away.
-const CLOCK_STEP_NS: i128 = 100_000_000;
 /// How long after a VM is seen its running threads are looked at: guest time moves with the scheduler's tick (4 ms at
 /// 250 Hz), and the sooner a vCPU that never leaves the guest is known for one, the less of its time is told as the VMM's.
 const PEEK_NS: u64 = 20_000_000;
@@ -22,7 +20,7 @@ impl Engine {
     pub(super) fn turn(&mut self, now: Instant2) {
         let began = Instant::now();
         let due = now.boot_ns >= self.next_tick_ns;
-        self.watch_clock(now);
+        self.watch_clocks(now);
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
         if due {
             self.ask_network(now);
@@ -53,16 +51,6 @@ impl Engine {
         self.take_storage(at);
         self.submit();
         self.publish(at);
-    }
-
-    fn watch_clock(&mut self, now: Instant2) {
-        let offset = now.offset_ns();
-        if (offset - self.clock_offset_ns).abs() > CLOCK_STEP_NS {
-            self.host.clock_steps += 1;
-            tracing::warn!(step_ns = %(offset - self.clock_offset_ns), "the wall clock was set");
-            self.next_heartbeat_s = 0;
-        }
-        self.clock_offset_ns = offset;
     }
 
     fn refresh(&mut self) {

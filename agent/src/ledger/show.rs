@@ -107,6 +107,8 @@ fn detail(line: &Line) -> Vec<String> {
         parts.push("bounded".to_owned());
     }
     parts.extend(fact.cut_bytes.map(|bytes| format!("cut={bytes}")));
+    parts.extend(fact.stepped_from.map(|from| format!("from={}", crate::clock::rfc3339(from))));
+    parts.extend(fact.suspended_ns.map(|ns| format!("suspended={}s", seconds(ns))));
     parts.extend(fact.clean.map(|clean| format!("clean={clean}")));
     parts
 }
