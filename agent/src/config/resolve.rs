@@ -85,7 +85,7 @@ fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> H
     History {
         // Slow sampling alone is no contradiction: the default follows it.
         interval: if taker.is_set("history.interval") { interval } else { interval.max(sample_interval) },
-        samples: taker.number("history.samples", default.samples, 1, 1_000_000),
+        samples: taker.number("history.samples", default.samples, 0, 1_000_000),
         max_memory: taker.size("history.max_memory", default.max_memory, Bytes::mib(1), Bytes::gib(1024)),
         keep_stopped: taker.duration("history.keep_stopped", default.keep_stopped, Duration::ZERO, 30 * DAY),
     }

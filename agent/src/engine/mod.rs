@@ -100,6 +100,8 @@ pub struct Engine {
     /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
     last_slot_s: u64,
     clocks: clocks::Clocks,
+    /// How many there were.
+    samples: u64,
     /// When to look at the running threads again between two samples; 0 = not.
     peek_ns: u64,
     /// Processes the kernel could not walk to the end so far.

@@ -142,6 +142,7 @@ impl Engine {
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             last_slot_s: 0,
+            samples: 0,
             clocks: Clocks::new(now, clock::asleep().ok()),
             peek_ns: 0,
             unwalked: 0,

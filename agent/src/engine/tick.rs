@@ -12,6 +12,8 @@ use crate::{
 /// How long after a VM is seen its running threads are looked at: guest time moves with the scheduler's tick (4 ms at
 /// 250 Hz), and the sooner a vCPU that never leaves the guest is known for one, the less of its time is told as the VMM's.
 const PEEK_NS: u64 = 20_000_000;
+/// The sample after which what finding the host's VMs took is given back to the system, once.
+const TRIM_AFTER: u64 = 10;
 /// How long a process is remembered as one that ran a guest.
 const RAN_NS: u64 = 300_000_000_000;
 
@@ -154,14 +156,23 @@ impl Engine {
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
+            if !vm.rates.is_due(at.boot_ns, spacing) {
+                continue;
+            }
             let reading = vm.reading();
             if let Some(sample) = vm.rates.offer(at.boot_ns, spacing, &text, reading).cloned() {
-                let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));
-                self.history.push(line, at.unix_ns, &sample);
+                if self.history.keeps() {
+                    let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));
+                    self.history.push(line, at.unix_ns, &sample);
+                }
                 vm.changed = true;
             }
         }
         self.history.expire(at.boot_ns);
+        self.samples += 1;
+        if self.samples == TRIM_AFTER {
+            crate::heap::trim();
+        }
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
         let oldest = at.boot_ns.saturating_sub(RAN_NS);

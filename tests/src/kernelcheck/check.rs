@@ -5,11 +5,12 @@
 use std::{
     fs::File,
     io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::{clocks, cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, vhost};
@@ -76,7 +77,9 @@ pub fn run() -> Result<()> {
     let agent = Agent::with(Setup::of(&format!("[metrics]\nhistograms = true\n{}", network::CLASSES)))?;
     let bench = Bench { programs, ahead, agent };
     for (name, check) in CHECKS {
-        lines.tell(name, check(&bench))?;
+        // One that panics is one that fails: the others have their say.
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(&bench)));
+        lines.tell(name, outcome.unwrap_or_else(|_panic| bail!("it panicked: see the console")))?;
     }
     // The tests start agents of their own, and each would see the other's VMs.
     let Bench { programs, agent, ahead } = bench;
