@@ -108,6 +108,7 @@ impl<S: Store> Pump<S> {
             }
             let (tickets, drafts): (Vec<u64>, Vec<Draft>) = group.into_iter().map(|e| (e.ticket, e.draft)).unzip();
             self.shared.lock().busy_since = Some(Instant::now());
+            let told = !self.journal.is_stale();
             let appended = self.journal.append(&drafts, (self.clock)());
             self.shared.lock().busy_since = None;
             match appended {
@@ -116,6 +117,10 @@ impl<S: Store> Pump<S> {
                     self.committed(&tickets, &written);
                     let lines = written.into_iter().zip(drafts).map(|(written, fact)| Committed { written, fact });
                     (self.on_commit)(lines.collect());
+                    // A rotation is told at once, and once; what fails then waits for the next look.
+                    if told && self.journal.is_stale() {
+                        self.look();
+                    }
                 }
                 Err(error) => {
                     let group = tickets.into_iter().zip(drafts).map(|(ticket, draft)| Entry { ticket, draft });
@@ -136,7 +141,7 @@ impl<S: Store> Pump<S> {
         match looked {
             Ok(look) => {
                 let mut state = self.shared.lock();
-                let (known, over) = (state.stats.hurt.take(), !state.spool.has_waiting());
+                let (known, over) = (state.stats.hurt.take(), state.spool.len() == 0);
                 state.stats.looked(&look, over);
                 if state.stats.hurt.is_some() && known != state.stats.hurt {
                     let error = state.stats.hurt.as_deref().unwrap_or_default();

@@ -64,6 +64,8 @@ pub(in crate::ledger) struct Keeper {
     pub(super) keeping: Keeping,
     /// Oldest first.
     entries: Vec<Entry>,
+    /// Files whose removal is decided.
+    leaving: Vec<PathBuf>,
     /// Whether the manifest says something else.
     stale: bool,
     /// Not before this instant of CLOCK_BOOTTIME is the next rotation tried.
@@ -74,7 +76,8 @@ pub(in crate::ledger) struct Keeper {
 impl Keeper {
     pub(in crate::ledger) fn new(dir: &Path, entries: Vec<Entry>) -> Self {
         let keeping = Keeping::default();
-        Self { dir: dir.to_owned(), keeping, entries, stale: true, rotate_from_ns: 0, troubles: Vec::new() }
+        let (leaving, troubles) = (Vec::new(), Vec::new());
+        Self { dir: dir.to_owned(), keeping, entries, leaving, stale: true, rotate_from_ns: 0, troubles }
     }
 
     /// One file more is no more written.
@@ -123,6 +126,47 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Decides that the oldest file goes: from here on it does not count, whatever becomes of its name.
+    fn let_go(&mut self, due: Due) -> Result<(), LedgerError> {
+        self.carry_over()?;
+        let oldest = self.entries.remove(0);
+        self.leaving.push(self.dir.join(&oldest.name));
+        self.stale = true;
+        let (file, last, lines) = (oldest.name, oldest.last, due.unread);
+        if lines > 0 {
+            tracing::error!(file, lines, "a ledger file goes that a reader has not acknowledged: ledger.max_unread");
+        } else {
+            tracing::info!(file, last, "a ledger file goes as its time is over");
+        }
+        Ok(())
+    }
+
+    /// Removes the files that are to go.
+    fn remove(&mut self) -> Result<(), LedgerError> {
+        if self.leaving.is_empty() {
+            return Ok(());
+        }
+        for path in &self.leaving {
+            match fs::remove_file(path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    let path = path.clone();
+                    return Err(LedgerError::Io { doing: "remove", path, op: Op::Write, source: e });
+                }
+                _ => {}
+            }
+        }
+        torn::sync_dir(&self.dir)?;
+        self.leaving.clear();
+        Ok(())
+    }
+
+    fn trouble(&mut self, error: LedgerError) {
+        tracing::warn!(error = error.chain(), "the ledger's older files cannot be looked after; it is tried again");
+        self.troubles.push(error);
+    }
+}
+
 impl<S: Store> Journal<S> {
     /// Sets how files are cut and kept.
     ///
@@ -151,14 +195,12 @@ impl<S: Store> Journal<S> {
         let mut look = Look { hurt: keeper.look(), ..Look::default() };
         let due = keeper.due(live_bytes, now).filter(|_| look.hurt.is_none());
         if let Some(due) = due {
-            match self.remove_oldest(due) {
+            match keeper.let_go(due) {
                 Ok(()) => (look.unread, look.more) = (due.unread, true),
-                Err(error) => self.trouble(error),
+                Err(error) => keeper.trouble(error),
             }
         }
-        if self.keeper.as_ref().is_some_and(|keeper| keeper.stale) {
-            self.write_manifest().unwrap_or_else(|error| self.trouble(error));
-        }
+        self.settle();
         look.troubles = self.keeper.as_mut().map(|keeper| std::mem::take(&mut keeper.troubles)).unwrap_or_default();
         Ok(look)
     }
@@ -170,9 +212,18 @@ impl<S: Store> Journal<S> {
         }
     }
 
-    /// Writes down what was found at the opening; what goes wrong is tried again.
+    /// Whether a rotation is not in the manifest yet.
+    pub(in crate::ledger) fn is_stale(&self) -> bool {
+        self.keeper.as_ref().is_some_and(|keeper| keeper.stale)
+    }
+
+    /// Brings the manifest up to date, and removes what it names no more; what goes wrong is tried again.
     pub(in crate::ledger) fn settle(&mut self) {
-        self.write_manifest().unwrap_or_else(|error| self.trouble(error));
+        let written = if self.is_stale() { self.write_manifest() } else { Ok(()) };
+        let Some(keeper) = &mut self.keeper else { return };
+        if let Err(error) = written.and_then(|()| keeper.remove()) {
+            keeper.trouble(error);
+        }
     }
 
     /// Puts the manifest into its place.
@@ -182,34 +233,5 @@ impl<S: Store> Journal<S> {
         Manifest::new(&self.ledger_id, keeper.entries.clone(), last.as_ref(), &self.head.prev).store(&keeper.dir)?;
         keeper.stale = false;
         Ok(())
-    }
-
-    fn remove_oldest(&mut self, due: Due) -> Result<(), LedgerError> {
-        let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        keeper.carry_over()?;
-        keeper.stale = true;
-        let (oldest, dir) = (keeper.entries.remove(0), keeper.dir.clone());
-        self.write_manifest()?;
-        let path = dir.join(&oldest.name);
-        fs::remove_file(&path).map_err(|source| LedgerError::Io { doing: "remove", path, op: Op::Write, source })?;
-        torn::sync_dir(&dir)?;
-        if due.unread > 0 {
-            let (file, lines) = (&oldest.name, due.unread);
-            tracing::error!(
-                file,
-                lines,
-                "a ledger file is removed that a reader has not acknowledged: ledger.max_unread"
-            );
-        } else {
-            tracing::info!(file = oldest.name, last = oldest.last, "a ledger file is removed as its time is over");
-        }
-        Ok(())
-    }
-
-    fn trouble(&mut self, error: LedgerError) {
-        tracing::warn!(error = error.chain(), "the ledger's older files cannot be looked after; it is tried again");
-        if let Some(keeper) = &mut self.keeper {
-            keeper.troubles.push(error);
-        }
     }
 }
