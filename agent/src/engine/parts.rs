@@ -74,7 +74,7 @@ pub const SOURCES: [&str; 13] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 12] = [
+pub const OWN_STAGES: [&str; 13] = [
     "final_io",
     "final_network",
     "heartbeat",
@@ -87,6 +87,7 @@ pub const OWN_STAGES: [&str; 12] = [
     "past",
     "storage_files",
     "uevent",
+    "unread",
 ];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.

@@ -84,7 +84,9 @@ impl Engine {
         self.host.losses.extend(self.bus.lost());
         self.host.detail = self.settings.detail;
         self.host.linger_dropped = self.registry.dropped();
-        self.host.ledger = state_of(&self.ledger.stats());
+        let stats = self.ledger.stats();
+        self.host.losses.insert("unread", stats.unread);
+        self.host.ledger = state_of(&stats);
         let durable = self.ledger.durable();
         let degraded = self.ledger.is_degraded();
         self.name_offenders();
@@ -129,6 +131,7 @@ fn state_of(stats: &Stats) -> LedgerState {
         busy_ns: u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX),
         degraded: stats.degraded,
         last_error: stats.last_error.clone(),
+        hurt: stats.hurt.clone(),
     }
 }
 
