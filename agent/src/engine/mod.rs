@@ -10,6 +10,8 @@ mod ending;
 mod groups;
 mod identify;
 mod inventory;
+mod keeper;
+mod keeping;
 mod life;
 mod memory;
 mod network;
@@ -44,7 +46,7 @@ use crate::{
     bpf::Kernel,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, WriterHandle},
+    ledger::{Draft, Ticket, WriterHandle},
     lifecycle::Bus,
     metrics,
     vm::{Registry, Tally},
@@ -87,6 +89,8 @@ pub struct Engine {
     uevents_missing: u64,
     host: Host,
     out: Vec<Draft>,
+    /// Of the last line that was handed to the ledger.
+    newest_ticket: Ticket,
     snapshots: watch::Sender<Arc<Snapshot>>,
     serial: u64,
     control: mpsc::Receiver<Control>,

@@ -52,6 +52,7 @@ impl Engine {
         }
         self.take_storage(at);
         self.submit();
+        self.settle_statements(at);
         self.publish(at);
     }
 

@@ -15,6 +15,8 @@ mod input;
 mod interval;
 mod journal;
 mod kind;
+mod laid;
+mod lately;
 mod line;
 mod lock;
 mod opening;
@@ -41,6 +43,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use digest::sum as line_sum;
 pub use error::{LedgerError, LineError, Op};
 pub use export::{Cursor, CursorError, Event, ExportError, ExportFormat, Exporter, FollowError, Follower, export};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
@@ -48,6 +51,8 @@ pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Committed, Journal, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
+pub use laid::{Laid, LaidOver};
+pub use lately::{Lately, Told};
 pub use line::Line;
 pub use lock::{WriteLock, is_written};
 pub use past::{Before, HIBERNATE, Past, Whose};

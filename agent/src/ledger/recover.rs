@@ -9,7 +9,7 @@ use super::error::{LedgerError, LineError, Op};
 use super::interval::Intervals;
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
-use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
+use super::{Kind, Laid, Lately, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
 
 /// What an existing ledger says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +30,10 @@ pub struct Recovered {
     pub open_storage: Vec<OpenStorage>,
     /// Which VMs have run, how they were left, and whose snapshots are.
     pub past: Past,
+    /// Starts and stops that somebody's statement was laid over.
+    pub laid: Laid,
+    /// The newest starts and stops.
+    pub lately: Lately,
     /// The boot that lines were written in last, and the newest instant at which an agent wrote one.
     pub watched: Option<(String, Stamp)>,
     /// What was cut from the tail on this opening.
@@ -63,6 +67,8 @@ pub fn recover(from: impl BufRead, path: &Path) -> Result<Recovered, LedgerError
         let line = state.accept(&raw).map_err(damaged)?;
         intervals.note(&line);
         state.past.note(&line.fact);
+        state.laid.note(&line);
+        state.lately.note(&line);
     }
     state.watched = intervals.watched();
     (state.open, state.open_storage) = intervals.finish();
