@@ -162,6 +162,8 @@ impl Engine {
             && let Some(recent) = self.why.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns)
         {
             let line = recent.correct(std::mem::take(&mut stop), owner.take());
+            let stated = Owner { tenant: Some(line.tenant.clone()), labels: line.labels.clone(), ..Owner::default() };
+            self.storage_belongs(&line.vm_id, &stated);
             lines.push(line);
         }
         for line in lines {
