@@ -14,6 +14,7 @@ mod keeper;
 mod keeping;
 mod life;
 mod memory;
+mod moved;
 mod network;
 mod outstanding;
 mod owner;

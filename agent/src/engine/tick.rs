@@ -160,6 +160,7 @@ impl Engine {
         self.tally_storage(at);
         self.sample_sockets();
         self.sample_paused();
+        self.follow_arrivals();
         self.sample_network(at);
         self.judge_entries();
         self.sample_memory(at);
