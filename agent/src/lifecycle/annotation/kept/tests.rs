@@ -52,7 +52,7 @@ fn what_has_waited_long_enough_is_dropped_on_the_clock_that_went_on() {
     // A wall clock that was set back for a year makes it wait for a day at most.
     assert_eq!(read(&file, "b-2", later(7, 0)).waiting[0].until_ns, 1_004_007);
     let far = line(1, Some(&a(u64::MAX)), BOOT, NOW);
-    assert_eq!(read(&far, BOOT, NOW).waiting[0].until_ns, NOW.boot_ns + MAX_TTL.as_nanos() as u64);
+    assert_eq!(read(&far, BOOT, NOW).waiting[0].until_ns, NOW.boot_ns + u64::try_from(MAX_TTL.as_nanos()).unwrap());
     // A process does not outlive its boot.
     let pid = line(1, Some(&of(r#"{"pid":5,"reason":"clone"}"#, process(), 5_000)), BOOT, NOW);
     let found = read(&pid, "b-2", later(7, 1_003_000));
