@@ -1,6 +1,6 @@
 //! Opens what records the metered facts, as the configuration wants it, and starts its writer.
 
-use std::{io, os::unix::fs::DirBuilderExt as _, sync::Arc, time::Duration};
+use std::{io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::eventfd::EventFd;
@@ -23,6 +23,11 @@ pub(super) fn on_commit(waker: Arc<EventFd>, bus: Bus) -> OnCommit {
         let _ = waker.write(1);
         bus.publish(lines);
     })
+}
+
+/// Where annotations that wait are kept, if anything is.
+pub(super) fn annotations(config: &Config) -> Option<PathBuf> {
+    matches!(config.ledger.recorder, Recorder::File).then(|| config.data_dir.join("annotations.jsonl"))
 }
 
 /// Opens the ledger and starts its writer.

@@ -11,8 +11,11 @@ mod ending;
 mod groups;
 mod identify;
 mod inventory;
+mod keeper;
+mod keeping;
 mod life;
 mod memory;
+mod moved;
 mod network;
 mod outstanding;
 mod owner;
@@ -45,7 +48,7 @@ use crate::{
     bpf::Kernel,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, WriterHandle},
+    ledger::{Draft, Ticket, WriterHandle},
     lifecycle::Bus,
     metrics,
     vm::{Registry, Tally},
@@ -88,6 +91,8 @@ pub struct Engine {
     uevents_missing: u64,
     host: Host,
     out: Vec<Draft>,
+    /// Of the last line that was handed to the ledger.
+    newest_ticket: Ticket,
     snapshots: watch::Sender<Arc<Snapshot>>,
     serial: u64,
     control: mpsc::Receiver<Control>,

@@ -18,7 +18,7 @@ use crate::{
     clock::{self, Instant2},
     history::Store,
     host::{HostFacts, ProcFs, UeventSocket},
-    ledger::WriterHandle,
+    ledger::{Ticket, WriterHandle},
     lifecycle::Bus,
     metrics,
     storage::Pool,
@@ -49,6 +49,8 @@ pub struct Parts {
     pub waker: Arc<EventFd>,
     /// The operator's inventory.
     pub inventory: Option<PathBuf>,
+    /// Where statements that wait are kept; unset where no ledger is kept either.
+    pub annotations: Option<PathBuf>,
     /// Where samples are kept.
     pub history: Arc<Store>,
     /// Where boots and states are counted.
@@ -58,7 +60,8 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 13] = [
+pub const SOURCES: [&str; 14] = [
+    "annotations",
     "disk",
     "fold",
     "identity",
@@ -110,6 +113,8 @@ impl Engine {
         let empty = Snapshot { taken: now, sampled_ns: 0, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
+        let mut why = ending::Why::default();
+        why.annotations.keeping.place = parts.annotations.map(|path| (path, remote.clone()));
         let root = parts.root;
         let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
         let engine = Self {
@@ -129,6 +134,7 @@ impl Engine {
             uevents_missing: 0,
             host,
             out: Vec::new(),
+            newest_ticket: Ticket::default(),
             snapshots,
             serial: 0,
             control,
@@ -160,7 +166,7 @@ impl Engine {
             network_missed: 0,
             history: parts.history,
             attached_ns: now.boot_ns,
-            why: ending::Why::default(),
+            why,
             metrics: parts.metrics,
             states_told: Default::default(),
             bus: parts.bus,

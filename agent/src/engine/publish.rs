@@ -41,6 +41,7 @@ impl Engine {
 
     /// All lines are handed over, the last of them with this ticket.
     fn given(&mut self, ticket: Ticket) {
+        self.newest_ticket = ticket;
         for vm in self.registry.live_mut() {
             vm.start_line.given(ticket);
             vm.identity_line.given(ticket);

@@ -52,6 +52,7 @@ impl Engine {
         }
         self.take_storage(at);
         self.submit();
+        self.settle_statements(at);
         self.publish(at);
     }
 
@@ -149,6 +150,7 @@ impl Engine {
         self.tally_storage(at);
         self.sample_sockets();
         self.sample_paused();
+        self.follow_arrivals();
         self.sample_network(at);
         self.judge_entries();
         self.sample_memory(at);

@@ -17,6 +17,8 @@ mod input;
 mod interval;
 mod journal;
 mod kind;
+mod laid;
+mod lately;
 mod line;
 mod lock;
 mod manifest;
@@ -47,6 +49,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use digest::sum as line_sum;
 pub use error::{LedgerError, LineError, Op};
 pub use export::{Cursor, CursorError, Event, ExportError, ExportFormat, Exporter, FollowError, Follower, export};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
@@ -55,6 +58,8 @@ pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Committed, Journal, Keeping, Look, Written};
 pub use kind::{Kind, ParseKindError, ParseReasonError, Reason};
+pub use laid::{Laid, LaidOver};
+pub use lately::{Lately, Told};
 pub use line::Line;
 pub use lock::{WriteLock, is_written};
 pub use past::{Before, HIBERNATE, Past, Whose};

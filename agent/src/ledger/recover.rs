@@ -9,7 +9,7 @@ use super::interval::Intervals;
 use super::manifest::{Entry, Head, Segment};
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
-use super::{Kind, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
+use super::{Kind, Laid, Lately, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
 use super::{carry, digest};
 
 /// What an existing ledger says.
@@ -31,6 +31,10 @@ pub struct Recovered {
     pub open_storage: Vec<OpenStorage>,
     /// Which VMs have run, how they were left, and whose snapshots are.
     pub past: Past,
+    /// Starts and stops that somebody's statement was laid over.
+    pub laid: Laid,
+    /// The newest starts and stops.
+    pub lately: Lately,
     /// The boot that lines were written in last, and the newest instant at which an agent wrote one.
     pub watched: Option<(String, Stamp)>,
     /// What was cut from the tail on this opening.
@@ -132,6 +136,8 @@ impl Recovery {
         self.state.ordinals.note(&line.fact.subject, line.fact.kind);
         self.intervals.note(line);
         self.state.past.note(&line.fact);
+        self.state.laid.note(line);
+        self.state.lately.note(line);
         if self.due.as_ref().is_some_and(|due| due.seq == line.seq && due.sha256 == self.state.prev) {
             self.due = None;
         }
