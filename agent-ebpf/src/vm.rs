@@ -73,8 +73,7 @@ fn try_birth(task: Address, with_args: bool) -> Option<u32> {
         unsafe { dead_leader(vm, leader, number) };
     }
     walk(signal, number, vcpu);
-    // SAFETY: a live map value.
-    unsafe { take_ended(signal, number) };
+    take_ended(signal, number);
     wake(kind::VM_SEEN, number);
     Some(number)
 }
@@ -224,13 +223,10 @@ fn walk(signal: Address, number: u32, vcpu: Address) {
 
 /// Adds what threads ran, read and wrote that ended before they could be taken in. The run-queue delay of ended threads
 /// is kept nowhere.
-///
-/// # Safety
-/// The VM with this number must just have been walked on this CPU.
 #[inline(always)]
-unsafe fn take_ended(signal: Address, number: u32) {
+fn take_ended(signal: Address, number: u32) {
     let Some(walked) = WALKED.get_ptr(0) else { return };
-    // SAFETY: the caller's promise; the turn is below the array's length.
+    // SAFETY: a live map value; the turn is below the array's length.
     unsafe {
         for turn in 0..WALK {
             let slot = walked.cast::<u64>().add(WALK + turn).read_volatile();

@@ -85,6 +85,42 @@ pub fn monotonic_ns() -> io::Result<u64> {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
+/// How long the host has been suspended since it booted, as far as one look tells: nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asleep {
+    /// At least so long.
+    pub least_ns: u64,
+    /// At most so long.
+    pub most_ns: u64,
+}
+
+impl Asleep {
+    /// For how long the host was certainly suspended since an earlier look; `None` if it may not have been.
+    #[must_use]
+    pub fn since(self, before: Self) -> Option<u64> {
+        self.least_ns.checked_sub(before.most_ns).filter(|ns| *ns > 0)
+    }
+
+    /// What two looks tell between which the host was not suspended.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (least_ns, most_ns) = (self.least_ns.max(other.least_ns), self.most_ns.min(other.most_ns));
+        // A nap shorter than a look takes may lie between.
+        if least_ns <= most_ns { Self { least_ns, most_ns } } else { self }
+    }
+}
+
+/// How long the host has been suspended: CLOCK_BOOTTIME less CLOCK_MONOTONIC, bracketed.
+///
+/// # Errors
+/// As [`now`].
+pub fn asleep() -> io::Result<Asleep> {
+    let before = read(ClockId::CLOCK_MONOTONIC)?;
+    let boot = read(ClockId::CLOCK_BOOTTIME)?;
+    let after = read(ClockId::CLOCK_MONOTONIC)?;
+    Ok(Asleep { least_ns: boot.saturating_sub(after), most_ns: boot.saturating_sub(before) })
+}
+
 /// Unix nanoseconds as RFC 3339 with nine decimals and `Z`, the form of every time in the ledger.
 #[must_use]
 pub fn rfc3339(unix_ns: u64) -> String {

@@ -31,5 +31,8 @@ pub fn check(snapshot: &Snapshot, now_boot_ns: u64, sample_ns: u64) -> Result<()
         let error = ledger.last_error.as_deref().unwrap_or("its memory is full");
         return Err(format!("the ledger cannot be written, {} lines wait in memory: {error}", ledger.spooled));
     }
+    if let Some(why) = &ledger.hurt {
+        return Err(format!("an older file of the ledger is not as it was written: {why}"));
+    }
     Ok(())
 }

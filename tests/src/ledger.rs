@@ -4,7 +4,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    fs::File,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -24,17 +27,41 @@ const SCHEMA: &str = include_str!("../../docs/ledger.schema.json");
 /// How long a write may be under way; a line that is cut short after that is an error.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// All lines of the ledger in an agent's directory. A line that is being written is waited for: a reader may see a write
-/// page by page.
+/// All lines of the ledger in an agent's directory, of all its files. A line that is being written is waited for: a
+/// reader may see a write page by page.
 pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
-    let path = dir.join("data/metering/ledger.jsonl");
-    let mut text = std::fs::read_to_string(&path)?;
     let end = Instant::now() + UNDER_WAY;
+    // Retention may have taken a file between the listing and the reading.
+    let mut text = text_in(dir).or_else(|_| text_in(dir))?;
     while !text.is_empty() && !text.ends_with('\n') && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
-        text = std::fs::read_to_string(&path)?;
+        text = text_in(dir)?;
     }
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// The rotated files of the ledger in an agent's directory, oldest first.
+pub fn rotated_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir.join("data/metering"))?;
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut found: Vec<_> = paths?.into_iter().filter(|path| name(path).starts_with("ledger-")).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// The live file is opened first: one that is rotated meanwhile is among the others, and is read once.
+fn text_in(dir: &Path) -> Result<String> {
+    let mut live = File::open(dir.join("data/metering/ledger.jsonl"))?;
+    let own = live.metadata()?.ino();
+    let mut text = String::new();
+    for path in rotated_in(dir)? {
+        if std::fs::metadata(&path)?.ino() != own {
+            text.push_str(&std::fs::read_to_string(path)?);
+        }
+    }
+    live.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Proves the ledger in the directory of an agent that has ended, and holds each of its lines against the schema.

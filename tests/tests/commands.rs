@@ -87,6 +87,20 @@ fn without_an_agent_a_command_fails_with_one_chain() -> Result<()> {
 }
 
 #[test]
+fn handing_over_more_than_one_ledger_is_wrong_usage() -> Result<()> {
+    let dir = TempDir::new()?;
+    let (file, text) = (dir.path().join("ledger.jsonl"), "no text");
+    std::fs::write(&file, "")?;
+    let (dir, file) = (dir.path().to_str().context(text)?, file.to_str().context(text)?);
+    for (args, says) in [(vec![dir, dir], "2 are named"), (vec![file], "is none")] {
+        let output = kvmeter(&[&["ledger", "export", "--format", "cocoon", "--follow"][..], &args].concat())?;
+        code(&output, 2)?;
+        assert!(one_chain(&output)?.contains(says), "{}", err(&output));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_second_agent_on_a_ledger_or_socket_is_refused_and_harms_nothing() -> Result<()> {
     let Some(_host) = host("a_second_agent_on_a_ledger_or_socket_is_refused_and_harms_nothing") else { return Ok(()) };
     let agent = Agent::start()?;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod confinement;
 mod demo;
 mod docs;
 mod edges;
@@ -73,6 +74,8 @@ enum Task {
     Kernels(kernels::KernelsArgs),
     /// rustfmt, clippy for the host and for the kernel programs, and the architecture's edges
     Lint,
+    /// Whether what is in packaging/ is sound, by the word of the programs that read it; a part of `ci`
+    Packaging,
     /// Measure what kvmeter costs on this machine (needs root) and write docs/performance.md
     Bench(BenchArgs),
     /// Very many packets through a VM's tap, each way, held against the link's own counters (needs root)
@@ -141,6 +144,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Ci => ci::ci(&workspace),
         Task::Bench(args) => bench::bench(&workspace, &args),
         Task::Kernels(args) => kernels::kernels(&workspace, &args),
+        Task::Packaging => packaging::check(&workspace),
         Task::Lint => lint::lint(&workspace),
         Task::Packets(args) => packets::packets(&workspace, &args),
         Task::Docs { check } => docs::docs(&workspace, check),

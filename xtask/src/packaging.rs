@@ -1,7 +1,7 @@
 //! Whether what is in `packaging/` is sound, by the word of the program that will read it.
 //!
 //! JSON parses; the agent accepts its configuration; promtool accepts rules and runs their tests; systemd accepts
-//! units; bash accepts scripts. A checker that is not on this machine is named, and its files are passed over.
+//! units, and the agent its capabilities under them; bash accepts scripts. A checker that is not on this machine is named, and its files are passed over.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::confinement;
 use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace, on_path, relative};
 
@@ -51,22 +52,26 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 }
 
 /// Who found the file sound, or what is wrong with it.
-fn judge(workspace: &Workspace, path: &Path) -> Result<&'static str> {
+fn judge(workspace: &Workspace, path: &Path) -> Result<String> {
     let text = fs::read_to_string(path).context("cannot be read")?;
     let extension = path.extension().unwrap_or_default().to_string_lossy().into_owned();
     let agent = workspace.binary(Profile::Dev, "kvmeter");
-    match extension.as_str() {
+    let by = match extension.as_str() {
         "json" => serde_json::from_str::<serde_json::Value>(&text).map(|_value| "JSON").context("is no JSON"),
         "toml" => {
             asked(Command::new(agent).args(["config", "check", "--config"]).arg(path)).map(|()| "accepted by kvmeter")
         }
-        "service" => service(workspace, &text, path),
+        "service" => {
+            let by = service(workspace, &text, path)?;
+            return Ok(format!("{by}; {}", confinement::check(workspace, &text)?));
+        }
         "sh" | "postinst" | "prerm" | "postrm" | "preinst" => {
             asked(Command::new("bash").arg("-n").arg(path)).map(|()| "accepted by bash")
         }
         "yml" | "yaml" => prometheus(&text, path),
         _other => Ok("not checked"),
-    }
+    };
+    by.map(str::to_owned)
 }
 
 fn prometheus(text: &str, path: &Path) -> Result<&'static str> {

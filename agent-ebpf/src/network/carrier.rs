@@ -57,8 +57,7 @@ unsafe fn generation(skb: *const __sk_buff) -> u64 {
     }
 }
 
-/// The kernel's own packet, as the verifier knows it: the agent puts a call of `bpf_rdonly_cast` here. (That of
-/// `bpf_cast_to_kern_ctx` would do too, but each look the verifier takes at it costs 10 ms of searching by name.)
+/// The kernel's own packet, as the verifier knows it: the agent puts a call of `bpf_rdonly_cast` here.
 ///
 /// # Safety
 /// `skb` must be the program's context.

@@ -85,6 +85,8 @@ pub struct LedgerState {
     pub degraded: bool,
     /// The newest failure.
     pub last_error: Option<String>,
+    /// What others did to files that are no more written.
+    pub hurt: Option<String>,
 }
 
 /// The operator's inventory, as the views show it.

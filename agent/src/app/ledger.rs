@@ -1,15 +1,15 @@
 //! Opens what records the metered facts, as the configuration wants it, and starts its writer.
 
-use std::{io, os::unix::fs::DirBuilderExt as _, sync::Arc};
+use std::{io, os::unix::fs::DirBuilderExt as _, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use nix::sys::eventfd::EventFd;
 
 use crate::{
     clock::{self, Instant2},
-    config::{Config, Recorder},
+    config::{self, Config, Recorder},
     host::HostFacts,
-    ledger::{Journal, OnCommit, Options, Recovered, Stamp, Store, Writer},
+    ledger::{Journal, Keeping, OnCommit, Options, Recovered, Stamp, Store, Writer},
     lifecycle::Bus,
 };
 
@@ -23,6 +23,11 @@ pub(super) fn on_commit(waker: Arc<EventFd>, bus: Bus) -> OnCommit {
         let _ = waker.write(1);
         bus.publish(lines);
     })
+}
+
+/// Where annotations that wait are kept, if anything is.
+pub(super) fn annotations(config: &Config) -> Option<PathBuf> {
+    matches!(config.ledger.recorder, Recorder::File).then(|| config.data_dir.join("annotations.jsonl"))
 }
 
 /// Opens the ledger and starts its writer.
@@ -66,8 +71,23 @@ fn open_file(config: &Config, facts: &HostFacts, boot_id: &str, now: Instant2) -
         .create(&config.data_dir)
         .with_context(|| format!("the data directory {} cannot be made (set data_dir)", config.data_dir.display()))?;
     let stamp = Stamp { unix_ns: now.unix_ns, mono_ns: now.boot_ns };
-    Journal::open(&dir, &facts.machine_id, boot_id, stamp)
-        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))
+    let (mut journal, recovered) = Journal::open(&dir, &facts.machine_id, boot_id, stamp)
+        .with_context(|| format!("the ledger in {} cannot be opened", dir.display()))?;
+    journal.keep(keeping(&config.ledger)).context("the ledger's readers cannot be waited for")?;
+    Ok((journal, recovered))
+}
+
+/// How files are cut and kept.
+fn keeping(ledger: &config::Ledger) -> Keeping {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Keeping {
+        max_file_bytes: ledger.max_file.0,
+        max_file_age_ns: ns(ledger.max_file_age),
+        retain_ns: ledger.retain.map(ns),
+        max_total_bytes: ledger.max_total.map(|size| size.0),
+        max_unread_bytes: ledger.max_unread.map(|size| size.0),
+        readers: ledger.readers.clone(),
+    }
 }
 
 fn stamp_now() -> Stamp {

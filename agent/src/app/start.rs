@@ -166,6 +166,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         ledger: ledger.clone(),
         waker,
         inventory: config.inventory.path.clone(),
+        annotations: ledger::annotations(&config),
         history: Arc::clone(&history),
         metrics,
         bus,

@@ -17,7 +17,7 @@ use clap::Subcommand;
 use super::{Outcome, print};
 use crate::{
     app::Source,
-    ledger::{Anchor, FILE_NAME, Filter, Format, Kind, Report, schema, show, verify_dir, verify_files},
+    ledger::{Filter, Format, Kind, Listing, Report, schema, show, show_head, verify_dir, verify_file},
 };
 
 #[derive(Subcommand)]
@@ -72,10 +72,15 @@ fn given(paths: Vec<PathBuf>, source: &Source) -> anyhow::Result<Vec<PathBuf>> {
     Ok(vec![source.load()?.0.data_dir.join(crate::app::METERING)])
 }
 
-/// The ledger file of a path: itself, the one inside a metering directory, or inside a data directory.
-fn file_of(path: &Path) -> PathBuf {
-    let candidates = [path.join(FILE_NAME), path.join(crate::app::METERING).join(FILE_NAME)];
-    candidates.into_iter().find(|candidate| candidate.is_file()).unwrap_or_else(|| path.to_owned())
+/// The directory a ledger lies in, if a path is one: a metering directory, or the one inside a data directory.
+fn dir_of(path: &Path) -> Option<PathBuf> {
+    let inside = path.join(crate::app::METERING);
+    let is_ledger = |dir: &Path| Listing::of(dir).is_ok_and(|listing| !listing.is_empty());
+    match path.is_dir() {
+        true if !is_ledger(path) && is_ledger(&inside) => Some(inside),
+        true => Some(path.to_owned()),
+        false => None,
+    }
 }
 
 pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
@@ -98,17 +103,26 @@ pub(super) fn run(command: Ledger, source: &Source) -> anyhow::Result<Outcome> {
 fn print_lines(paths: &[PathBuf], filter: &Filter, format: Format) -> anyhow::Result<Outcome> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut lines = 0;
+    if format == Format::Table {
+        show_head(&mut out)?;
+    }
     for path in paths {
-        let file = file_of(path);
-        let from = File::open(&file).with_context(|| format!("the ledger {} cannot be read", file.display()))?;
-        let shown = show(BufReader::new(from), filter, format, &mut out)?;
-        lines += shown.lines;
-        if shown.unreadable > 0 {
-            eprintln!(
-                "kvmeter: {} lines of {} cannot be read; `kvmeter ledger verify` says why",
-                shown.unreadable,
-                file.display()
-            );
+        let mut one = |file: &Path, from: File| -> anyhow::Result<()> {
+            let shown = show(BufReader::new(from), filter, format, &mut out)?;
+            lines += shown.lines;
+            if shown.unreadable > 0 {
+                eprintln!(
+                    "kvmeter: {} lines of {} cannot be read; `kvmeter ledger verify` says why",
+                    shown.unreadable,
+                    file.display()
+                );
+            }
+            Ok(())
+        };
+        let unreadable = || format!("the ledger {} cannot be read", path.display());
+        match dir_of(path) {
+            Some(dir) => Listing::of(&dir).with_context(unreadable)?.each(one)?,
+            None => one(path, File::open(path).with_context(unreadable)?)?,
         }
     }
     out.flush()?;
@@ -118,16 +132,14 @@ fn print_lines(paths: &[PathBuf], filter: &Filter, format: Format) -> anyhow::Re
 fn verify(paths: &[PathBuf], json: bool) -> anyhow::Result<Outcome> {
     let mut worst = Outcome::Done;
     for path in paths {
-        let file = file_of(path);
-        let report: Report = match (path.is_dir(), file.parent()) {
-            (true, Some(dir)) if file.is_file() => verify_dir(dir),
-            (true, _) => verify_dir(path),
-            _ => verify_files(std::slice::from_ref(&file), false, Anchor::default()),
+        let (shown, report): (&Path, Report) = match dir_of(path) {
+            Some(dir) => (path, verify_dir(&dir)),
+            None => (path, verify_file(path)),
         };
         if json {
             print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
         } else {
-            print(&format!("{}: {report}\n", file.display()))?;
+            print(&format!("{}: {report}\n", shown.display()))?;
         }
         worst = match (report.exit_code(), worst) {
             (0, worst) => worst,

@@ -37,6 +37,11 @@ pub enum Outcome {
     Unreadable,
 }
 
+/// A command was given what it does not take, in a way that only the command itself can see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
 const EXAMPLES: &str = "Examples:\n  kvmeter doctor\n  kvmeter run --data-dir /var/lib/kvmeter\n  kvmeter vms\n  \
     kvmeter vm 6f1f0f6e-9d0c-4b8e-8f0a-2f5d1d7c9a11\n  kvmeter ledger verify /var/lib/kvmeter/metering\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 nothing found or check not passed.";
@@ -147,7 +152,8 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kvmeter: {error:#}");
-            ExitCode::from(if error.downcast_ref::<Problems>().is_some() { 2 } else { 1 })
+            let misused = error.downcast_ref::<Problems>().is_some() || error.downcast_ref::<Misuse>().is_some();
+            ExitCode::from(if misused { 2 } else { 1 })
         }
     }
 }

@@ -85,7 +85,7 @@ fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> H
     History {
         // Slow sampling alone is no contradiction: the default follows it.
         interval: if taker.is_set("history.interval") { interval } else { interval.max(sample_interval) },
-        samples: taker.number("history.samples", default.samples, 1, 1_000_000),
+        samples: taker.number("history.samples", default.samples, 0, 1_000_000),
         max_memory: taker.size("history.max_memory", default.max_memory, Bytes::mib(1), Bytes::gib(1024)),
         keep_stopped: taker.duration("history.keep_stopped", default.keep_stopped, Duration::ZERO, 30 * DAY),
     }
@@ -93,13 +93,15 @@ fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> H
 
 fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
     // A heartbeat's id is its slot's Unix second, hence the least of one second.
-    let retain = taker.duration("ledger.retain", YEAR, HOUR, 100 * YEAR);
     let recorders = [("file", Recorder::File), ("stderr", Recorder::Stderr), ("discard", Recorder::Discard)];
     Ledger {
         recorder: taker.word("ledger.recorder", default.recorder, &recorders),
         heartbeat: taker.duration("ledger.heartbeat", default.heartbeat, SECOND, HOUR),
         max_file: taker.size("ledger.max_file", default.max_file, Bytes::kib(64), Bytes::gib(16)),
-        retain: taker.is_set("ledger.retain").then_some(retain),
+        max_file_age: taker.duration("ledger.max_file_age", default.max_file_age, MINUTE, 10 * YEAR),
+        retain: taker.bound_duration("ledger.retain", YEAR, HOUR, 100 * YEAR),
+        max_total: taker.bound_size("ledger.max_total", Bytes::gib(16), Bytes::kib(128), Bytes::gib(1 << 14)),
+        max_unread: taker.bound_size("ledger.max_unread", Bytes::gib(32), Bytes::kib(128), Bytes::gib(1 << 14)),
         readers: taker.names("ledger.readers", MAX_READERS),
     }
 }

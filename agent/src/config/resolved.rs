@@ -168,8 +168,14 @@ pub struct Ledger {
     pub heartbeat: Duration,
     /// The size a file is rotated at.
     pub max_file: Bytes,
+    /// The age of its first line at which it is rotated as well.
+    pub max_file_age: Duration,
     /// How long rotated files are kept; `None` keeps them for ever.
     pub retain: Option<Duration>,
+    /// Size of all files beyond which the oldest goes; `None` has no bound.
+    pub max_total: Option<Bytes>,
+    /// Size of all files beyond which it goes although a reader has not acknowledged it; `None` waits for ever.
+    pub max_unread: Option<Bytes>,
     /// Readers whose acknowledgement retention waits for.
     pub readers: Vec<String>,
 }
@@ -238,7 +244,10 @@ impl Default for Config {
                 recorder: Recorder::File,
                 heartbeat: seconds(60),
                 max_file: Bytes::mib(64),
+                max_file_age: seconds(7 * 86_400),
                 retain: None,
+                max_total: None,
+                max_unread: None,
                 readers: Vec::new(),
             },
             inventory: Inventory::default(),

@@ -43,6 +43,44 @@ impl Taker {
         .unwrap_or(default)
     }
 
+    /// A duration that is a bound; `""` or `"off"` is none, which is the default.
+    pub(super) fn bound_duration(
+        &mut self,
+        key: &str,
+        like: Duration,
+        min: Duration,
+        max: Duration,
+    ) -> Option<Duration> {
+        let shown = humantime::format_duration;
+        let allowed = format!(
+            "must be a duration from {} to {}, such as \"{}\", or \"off\"",
+            shown(min),
+            shown(max),
+            shown(like)
+        );
+        self.take(key, &allowed, |value| match value {
+            Value::Text(text) if text.is_empty() || text == "off" => Some(None),
+            Value::Text(text) => humantime::parse_duration(text).ok().filter(|d| (min..=max).contains(d)).map(Some),
+            _ => None,
+        })
+        .flatten()
+    }
+
+    /// A size that is a bound; `""` or `"off"` is none, which is the default.
+    pub(super) fn bound_size(&mut self, key: &str, like: Bytes, min: Bytes, max: Bytes) -> Option<Bytes> {
+        let allowed = format!("must be a size from {min} to {max}, such as \"{like}\", or \"off\"");
+        self.take(key, &allowed, |value| {
+            let size = match value {
+                Value::Text(text) if text.is_empty() || text == "off" => return Some(None),
+                Value::Text(text) => text.parse().ok(),
+                Value::Integer(bytes) => u64::try_from(*bytes).ok().map(Bytes),
+                _ => None,
+            };
+            size.filter(|size| (min..=max).contains(size)).map(Some)
+        })
+        .flatten()
+    }
+
     /// A whole number, within bounds.
     pub(super) fn number(&mut self, key: &str, default: u32, min: u32, max: u32) -> u32 {
         self.take(key, &format!("must be a whole number from {min} to {max}"), |value| match value {

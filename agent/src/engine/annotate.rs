@@ -6,24 +6,22 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::oneshot;
-
-use super::Engine;
+use super::{Engine, keeper::Answer, keeping::Keeping};
 use crate::{
     clock::{self, Instant2},
     ledger::{Draft, Kind, Subject},
-    lifecycle::annotation::{Names, Pending, Request, Stated, Store, Target, Whom, correction},
+    lifecycle::annotation::{self, Names, Pending, Request, Stated, Store, Target, Whom, correction},
     units::{Tgid, Tid},
     vm::{Owner, Teller, Vm},
 };
 
 /// How long after a line was made a statement is still about it.
-const AFTER_NS: u64 = 60_000_000_000;
+pub(super) const AFTER_NS: u64 = 60_000_000_000;
 /// Lines that can be corrected, at most.
 const RECENT: usize = 1_024;
 
 /// Why a statement is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is no such process.
     #[error("there is no process {0}, and none that was a VM until a minute ago")]
@@ -31,6 +29,12 @@ pub enum Refused {
     /// Too many wait already.
     #[error("too many annotations wait for their VMs; give them shorter times to live")]
     Full,
+    /// It would not outlive the agent.
+    #[error("the annotation cannot be kept ({0}), so it was not taken")]
+    NotKept(String),
+    /// It was taken, but the line it made is not durable.
+    #[error("the annotation was taken, but the ledger cannot be written now; its line waits in memory")]
+    NotWritten,
 }
 
 /// A statement on its way to the engine.
@@ -40,7 +44,7 @@ pub struct Annotate {
     /// By whom, as the ledger tells it.
     pub by: String,
     /// What became of it.
-    pub answer: oneshot::Sender<Result<(), Refused>>,
+    pub answer: Answer,
 }
 
 /// A start or stop that was told lately.
@@ -53,7 +57,8 @@ struct Recent {
 /// What is kept for statements.
 #[derive(Default)]
 pub(super) struct Annotations {
-    store: Store,
+    pub(super) store: Store,
+    pub(super) keeping: Keeping,
     recent: VecDeque<Recent>,
 }
 
@@ -67,14 +72,7 @@ impl Annotations {
         while self.recent.front().is_some_and(|r| self.recent.len() >= RECENT || now_ns > r.made_ns + AFTER_NS) {
             self.recent.pop_front();
         }
-        let mut parts = incarnation.rsplit('-').map(|part| part.parse::<u64>().unwrap_or(0));
-        let (start_ns, tgid) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        let names = Names {
-            vm_id: line.vm_id.clone(),
-            uuid: line.uuid.clone(),
-            tgid: u32::try_from(tgid).unwrap_or(0),
-            start_ns,
-        };
+        let names = Names::of_line(&line.vm_id, &line.uuid, incarnation);
         self.recent.push_back(Recent { names, made_ns: now_ns, line: Box::new(line.clone()) });
     }
 
@@ -108,12 +106,16 @@ impl Engine {
         }
     }
 
-    /// Takes one statement and says what became of it.
+    /// Takes one statement; what became of it is said once that is durable.
     pub(super) fn annotate(&mut self, annotate: Annotate, at: Instant2) {
         let Annotate { request, by, answer } = annotate;
-        let taken = self.whom(request.target.clone()).and_then(|whom| self.take_statement(request, whom, by, at));
-        // Who asked may be gone.
-        let _ = answer.send(taken);
+        match self.whom(request.target.clone()).and_then(|whom| self.take_statement(request, whom, by, at)) {
+            Ok((id, told)) => self.why.annotations.keeping.took(id, told, answer),
+            Err(refused) => {
+                // Who asked may be gone.
+                let _ = answer.send(Err(refused));
+            }
+        }
     }
 
     fn whom(&self, target: Target) -> Result<Whom, Refused> {
@@ -134,15 +136,22 @@ impl Engine {
         }
     }
 
-    fn take_statement(&mut self, request: Request, whom: Whom, by: String, at: Instant2) -> Result<(), Refused> {
+    /// The number under which something of it waits, and whether it made lines.
+    fn take_statement(
+        &mut self,
+        request: Request,
+        whom: Whom,
+        by: String,
+        at: Instant2,
+    ) -> Result<(Option<u64>, bool), Refused> {
         let Request { target: _, owner, mut start, mut stop, ttl } = request;
         (start.by, stop.by) = (by.clone(), by.clone());
         let living = self.registry.live().find(|vm| whom.is(&self.names(vm))).map(|vm| vm.fixed.tgid);
         let mut owner = Some((owner, by)).filter(|(owner, _)| !owner.is_empty());
-        let mut lines = Vec::new();
+        let (mut lines, mut told) = (Vec::new(), false);
         if let Some(tgid) = living {
             if let Some((owner, by)) = owner.take() {
-                self.set_owner(tgid, Teller::Annotation, owner, Some(&by), at);
+                told |= self.set_owner(tgid, Teller::Annotation, owner, Some(&by), at);
             }
             if !start.is_empty()
                 && let Some(recent) = self.why.annotations.open_line(Kind::VmComputeStart, &whom, at.boot_ns)
@@ -152,14 +161,22 @@ impl Engine {
         } else if (!stop.is_empty() || owner.is_some())
             && let Some(recent) = self.why.annotations.open_line(Kind::VmComputeStop, &whom, at.boot_ns)
         {
-            lines.push(recent.correct(std::mem::take(&mut stop), owner.take()));
+            let line = recent.correct(std::mem::take(&mut stop), owner.take());
+            let stated = Owner { tenant: Some(line.tenant.clone()), labels: line.labels.clone(), ..Owner::default() };
+            self.storage_belongs(&line.vm_id, &stated);
+            lines.push(line);
         }
         for line in lines {
+            told = true;
             self.tell(line, at.boot_ns);
         }
         let until_ns = at.boot_ns.saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-        let kept = self.why.annotations.store.keep(Pending { whom, owner, start, stop, until_ns }, at.boot_ns);
-        if kept { Ok(()) } else { Err(Refused::Full) }
+        let pending = Pending { id: 0, after_seq: self.newest_seq(), whom, owner, start, stop, until_ns };
+        match self.why.annotations.store.keep(pending, at.boot_ns) {
+            annotation::Keeping::Over => Ok((None, told)),
+            annotation::Keeping::Waits(id) => Ok((Some(id), told)),
+            annotation::Keeping::Full => Err(Refused::Full),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ impl Engine {
         let host_down = self.is_host_going_down(at);
         let qemu = self.registry.of_tgid(reading.tgid).filter(|vm| vm.fixed.hypervisor == Hypervisor::Qemu.as_str());
         let shutoff = qemu.and_then(|vm| libvirt_log::shutoff(&self.root, &vm.fixed.name, vm.fixed.started_at));
+        let shutoff = shutoff.or_else(|| self.moved_away(reading));
         let signals = self.kernel.as_ref().and_then(|kernel| kernel.signals(reading.slot));
         verdict(&Ending {
             status: Some(exit.code),

@@ -43,6 +43,11 @@ impl Inventories {
         Self { first, ..Self::default() }
     }
 
+    /// What the newest good inventory says of a VM that may not run; a vm_id may be its UUID.
+    pub(super) fn of(&self, uuid: &str, name: &str, vm_id: &str) -> Option<&Owner> {
+        self.known.of(if uuid.is_empty() { vm_id } else { uuid }, name, vm_id)
+    }
+
     /// Follows a file from now on, or none. What was known stays until it was read.
     pub(super) fn follow(&mut self, path: Option<PathBuf>) {
         (self.thread, self.news) = (None, None);

@@ -115,6 +115,9 @@ impl Engine {
             vm.kept = false;
             // The kernel splits the past by role otherwise than /proc told it so far.
             vm.told = vm.cpu.map(|cpu| Told::of(&cpu));
+            vm.first_run_ns = vm.first_run_ns.or(reading.first_run_ns);
+            let ran = vm.arrival.is_some();
+            self.sample_soon_if(ran);
         }
     }
 
@@ -191,8 +194,10 @@ impl Engine {
         vm.sources = found.sources;
         let fixed = Arc::clone(&vm.fixed);
         self.ask_inventory(&mut vm.owners, &fixed.uuid, &fixed.name, &fixed.vm_id);
-        let why = self.why_started(&mut vm, &incoming(identity.hypervisor, &found.argv), at);
+        let incoming = incoming(identity.hypervisor, &found.argv);
+        let why = self.why_started(&mut vm, &incoming, at);
         vm.first_run_ns = found.first_run_ns;
+        self.note_arrival(&mut vm, &incoming);
         self.known_storage(&mut vm);
         let first_run_at = vm.first_run_ns.map(|ns| at.unix_of(ns));
         self.tell(self.about(&vm).start(first_run_at, &why, quality), at.boot_ns);

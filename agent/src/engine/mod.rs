@@ -4,14 +4,18 @@
 //! for a disk or a reader. Lifecycle facts go to the ledger, numbers into the snapshot that all views share.
 
 mod annotate;
+mod clocks;
 mod discover;
 mod disk;
 mod ending;
 mod groups;
 mod identify;
 mod inventory;
+mod keeper;
+mod keeping;
 mod life;
 mod memory;
+mod moved;
 mod network;
 mod outlive;
 mod outstanding;
@@ -45,7 +49,7 @@ use crate::{
     bpf::Kernel,
     history::Store,
     host::{HostFacts, ProcFs, PssReader, UeventSocket},
-    ledger::{Draft, WriterHandle},
+    ledger::{Draft, Ticket, WriterHandle},
     lifecycle::Bus,
     metrics,
     vm::{Line, Registry, Tally},
@@ -90,6 +94,8 @@ pub struct Engine {
     uevents_missing: u64,
     host: Host,
     out: Vec<Draft>,
+    /// Of the last line that was handed to the ledger.
+    newest_ticket: Ticket,
     snapshots: watch::Sender<Arc<Snapshot>>,
     serial: u64,
     control: mpsc::Receiver<Control>,
@@ -101,7 +107,9 @@ pub struct Engine {
     next_heartbeat_s: u64,
     /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
     last_slot_s: u64,
-    clock_offset_ns: i128,
+    clocks: clocks::Clocks,
+    /// How many there were.
+    samples: u64,
     /// When to look at the running threads again between two samples; 0 = not.
     peek_ns: u64,
     /// Processes the kernel could not walk to the end so far.

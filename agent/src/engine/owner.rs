@@ -1,5 +1,7 @@
 //! Whose a VM is, learned while it runs: each change is one `vm.identity` line.
 
+use std::sync::Arc;
+
 use super::Engine;
 use crate::{
     clock::Instant2,
@@ -25,7 +27,9 @@ impl Engine {
         vm.identity_line = Line::Queued;
         if let Some(vm) = self.registry.of_tgid(tgid) {
             let draft = self.about(vm).identity(at, annotated_by);
+            let (vm_id, whole) = (vm.fixed.vm_id.clone(), Arc::clone(vm.owners.whole()));
             self.out.push(draft);
+            self.storage_belongs(&vm_id, &whole);
         }
         true
     }

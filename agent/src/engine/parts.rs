@@ -9,14 +9,16 @@ use std::{
 use nix::sys::eventfd::EventFd;
 use tokio::sync::watch;
 
-use super::{Counting, Engine, Remote, Settings, disk, ending, identify, inventory, outstanding, silent, storage};
+use super::{
+    Counting, Engine, Remote, Settings, clocks::Clocks, disk, ending, identify, inventory, outstanding, silent, storage,
+};
 use crate::{
     account::{Histogram, Host, Snapshot},
     bpf::Kernel,
-    clock::Instant2,
+    clock::{self, Instant2},
     history::Store,
     host::{HostFacts, ProcFs, UeventSocket},
-    ledger::WriterHandle,
+    ledger::{Ticket, WriterHandle},
     lifecycle::Bus,
     metrics,
     storage::Pool,
@@ -47,6 +49,8 @@ pub struct Parts {
     pub waker: Arc<EventFd>,
     /// The operator's inventory.
     pub inventory: Option<PathBuf>,
+    /// Where statements that wait are kept; unset where no ledger is kept either.
+    pub annotations: Option<PathBuf>,
     /// Where samples are kept.
     pub history: Arc<Store>,
     /// Where boots and states are counted.
@@ -56,7 +60,8 @@ pub struct Parts {
 }
 
 /// What can fail to be read; every source is shown from the start, at 0.
-pub const SOURCES: [&str; 13] = [
+pub const SOURCES: [&str; 14] = [
+    "annotations",
     "disk",
     "fold",
     "identity",
@@ -72,7 +77,7 @@ pub const SOURCES: [&str; 13] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 12] = [
+pub const OWN_STAGES: [&str; 13] = [
     "final_io",
     "final_network",
     "heartbeat",
@@ -85,6 +90,7 @@ pub const OWN_STAGES: [&str; 12] = [
     "past",
     "storage_files",
     "uevent",
+    "unread",
 ];
 
 /// Bounds of `kvmeter_sample_duration_seconds`.
@@ -107,6 +113,8 @@ impl Engine {
         let empty = Snapshot { taken: now, sampled_ns: 0, serial: 0, vms: Vec::new(), host: Arc::new(host.clone()) };
         let (snapshots, receiver) = watch::channel(Arc::new(empty));
         let remote = Remote { sender, waker: Arc::clone(&parts.waker) };
+        let mut why = ending::Why::default();
+        why.annotations.keeping.place = parts.annotations.map(|path| (path, remote.clone()));
         let root = parts.root;
         let attached_ns = parts.kernel.as_ref().and_then(Kernel::found).map_or(now.boot_ns, |found| found.since_ns);
         let storage = storage::Storage::start(&parts.boot_id, parts.pools, &parts.waker, now);
@@ -128,6 +136,7 @@ impl Engine {
             uevents_missing: 0,
             host,
             out: Vec::new(),
+            newest_ticket: Ticket::default(),
             snapshots,
             serial: 0,
             control,
@@ -142,7 +151,8 @@ impl Engine {
             next_scan_ns: 0,
             next_heartbeat_s: 0,
             last_slot_s: 0,
-            clock_offset_ns: now.offset_ns(),
+            samples: 0,
+            clocks: Clocks::new(now, clock::asleep().ok()),
             peek_ns: 0,
             unwalked: 0,
             count_was_off: (None, None),
@@ -158,7 +168,7 @@ impl Engine {
             network_missed: 0,
             history: parts.history,
             attached_ns,
-            why: ending::Why::default(),
+            why,
             metrics: parts.metrics,
             states_told: Default::default(),
             bus: parts.bus,

@@ -42,6 +42,7 @@ impl Engine {
     /// All lines are handed over, the last of them with this ticket.
     fn given(&mut self, ticket: Ticket) {
         self.leaving_given(ticket);
+        self.newest_ticket = ticket;
         for vm in self.registry.live_mut() {
             vm.start_line.given(ticket);
             vm.identity_line.given(ticket);
@@ -85,7 +86,9 @@ impl Engine {
         self.host.losses.extend(self.bus.lost());
         self.host.detail = self.settings.detail;
         self.host.linger_dropped = self.registry.dropped();
-        self.host.ledger = state_of(&self.ledger.stats());
+        let stats = self.ledger.stats();
+        self.host.losses.insert("unread", stats.unread);
+        self.host.ledger = state_of(&stats);
         let durable = self.ledger.durable();
         let degraded = self.ledger.is_degraded();
         self.name_offenders();
@@ -130,6 +133,7 @@ fn state_of(stats: &Stats) -> LedgerState {
         busy_ns: u64::try_from(stats.busy.as_nanos()).unwrap_or(u64::MAX),
         degraded: stats.degraded,
         last_error: stats.last_error.clone(),
+        hurt: stats.hurt.clone(),
     }
 }
 

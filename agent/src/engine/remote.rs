@@ -39,6 +39,8 @@ pub enum Control {
     Classes(Classes),
     /// Somebody states something of a VM.
     Annotate(Box<Annotate>),
+    /// One that was taken cannot be kept.
+    Unkept(u64),
     /// Another inventory, or none.
     Inventory(Option<PathBuf>),
     /// End in order.

@@ -137,9 +137,10 @@ impl Engine {
     }
 
     /// The stop of a VM that ended while no agent ran: told as its last evidence of life, never as now.
-    fn close(&self, interval: OpenInterval, now: Instant2) -> Draft {
+    fn close(&mut self, interval: OpenInterval, now: Instant2) -> Draft {
+        let stated = self.stated_unseen(&interval, now);
         let other_boot = interval.boot_id != self.boot_id;
-        let subject = Subject::Incarnation(interval.incarnation);
+        let subject = Subject::Incarnation(interval.incarnation.clone());
         let (at, mono) = (interval.last_evidence_at, interval.last_evidence_mono_ns);
         let mut draft = Draft::new(Kind::VmComputeStop, subject, &interval.boot_id, at, mono);
         draft.vm_id = interval.vm_id;
@@ -158,6 +159,7 @@ impl Engine {
         } else {
             draft.cause = "unknown".to_owned();
         }
+        stated.over_line(&mut draft);
         draft
     }
 }

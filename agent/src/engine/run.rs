@@ -35,6 +35,8 @@ impl Engine {
         self.out.push(self.agent_up(&recovered, now));
         self.out.extend(self.gap(&recovered, now));
         self.why.past = recovered.past;
+        self.resume_statements(&recovered.laid, now);
+        self.resume_recent(&recovered.lately, now);
         self.first_inventory(now);
         self.first_scan(recovered.open, &found, now);
         let watched = recovered.watched.filter(|(boot_id, _)| *boot_id == self.boot_id);
@@ -75,6 +77,7 @@ impl Engine {
                 }
                 Control::Classes(classes) => self.set_classes(classes),
                 Control::Annotate(statement) => self.annotate(*statement, now),
+                Control::Unkept(id) => self.unkept(id),
                 Control::Inventory(path) => self.set_inventory(path, now),
                 Control::Stop => stop = true,
             }
@@ -91,6 +94,7 @@ impl Engine {
         let now = clock::now().map_err(EngineError::Clock)?;
         self.out.push(Draft::new(Kind::AgentDown, Subject::Ledger, &self.boot_id, now.unix_ns, now.boot_ns));
         self.submit();
+        self.why.annotations.keeping.finish();
         Ok(())
     }
 

@@ -4,12 +4,30 @@
 //! reconcile. Memory is what a manager of the host says; storage the sum of the disks.
 
 use super::Engine;
-use crate::{clock::Instant2, units::Tgid};
+use crate::{clock::Instant2, units::Tgid, vm::Vm};
+
+/// vCPUs, bytes of memory, bytes of storage.
+type Sizes = (u32, u64, u64);
+
+/// A VM's shape as its lines have told it.
+fn told(vm: &Vm) -> Sizes {
+    (vm.fixed.vcpus, vm.fixed.mem_bytes, vm.fixed.storage_bytes)
+}
+
+/// As it is known now.
+fn known(vm: &Vm) -> Sizes {
+    let told = told(vm);
+    (
+        vm.sources.vcpus().unwrap_or(told.0),
+        vm.sources.live.1.unwrap_or(told.1),
+        vm.disk.usage.capacity_bytes().unwrap_or(told.2),
+    )
+}
 
 impl Engine {
     /// Once a sample: counts vCPUs where one has come, and tells what has changed.
     pub(super) fn follow_shapes(&mut self, at: Instant2) {
-        let grown = |vm: &&crate::vm::Vm| vm.sources.counted != vm.vcpu_order.len();
+        let grown = |vm: &&Vm| vm.sources.counted != vm.vcpu_order.len();
         let grown: Vec<u32> = self.registry.live().filter(grown).map(|vm| vm.fixed.tgid).collect();
         for tgid in grown {
             let held = self.procfs.kvm_fds(Tgid(tgid)).map_or(0, |fds| fds.vcpus);
@@ -20,8 +38,9 @@ impl Engine {
             // Whoever plugged it in may have written more down.
             self.ask_identity(tgid);
         }
-        let all: Vec<u32> = self.registry.live().map(|vm| vm.fixed.tgid).collect();
-        for tgid in all {
+        let changed = |vm: &&Vm| told(vm) != known(vm);
+        let changed: Vec<u32> = self.registry.live().filter(changed).map(|vm| vm.fixed.tgid).collect();
+        for tgid in changed {
             self.reshape(tgid, at);
         }
     }
@@ -37,12 +56,7 @@ impl Engine {
     /// disks are listed after the start line.
     pub(super) fn reshape(&mut self, tgid: u32, at: Instant2) {
         let Some(vm) = self.registry.of_tgid_mut(tgid).filter(|vm| !vm.exiting) else { return };
-        let old = (vm.fixed.vcpus, vm.fixed.mem_bytes, vm.fixed.storage_bytes);
-        let new = (
-            vm.sources.vcpus().unwrap_or(old.0),
-            vm.sources.live.1.unwrap_or(old.1),
-            vm.disk.usage.capacity_bytes().unwrap_or(old.2),
-        );
+        let (old, new) = (told(vm), known(vm));
         if new == old {
             return;
         }

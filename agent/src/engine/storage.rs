@@ -13,12 +13,12 @@ use crate::{
         disk::image::{Disks, Role},
         store::Looker,
     },
-    ledger::OpenStorage,
+    ledger::{Draft, OpenStorage},
     storage::{
-        Disk, Holder, Model, Place, Pool,
+        Disk, Holder, Model, Place, Pool, names_whose,
         tally::{PlaceTally, Tally},
     },
-    vm::Vm,
+    vm::{Owner, Vm},
 };
 
 /// Between two looks at files outside of pools.
@@ -140,6 +140,8 @@ impl Engine {
             })
         });
         let held: Vec<Disk> = held.collect();
+        let whole = Arc::clone(vm.owners.whole());
+        self.storage.model.belongs(&fixed.vm_id, whole.tenant.as_deref().unwrap_or_default(), &whole.labels);
         let blind = disks.untold > 0 || disks.images.iter().any(|image| image.id.is_none());
         self.storage.model.hold(&fixed.vm_id, holder, &held, blind, since, at);
         self.storage.news = true;
@@ -167,7 +169,8 @@ impl Engine {
             (self.storage.settled, self.storage.news) = (true, true);
         }
         if std::mem::take(&mut self.storage.news) {
-            let lines = self.storage.model.settle();
+            let mut lines = self.storage.model.settle();
+            self.ask_whose(&mut lines);
             self.out.extend(lines);
             for placed in &mut self.storage.places {
                 if let Some(looker) = &mut placed.looker {
@@ -180,6 +183,24 @@ impl Engine {
         let more = left_out.saturating_sub(self.storage.beyond);
         self.storage.beyond = left_out.max(self.storage.beyond);
         self.count_loss("storage_files", more);
+    }
+
+    /// What is known of whose a VM is holds for what is stored for it.
+    pub(super) fn storage_belongs(&mut self, vm_id: &str, owner: &Owner) {
+        self.storage.model.belongs(vm_id, owner.tenant.as_deref().unwrap_or_default(), &owner.labels);
+    }
+
+    /// Of VMs that have not run here, the inventory may say whose they are.
+    fn ask_whose(&mut self, lines: &mut [Draft]) {
+        let unknown =
+            |draft: &&mut Draft| draft.tenant.is_empty() && draft.labels.is_empty() && !draft.vm_id.is_empty();
+        for draft in lines.iter_mut().filter(|draft| names_whose(draft.kind)).filter(unknown) {
+            if let Some(owner) = self.inventories.of(&draft.uuid, &draft.name, &draft.vm_id) {
+                draft.tenant = owner.tenant.clone().unwrap_or_default();
+                draft.labels.clone_from(&owner.labels);
+                self.storage.model.belongs(&draft.vm_id, &draft.tenant, &draft.labels);
+            }
+        }
     }
 
     /// Once a sample: what the views are told.

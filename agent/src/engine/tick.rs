@@ -9,11 +9,11 @@ use crate::{
     vm::Origin,
 };
 
-/// A step of the wall clock smaller than this is drift that NTP slews away.
-const CLOCK_STEP_NS: i128 = 100_000_000;
 /// How long after a VM is seen its running threads are looked at: guest time moves with the scheduler's tick (4 ms at
 /// 250 Hz), and the sooner a vCPU that never leaves the guest is known for one, the less of its time is told as the VMM's.
 const PEEK_NS: u64 = 20_000_000;
+/// The sample after which what finding the host's VMs took is given back to the system, once.
+const TRIM_AFTER: u64 = 10;
 /// How long a process is remembered as one that ran a guest.
 const RAN_NS: u64 = 300_000_000_000;
 
@@ -22,7 +22,7 @@ impl Engine {
     pub(super) fn turn(&mut self, now: Instant2) {
         let began = Instant::now();
         let due = now.boot_ns >= self.next_tick_ns;
-        self.watch_clock(now);
+        self.watch_clocks(now);
         self.give_back();
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
         if due {
@@ -53,17 +53,8 @@ impl Engine {
         }
         self.take_storage(at);
         self.submit();
+        self.settle_statements(at);
         self.publish(at);
-    }
-
-    fn watch_clock(&mut self, now: Instant2) {
-        let offset = now.offset_ns();
-        if (offset - self.clock_offset_ns).abs() > CLOCK_STEP_NS {
-            self.host.clock_steps += 1;
-            tracing::warn!(step_ns = %(offset - self.clock_offset_ns), "the wall clock was set");
-            self.next_heartbeat_s = 0;
-        }
-        self.clock_offset_ns = offset;
     }
 
     fn refresh(&mut self) {
@@ -167,6 +158,7 @@ impl Engine {
         self.tally_storage(at);
         self.sample_sockets();
         self.sample_paused();
+        self.follow_arrivals();
         self.sample_network(at);
         self.judge_entries();
         self.sample_memory(at);
@@ -174,14 +166,23 @@ impl Engine {
         // Readings jitter around their rhythm: half of it is the nearest one.
         let spacing = self.settings.history_ns.saturating_sub(self.settings.sample_ns / 2);
         for vm in self.registry.live_mut() {
+            if !vm.rates.is_due(at.boot_ns, spacing) {
+                continue;
+            }
             let reading = vm.reading();
             if let Some(sample) = vm.rates.offer(at.boot_ns, spacing, &text, reading).cloned() {
-                let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));
-                self.history.push(line, at.unix_ns, &sample);
+                if self.history.keeps() {
+                    let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));
+                    self.history.push(line, at.unix_ns, &sample);
+                }
                 vm.changed = true;
             }
         }
         self.history.expire(at.boot_ns);
+        self.samples += 1;
+        if self.samples == TRIM_AFTER {
+            crate::heap::trim();
+        }
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
         let oldest = at.boot_ns.saturating_sub(RAN_NS);

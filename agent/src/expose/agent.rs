@@ -8,7 +8,7 @@ use super::{
     network,
 };
 use crate::{
-    account::{Host, Snapshot, host::LedgerState},
+    account::{Host, Snapshot, host::LedgerState, past::Kept},
     expose::catalog::Metric,
     host::ProgramStats,
 };
@@ -86,9 +86,9 @@ fn programs(host: &Host) -> [MetricFamily; 3] {
     })
 }
 
-/// Families about this agent: what it was built from, what it can measure, its ledger.
+/// Families about this agent: what it was built from, what it can measure, its ledger, its memory of the past.
 #[must_use]
-pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>) -> Vec<MetricFamily> {
+pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>, kept: Kept) -> Vec<MetricFamily> {
     let mut build = Family::new(&catalog::BUILD_INFO);
     build.push(&[env!("CARGO_PKG_VERSION"), env!("KVMETER_GIT_COMMIT")], 1.0);
     let features = status.features.iter().map(|feature| (feature.name.as_str(), u64::from(feature.available)));
@@ -99,9 +99,24 @@ pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>) -> Ve
         by_one(&catalog::LEDGER_FAILURES, ledger.failures.iter().copied()),
         single(&catalog::LEDGER_SEQUENCE, ledger.sequence as f64),
         single(&catalog::LEDGER_SPOOLED, ledger.spooled as f64),
+        single(&catalog::HISTORY_EVICTED, kept.evicted as f64),
     ];
     if let Some(free) = free_bytes {
         all.push(single(&catalog::LEDGER_FREE, free as f64));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_let_go_for_the_bound_of_memory_is_told() {
+        let status =
+            Status { version: String::new(), kernel: String::new(), cpu_source: String::new(), features: Vec::new() };
+        let all = own(&status, &LedgerState::default(), None, Kept { evicted: 7, ..Kept::default() });
+        let told = all.iter().find(|family| family.name() == catalog::HISTORY_EVICTED.name).unwrap();
+        assert_eq!(told.get_metric()[0].get_counter().get_value(), 7.0);
+    }
 }

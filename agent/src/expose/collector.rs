@@ -11,7 +11,7 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
 use super::{PrometheusMetrics, Status, agent, vm};
-use crate::account::Snapshot;
+use crate::account::{Snapshot, past::Past};
 
 /// What a scrape is built from.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Collected {
     pub status: Arc<Status>,
     /// Where the ledger is kept.
     pub data_dir: PathBuf,
+    /// Who keeps the past.
+    pub history: Arc<dyn Past>,
     /// What the agent counts about its own work.
     pub counted: PrometheusMetrics,
 }
@@ -40,7 +42,8 @@ impl Collected {
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let status = self.status.as_of(&snapshot.host);
-        let own = || agent::own(&status, &snapshot.host.ledger, self.free_bytes());
+        let kept = self.history.kept();
+        let own = || agent::own(&status, &snapshot.host.ledger, self.free_bytes(), kept);
         let families = vm::families(&snapshot).chain(agent::host(&snapshot)).chain(own()).chain(self.counted.gather());
         let (encoder, mut text) = (TextEncoder::new(), Vec::new());
         for family in families.filter(|family| !family.get_metric().is_empty()) {

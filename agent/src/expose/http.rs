@@ -191,6 +191,7 @@ async fn status(State(views): State<Views>) -> Response {
         "ledger": {
             "sequence": ledger.sequence, "spooled": ledger.spooled, "degraded": ledger.degraded,
             "refused": ledger.refused, "dropped_heartbeats": ledger.dropped_heartbeats, "last_error": ledger.last_error,
+            "hurt": ledger.hurt,
         },
     }))
     .into_response()

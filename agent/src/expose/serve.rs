@@ -40,6 +40,7 @@ pub fn views(
         snapshots: snapshots.clone(),
         status: Arc::clone(&status),
         data_dir: own.data_dir,
+        history: Arc::clone(&history),
         counted: own.counted,
     };
     Views {

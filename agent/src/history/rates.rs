@@ -61,6 +61,12 @@ pub struct Rates {
 }
 
 impl Rates {
+    /// Whether a reading at `boot_ns` (CLOCK_BOOTTIME) would be taken.
+    #[must_use]
+    pub fn is_due(&self, boot_ns: u64, spacing_ns: u64) -> bool {
+        self.last.is_none_or(|(since, _)| boot_ns.saturating_sub(since) >= spacing_ns)
+    }
+
     /// Takes a reading at `boot_ns` (CLOCK_BOOTTIME); makes a sample when at least `spacing_ns` have passed since the
     /// last one. `at` is the same instant for people.
     pub fn offer(&mut self, boot_ns: u64, spacing_ns: u64, at: &str, now: Reading) -> Option<&Arc<Sample>> {

@@ -67,6 +67,12 @@ impl Store {
         }
     }
 
+    /// Whether any are kept.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.limits.samples > 0
+    }
+
     /// The line of a VM that runs, made if there is none. Any number of times.
     pub fn track(&self, vm_id: &str) -> Arc<Line> {
         let mut lines = lock(&self.lines);

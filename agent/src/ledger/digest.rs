@@ -23,7 +23,7 @@ pub(super) fn chain(line: &[u8]) -> String {
 }
 
 /// `sum` of a line: of the bytes before `,"sum"`.
-pub(super) fn sum(body: &[u8]) -> String {
+pub(crate) fn sum(body: &[u8]) -> String {
     let mut text = chain(body);
     text.truncate(SUM_HEX);
     text

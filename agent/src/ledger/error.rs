@@ -42,6 +42,9 @@ pub enum LineError {
     /// Cut short or not ours.
     #[error("the line does not end in a `sum`")]
     NoSum,
+    /// Cut short in a file that is no more written.
+    #[error("the last line has no newline, and lines follow in another file")]
+    NoNewline,
     /// Changed after it was written.
     #[error("`sum` says {stated}, the bytes give {computed}")]
     Sum {
@@ -112,7 +115,7 @@ pub enum LedgerError {
     /// The file is damaged elsewhere than at its tail.
     #[error(
         "{path} is damaged in line {line} at byte {offset}; nothing was changed: keep a copy of the file, look at it \
-         with `kvmeter ledger verify`, and restore the line or move the file away before the agent starts again"
+         with `kvmeter ledger verify`, and restore the line or move the directory away before the agent starts again"
     )]
     Damaged {
         /// The ledger.
@@ -148,6 +151,32 @@ pub enum LedgerError {
     Replaced {
         /// The ledger.
         path: PathBuf,
+    },
+    /// Somebody changed bytes that were written.
+    #[error("{path} was changed by someone else: its bytes are not those that were written")]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that belongs to the ledger is not there.
+    #[error(
+        "{path} was removed or moved by someone else; nothing was changed: put it back, or move the whole directory \
+         away to begin a new ledger"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The ledger ends before a line that is known to have been durable, or has another one in its place.
+    #[error(
+        "{path} does not hold line {seq} as it was durable when the manifest was written; nothing was changed: put the \
+         lines back, or move the whole directory away to begin a new ledger"
+    )]
+    Headless {
+        /// The live file.
+        path: PathBuf,
+        /// The line.
+        seq: u64,
     },
     /// A fact could not be put on a line.
     #[error("a {kind} fact does not become line {seq}")]

@@ -68,6 +68,14 @@ pub struct OpenStorage {
     pub source_snapshot_id: String,
     /// VMM family; may be empty.
     pub hypervisor: String,
+    /// Newest name of that VM, as far as its lines and this one's tell it.
+    pub name: String,
+    /// Its newest UUID.
+    pub uuid: String,
+    /// Its newest tenant.
+    pub tenant: String,
+    /// Its newest labels.
+    pub labels: BTreeMap<String, String>,
     /// Newest size.
     pub shape: Shape,
     /// The files it consisted of on its newest line.
@@ -99,6 +107,7 @@ impl Intervals {
     /// Takes the next line.
     pub(super) fn note(&mut self, line: &Line) {
         self.note_boot(line);
+        self.note_whose(line);
         match line.fact.kind {
             Kind::VmComputeStart => self.open_compute(line),
             Kind::VmComputeStop => self.with_incarnation(line, |_, _| false),
@@ -166,6 +175,26 @@ impl Intervals {
         }
     }
 
+    /// What lines about a VM say of whose it is holds for what is stored for it.
+    fn note_whose(&mut self, line: &Line) {
+        let fact = &line.fact;
+        let says =
+            matches!(fact.kind, Kind::VmComputeStart | Kind::VmComputeStop | Kind::VmIdentity | Kind::Correction);
+        if !says || self.storage.is_empty() {
+            return;
+        }
+        if let Some(open) = self.storage.get_mut(&Subject::Storage(fact.vm_id.clone()))
+            && open.vm_id == fact.vm_id
+        {
+            keep(&mut open.name, &fact.name);
+            keep(&mut open.uuid, &fact.uuid);
+            keep(&mut open.tenant, &fact.tenant);
+            if !fact.labels.is_empty() {
+                open.labels.clone_from(&fact.labels);
+            }
+        }
+    }
+
     /// Runs `change` on the line's open interval; `false` closes it. Every line's counters are taken.
     fn with_incarnation(&mut self, line: &Line, change: impl FnOnce(&mut OpenInterval, &Line) -> bool) {
         let Subject::Incarnation(incarnation) = &line.fact.subject else {
@@ -223,6 +252,10 @@ impl Intervals {
             snapshot_id: fact.snapshot_id,
             source_snapshot_id: fact.source_snapshot_id,
             hypervisor: fact.hypervisor,
+            name: fact.name,
+            uuid: fact.uuid,
+            tenant: fact.tenant,
+            labels: fact.labels,
             shape: fact.shape,
             files: fact.files,
             boot_id: fact.boot_id,
@@ -236,13 +269,15 @@ impl Intervals {
     }
 }
 
+/// What is left out stands.
+fn keep(old: &mut String, new: &String) {
+    if !new.is_empty() {
+        old.clone_from(new);
+    }
+}
+
 /// A `vm.identity` line says what was learned; what it leaves out stands.
 fn learn(open: &mut OpenInterval, line: &Line) -> bool {
-    let keep = |old: &mut String, new: &String| {
-        if !new.is_empty() {
-            old.clone_from(new);
-        }
-    };
     keep(&mut open.name, &line.fact.name);
     keep(&mut open.uuid, &line.fact.uuid);
     keep(&mut open.tenant, &line.fact.tenant);

@@ -1,6 +1,10 @@
 //! The writing end of a ledger: places facts on lines and makes them durable, one write and one sync a group.
 //! Holds the lock. A group is whole in the file or not there: what a failed write left is taken back, and after a
 //! failed sync the file is opened anew and its end compared with what was written, before anything else is appended.
+//! `rotate` begins the next file, `keep` looks after those that were begun before.
+
+mod keep;
+mod rotate;
 
 use std::collections::HashMap;
 use std::io;
@@ -9,8 +13,12 @@ use std::sync::Arc;
 
 use super::error::{LedgerError, Op};
 use super::lock::WriteLock;
+use super::manifest::Segment;
 use super::ordinal::Ordinals;
 use super::{Draft, FileStore, Kind, Place, Recovered, Stamp, Store, Subject, digest, encode, fit};
+pub(super) use keep::Keeper;
+pub use keep::{Keeping, Look};
+use rotate::Rotated;
 
 /// One line that is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +58,12 @@ pub struct Journal<S = FileStore> {
     ordinals: Ordinals,
     /// The file may hold more, or other bytes, than `head` says; look before the next append.
     suspect: bool,
+    /// The name of the file may not be durable yet.
+    unnamed: bool,
+    /// When the live file's bytes were changed by us last; `None` until that is known.
+    modified_ns: Option<i128>,
+    /// Who looks after the files before the live one; a stream has none.
+    keeper: Option<Keeper>,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +72,8 @@ struct Head {
     prev: String,
     good_bytes: u64,
     last_bytes: u64,
+    last_id: String,
+    segment: Segment,
 }
 
 impl<S: Store> Journal<S> {
@@ -74,6 +90,8 @@ impl<S: Store> Journal<S> {
             prev: found.prev.clone(),
             good_bytes: found.good_bytes,
             last_bytes: found.last_bytes,
+            last_id: found.last.as_ref().map(|last| last.id.clone()).unwrap_or_default(),
+            segment: Segment::default(),
         };
         Self {
             store,
@@ -84,7 +102,17 @@ impl<S: Store> Journal<S> {
             head,
             ordinals: found.ordinals.clone(),
             suspect: false,
+            unnamed: false,
+            modified_ns: None,
+            keeper: None,
         }
+    }
+
+    /// Goes on with what is known of the live file and of those before it.
+    pub(super) fn stand_on(&mut self, segment: Segment, keeper: Keeper) {
+        self.head.segment = segment;
+        self.keeper = Some(keeper);
+        self.modified_ns = self.store.standing().ok().map(|standing| standing.modified_ns);
     }
 
     /// The number the next line will have and the hash it will carry as `prev`.
@@ -125,19 +153,37 @@ impl<S: Store> Journal<S> {
         }
         self.check_standing()?;
         let group = self.encode_group(drafts, now)?;
+        if self.rotates_before(&group, now) {
+            match self.rotate(group, now)? {
+                Rotated::Yes(group) => return Ok(self.commit(group, drafts)),
+                Rotated::No(group) => return self.extend(group, drafts),
+            }
+        }
+        self.extend(group, drafts)
+    }
+
+    /// Appends a group to the live file.
+    fn extend(&mut self, group: Group, drafts: &[Draft]) -> Result<Vec<Written>, LedgerError> {
         if let Err(source) = self.store.append(&group.bytes) {
             self.suspect = self.store.truncate(self.head.good_bytes).is_err();
+            self.modified_ns = None;
             return Err(self.io("write", Op::Write, source));
         }
         if let Err(source) = self.store.sync() {
             self.suspect = true;
             return Err(self.io("sync", Op::Sync, source));
         }
+        Ok(self.commit(group, drafts))
+    }
+
+    /// The group is durable.
+    fn commit(&mut self, group: Group, drafts: &[Draft]) -> Vec<Written> {
         self.head = group.head;
+        self.modified_ns = self.store.standing().ok().map(|standing| standing.modified_ns);
         for draft in drafts {
             self.ordinals.note(&fit::settle_subject(&draft.subject), draft.kind);
         }
-        Ok(group.written)
+        group.written
     }
 
     fn encode_group(&self, drafts: &[Draft], now: Stamp) -> Result<Group, LedgerError> {
@@ -167,7 +213,9 @@ impl<S: Store> Journal<S> {
             }
             let (bytes, trimmed) = (line.bytes.len(), !line.trimmed.is_empty());
             group.bytes.extend_from_slice(&line.bytes);
-            let alone = Arc::from(line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes));
+            let alone: Arc<[u8]> = Arc::from(line.bytes.strip_suffix(b"\n").unwrap_or(&line.bytes));
+            group.head.segment.line(seq, now.unix_ns, &alone);
+            group.head.last_id.clone_from(&line.id);
             group.written.push(Written { seq, id: line.id, kind: draft.kind, bytes, trimmed, line: alone });
             group.head.next_seq = seq.saturating_add(1);
             group.head.prev = line.chain;
@@ -177,7 +225,7 @@ impl<S: Store> Journal<S> {
         Ok(group)
     }
 
-    fn check_standing(&self) -> Result<(), LedgerError> {
+    fn check_standing(&mut self) -> Result<(), LedgerError> {
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         if !standing.in_place {
             return Err(LedgerError::Replaced { path: self.path.clone() });
@@ -186,12 +234,19 @@ impl<S: Store> Journal<S> {
             let (expected, found) = (self.head.good_bytes, standing.bytes);
             return Err(LedgerError::Resized { path: self.path.clone(), expected, found });
         }
-        Ok(())
+        match self.modified_ns {
+            Some(ours) if ours != standing.modified_ns => self.compare(standing.modified_ns),
+            _ => Ok(()),
+        }
     }
 
     /// Opens the file anew, takes back what is not known to be durable and compares the last line with its hash.
     fn heal(&mut self) -> Result<(), LedgerError> {
         self.store.reopen().map_err(|e| self.io("reopen", Op::Open, e))?;
+        if self.unnamed {
+            self.store.sync_names().map_err(|e| self.io("sync the name of", Op::Sync, e))?;
+            self.unnamed = false;
+        }
         let standing = self.store.standing().map_err(|e| self.io("look at", Op::Open, e))?;
         let (expected, found) = (self.head.good_bytes, standing.bytes);
         if !standing.in_place {
@@ -209,6 +264,7 @@ impl<S: Store> Journal<S> {
             return Err(LedgerError::TailLost { path: self.path.clone(), offset: expected });
         }
         self.suspect = false;
+        self.modified_ns = None;
         Ok(())
     }
 

@@ -85,6 +85,8 @@ impl Line {
             resumed_after: w.resumed_after,
             clean: w.clean,
             cut_bytes: w.cut_bytes.map(|d| d.0),
+            stepped_from: w.stepped_from.map(|when| when.0),
+            suspended_ns: w.suspended_ns.map(|d| d.0),
             slot: None,
         };
         let (ledger, seq, id, host) = (w.ledger, w.seq, w.id, w.host);

@@ -1,4 +1,4 @@
-//! Opens a ledger for writing: directory, lock, file, what it holds, and its torn tail cut back and told.
+//! Opens a ledger for writing: directory, lock, files, what they hold, and the torn tail cut back and told.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufReader, Read, Seek};
@@ -6,9 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::error::{LedgerError, Op};
+use super::journal::Keeper;
 use super::lock::WriteLock;
+use super::standing::Before;
 use super::{Draft, FILE_NAME, FileStore, Journal, Kind, Mark, Recovered, Stamp, Store, Subject};
-use super::{digest, recover, torn};
+use super::{digest, torn};
 
 const LEDGER_ID_BYTES: usize = 8;
 
@@ -17,17 +19,24 @@ impl Journal<FileStore> {
     /// saved beside it, cut back, and told by a `ledger.recovered` line stamped `now`.
     ///
     /// # Errors
-    /// [`LedgerError::Locked`], [`LedgerError::Damaged`], or what the file system says.
+    /// [`LedgerError::Locked`]; [`LedgerError::Damaged`], [`LedgerError::Missing`], [`LedgerError::Altered`] and
+    /// [`LedgerError::Headless`] for what others did to the files, which are left as they are; or what the file system
+    /// says.
     pub fn open(dir: &Path, host_id: &str, boot_id: &str, now: Stamp) -> Result<(Self, Recovered), LedgerError> {
         make_dir(dir)?;
         let lock = WriteLock::take(dir)?;
         let path = dir.join(FILE_NAME);
         let io = |doing, op, source| LedgerError::Io { doing, path: path.clone(), op, source };
+        let before = Before::look(dir)?;
         let mut store = FileStore::open(&path).map_err(|e| io("open", Op::Open, e))?;
         torn::sync_dir(dir)?;
+        let mut recovery = before.begin(dir)?;
+        let entries = before.read(dir, &mut recovery)?;
         let mut file = store.file();
         file.rewind().map_err(|e| io("read", Op::Open, e))?;
-        let mut found = recover(BufReader::with_capacity(1 << 17, file), &path)?;
+        recovery.live(BufReader::with_capacity(1 << 17, file), &path)?;
+        let (mut found, segment) = recovery.finish(&path)?;
+        before.belongs(dir, &found)?;
         if found.torn_bytes > 0 {
             torn::save(dir, store.file(), found.good_bytes, found.next_seq)?;
             store.truncate(found.good_bytes).map_err(|e| io("cut the torn tail of", Op::Write, e))?;
@@ -39,7 +48,9 @@ impl Journal<FileStore> {
             found.ledger_id = draw_ledger_id()?;
         }
         let mut journal = Self::resume(store, path, lock, host_id, &found);
+        journal.stand_on(segment, Keeper::new(dir, entries));
         journal.tell_torn(&mut found, boot_id, now)?;
+        journal.settle();
         Ok((journal, found))
     }
 

@@ -1,5 +1,5 @@
 //! The loop of the writing thread: takes a group from the spool, appends it, tells what is durable, tries again with
-//! back-off. Shares its state with the handles under one lock that is never held while the disk is waited for.
+//! back-off; once a minute it looks after the files. Shares its state with the handles under one lock that is never held while the disk is waited for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::spool::{Entry, Spool};
 use super::{Clock, Committed, Draft, Journal, LedgerError, OnCommit, Options, Stats, Store, Written};
+
+/// When the files are looked after next where more of them are to go.
+const MORE: Duration = Duration::from_secs(1);
 
 /// What the thread and the handles share under the lock.
 pub(super) struct State {
@@ -75,6 +78,8 @@ pub(super) struct Pump<S> {
     clock: Clock,
     on_commit: OnCommit,
     shared: Arc<Shared>,
+    /// When the files are looked after next.
+    look_at: Instant,
     /// Dropped last, so that the journal's lock is free when the end is told.
     _ending: Ending,
 }
@@ -87,15 +92,23 @@ impl<S: Store> Pump<S> {
         on_commit: OnCommit,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { journal, options, clock, on_commit, _ending: Ending(Arc::clone(&shared)), shared }
+        let look_at = Instant::now() + options.look;
+        Self { journal, options, clock, on_commit, look_at, _ending: Ending(Arc::clone(&shared)), shared }
     }
 
     /// Writes until it is told to end and nothing waits.
     pub(super) fn run(&mut self) {
         let mut pause = self.options.retry_min;
         while let Some(group) = self.next_group() {
+            if self.look_at <= Instant::now() {
+                self.look();
+            }
+            if group.is_empty() {
+                continue;
+            }
             let (tickets, drafts): (Vec<u64>, Vec<Draft>) = group.into_iter().map(|e| (e.ticket, e.draft)).unzip();
             self.shared.lock().busy_since = Some(Instant::now());
+            let told = !self.journal.is_stale();
             let appended = self.journal.append(&drafts, (self.clock)());
             self.shared.lock().busy_since = None;
             match appended {
@@ -104,6 +117,10 @@ impl<S: Store> Pump<S> {
                     self.committed(&tickets, &written);
                     let lines = written.into_iter().zip(drafts).map(|(written, fact)| Committed { written, fact });
                     (self.on_commit)(lines.collect());
+                    // A rotation is told at once, and once; what fails then waits for the next look.
+                    if told && self.journal.is_stale() {
+                        self.look();
+                    }
                 }
                 Err(error) => {
                     let group = tickets.into_iter().zip(drafts).map(|(ticket, draft)| Entry { ticket, draft });
@@ -113,9 +130,31 @@ impl<S: Store> Pump<S> {
                 }
             }
         }
+        self.journal.close();
     }
 
-    /// Waits for facts; `None` when the writer is to end.
+    /// Looks after the files; a live one that others touched is a failure to write before it is one.
+    fn look(&mut self) {
+        let looked = self.journal.tend((self.clock)());
+        let more = looked.as_ref().is_ok_and(|look| look.more);
+        self.look_at = Instant::now() + if more { MORE } else { self.options.look };
+        match looked {
+            Ok(look) => {
+                let mut state = self.shared.lock();
+                let (known, over) = (state.stats.hurt.take(), state.spool.len() == 0);
+                state.stats.looked(&look, over);
+                if state.stats.hurt.is_some() && known != state.stats.hurt {
+                    let error = state.stats.hurt.as_deref().unwrap_or_default();
+                    tracing::error!(error, "the ledger's older files are not as they were written");
+                }
+                let degraded = state.stats.degraded;
+                self.shared.degraded.store(degraded, Ordering::Release);
+            }
+            Err(error) => self.failed(Vec::new(), &error),
+        }
+    }
+
+    /// Waits for facts, or until the files are to be looked after; `None` when the writer is to end.
     fn next_group(&self) -> Option<Vec<Entry>> {
         let mut state = self.shared.lock();
         loop {
@@ -129,7 +168,11 @@ impl<S: Store> Pump<S> {
                 state.waiting_since = state.spool.has_waiting().then_some(state.waiting_since).flatten();
                 return Some(group);
             }
-            state = self.shared.wait(state, due.filter(|_| !lingered));
+            if self.look_at <= Instant::now() {
+                return Some(Vec::new());
+            }
+            let until = due.filter(|_| !lingered).map_or(self.look_at, |due| due.min(self.look_at));
+            state = self.shared.wait(state, Some(until));
         }
     }
 
@@ -153,8 +196,10 @@ impl<S: Store> Pump<S> {
         let known = state.stats.last_error.take();
         let first = !state.stats.degraded;
         state.stats.failed(error);
-        state.spool.put_back(group);
-        state.waiting_since.get_or_insert_with(Instant::now);
+        if !group.is_empty() {
+            state.spool.put_back(group);
+            state.waiting_since.get_or_insert_with(Instant::now);
+        }
         self.shared.degraded.store(true, Ordering::Release);
         if first || known != state.stats.last_error {
             let error = state.stats.last_error.as_deref().unwrap_or_default();

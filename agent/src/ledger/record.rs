@@ -66,6 +66,10 @@ pub struct Draft {
     pub clean: Option<bool>,
     /// On `ledger.recovered`: bytes of torn tail that were cut.
     pub cut_bytes: Option<u64>,
+    /// On `clock.step`: what the wall clock would have shown at `mono_ns` had nobody set it, unix nanoseconds.
+    pub stepped_from: Option<u64>,
+    /// On `host.suspend`: for how long, nanoseconds.
+    pub suspended_ns: Option<u64>,
     /// On a heartbeat: the slot's Unix second, its ordinal; `emitted_at`'s second if unset. Not on the line.
     pub slot: Option<u64>,
 }
@@ -100,6 +104,8 @@ impl Draft {
             resumed_after: None,
             clean: None,
             cut_bytes: None,
+            stepped_from: None,
+            suspended_ns: None,
             slot: None,
         }
     }
@@ -219,6 +225,8 @@ fn wire(d: &Draft, place: &Place<'_>, id: &str, trimmed: &[String]) -> Wire {
         resumed_after: d.resumed_after.clone(),
         clean: d.clean,
         cut_bytes: d.cut_bytes.map(Dec),
+        stepped_from: d.stepped_from.map(When),
+        suspended_ns: d.suspended_ns.map(Dec),
         trimmed: trimmed.to_vec(),
         prev: place.prev.to_owned(),
     }

@@ -50,9 +50,6 @@ pub struct Shown {
 /// What the reader or the writer says.
 pub fn show(from: impl BufRead, filter: &Filter, format: Format, out: &mut impl Write) -> io::Result<Shown> {
     let (mut scanner, mut shown) = (Scanner::new(from), Shown::default());
-    if format == Format::Table {
-        head(out)?;
-    }
     while let Some(raw) = scanner.next_line()? {
         if !raw.complete {
             break;
@@ -75,7 +72,11 @@ pub fn show(from: impl BufRead, filter: &Filter, format: Format, out: &mut impl 
     Ok(shown)
 }
 
-fn head(out: &mut impl Write) -> io::Result<()> {
+/// Prints the head of a table, which comes once before all files.
+///
+/// # Errors
+/// What the writer says.
+pub fn show_head(out: &mut impl Write) -> io::Result<()> {
     let (seq, at, kind, vm, why) = ("SEQ", "EMITTED AT", "KIND", "VM", "WHY");
     writeln!(out, "{seq:>8}  {at:<30}  {kind:<18}  {vm:<36}  {why:<20}  {:>12}  DETAIL", "CPU s")
 }
@@ -107,6 +108,8 @@ fn detail(line: &Line) -> Vec<String> {
         parts.push("bounded".to_owned());
     }
     parts.extend(fact.cut_bytes.map(|bytes| format!("cut={bytes}")));
+    parts.extend(fact.stepped_from.map(|from| format!("from={}", crate::clock::rfc3339(from))));
+    parts.extend(fact.suspended_ns.map(|ns| format!("suspended={}s", seconds(ns))));
     parts.extend(fact.clean.map(|clean| format!("clean={clean}")));
     parts
 }

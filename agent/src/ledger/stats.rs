@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Kind, LedgerError, Op, Written};
+use super::{Kind, LedgerError, Look, Op, Written};
 
 /// The writer's counters at one instant. Reading them changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub struct Stats {
     pub degraded: bool,
     /// The newest failure with its causes; stays after the recovery.
     pub last_error: Option<String>,
+    /// What others did to files that are no more written; lines are written all the same.
+    pub hurt: Option<String>,
+    /// Lines removed that a reader had not acknowledged, because the files had outgrown the hard bound.
+    pub unread: u64,
 }
 
 impl Stats {
@@ -43,7 +47,21 @@ impl Stats {
             busy: Duration::ZERO,
             degraded: false,
             last_error: None,
+            hurt: None,
+            unread: 0,
         }
+    }
+
+    /// The files were looked after; `over` says that nothing waits to be written.
+    pub(super) fn looked(&mut self, look: &Look, over: bool) {
+        for error in &look.troubles {
+            *self.write_failures.entry(error.op()).or_default() += 1;
+            self.last_error = Some(error.chain());
+        }
+        self.hurt = look.hurt.as_ref().map(LedgerError::chain);
+        self.unread += look.unread;
+        // The live file was found as it should be.
+        self.degraded &= !over;
     }
 
     pub(super) fn committed(&mut self, written: &[Written]) {

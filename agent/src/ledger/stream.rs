@@ -60,7 +60,7 @@ impl<W: Write + Send> Store for StreamStore<W> {
     }
 
     fn standing(&self) -> io::Result<Standing> {
-        Ok(Standing { bytes: self.bytes, in_place: true })
+        Ok(Standing { bytes: self.bytes, in_place: true, modified_ns: 0 })
     }
 }
 

@@ -128,6 +128,12 @@ pub(super) struct Wire {
     /// `ledger.recovered`: how many bytes of torn tail were cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cut_bytes: Option<Dec<u64>>,
+    /// `clock.step`: what the wall clock would have shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stepped_from: Option<When>,
+    /// `host.suspend`: for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) suspended_ns: Option<Dec<u64>>,
     /// Keys that were dropped or shortened so that the line stays within 16 KiB.
     #[serde(default, skip_serializing_if = "absent")]
     pub(super) trimmed: Vec<String>,

@@ -29,6 +29,8 @@ pub struct Options {
     pub retry_min: Duration,
     /// Longest pause.
     pub retry_max: Duration,
+    /// How often the files are looked after where nothing else is done.
+    pub look: Duration,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             linger: Duration::from_secs(1),
             retry_min: Duration::from_millis(100),
             retry_max: Duration::from_secs(5),
+            look: Duration::from_secs(10),
         }
     }
 }

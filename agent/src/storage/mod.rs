@@ -12,6 +12,6 @@ pub mod tally;
 
 pub use id::{FileId, ParseFileIdError};
 pub use look::{FileState, Found, Place, PlaceState, Report, Skipped};
-pub use model::{Counts, Disk, Holder, Model, Wanted};
+pub use model::{Counts, Disk, Holder, Model, Wanted, names_whose};
 pub use pattern::{Name, Pattern, PatternError, Use};
 pub use pool::Pool;

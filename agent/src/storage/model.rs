@@ -15,6 +15,7 @@ mod line;
 mod resume;
 mod thing;
 mod vm;
+mod whose;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,8 @@ use file::File;
 pub use file::State;
 use line::When;
 use vm::VmStore;
+use whose::Whose;
+pub use whose::names_whose;
 
 /// Files known at once; what is more is counted and not told.
 pub const MAX_FILES: usize = 131_072;
@@ -90,6 +93,8 @@ pub struct Model {
     steps: Vec<u64>,
     files: BTreeMap<FileId, File>,
     vms: BTreeMap<String, VmStore>,
+    /// By vm_id, as far as that is known.
+    whose: BTreeMap<String, Whose>,
     /// When each place was last looked at.
     looked: BTreeMap<Place, Instant2>,
     /// What was there before is known up to here.
@@ -110,6 +115,7 @@ impl Model {
             steps: pools.iter().map(|pool| pool.resize_step.get().max(1)).collect(),
             files: BTreeMap::new(),
             vms: BTreeMap::new(),
+            whose: BTreeMap::new(),
             looked: BTreeMap::new(),
             since,
             settled: false,
@@ -142,6 +148,7 @@ impl Model {
         self.settle_things();
         self.settle_vms();
         let mut lines = std::mem::take(&mut self.out);
+        self.say_whose(&mut lines);
         // Stable: what happened to one thing at one instant keeps its order.
         lines.sort_by_key(|draft| if draft.boot_id == self.boot_id { draft.mono_ns } else { 0 });
         lines

@@ -1,5 +1,6 @@
 //! What a VM is: who it is, where its numbers come from, whether it lives. Owns no clock and no file.
 
+mod arrival;
 pub mod disk;
 pub mod exit_class;
 pub mod exit_reason;
@@ -17,6 +18,7 @@ pub mod source;
 pub mod tally;
 pub mod thread;
 
+pub use arrival::Arrival;
 pub use line::Line;
 pub use memory::Memory;
 pub use origin::Origin;

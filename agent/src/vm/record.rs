@@ -95,6 +95,8 @@ pub struct Vm {
     pub changed: bool,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
     pub first_run_ns: Option<u64>,
+    /// Where its state may have come from, if one came in.
+    pub arrival: Option<super::Arrival>,
     /// When it was last known to live, CLOCK_BOOTTIME nanoseconds.
     pub alive_ns: u64,
     /// Its process has passed its exit hook; last slices may still be charged.
@@ -151,6 +153,7 @@ impl Vm {
             view: None,
             changed: true,
             first_run_ns: None,
+            arrival: None,
             // It may have begun after this turn's instant was taken.
             alive_ns: now_ns.max(start_ns),
             exiting: false,

@@ -10,7 +10,8 @@ pub const MAX_LINGERING: usize = 1_000;
 /// Every VM the agent knows.
 #[derive(Default)]
 pub struct Registry {
-    live: HashMap<u32, Vm>,
+    /// Boxed: a table is half empty, and a VM is large.
+    live: HashMap<u32, Box<Vm>>,
     by_id: HashMap<String, u32>,
     stopped: VecDeque<Vm>,
     dropped: u64,
@@ -20,12 +21,12 @@ impl Registry {
     /// The living VM of a process.
     #[must_use]
     pub fn of_tgid(&self, tgid: u32) -> Option<&Vm> {
-        self.live.get(&tgid)
+        self.live.get(&tgid).map(Box::as_ref)
     }
 
     /// The same, to change.
     pub fn of_tgid_mut(&mut self, tgid: u32) -> Option<&mut Vm> {
-        self.live.get_mut(&tgid)
+        self.live.get_mut(&tgid).map(Box::as_mut)
     }
 
     /// Whether a living VM has this vm_id.
@@ -56,7 +57,7 @@ impl Registry {
 
     /// The living and the lingering, to change.
     pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Vm> {
-        self.live.values_mut().chain(&mut self.stopped)
+        self.live.values_mut().map(Box::as_mut).chain(&mut self.stopped)
     }
 
     /// Adds a newcomer under its vm_id, which is free. A lingering VM of that id gives way at once.
@@ -64,14 +65,14 @@ impl Registry {
         let vm_id = vm.fixed.vm_id.clone();
         self.stopped.retain(|old| old.fixed.vm_id != vm_id);
         self.by_id.insert(vm_id, vm.fixed.tgid);
-        self.live.insert(vm.fixed.tgid, vm);
+        self.live.insert(vm.fixed.tgid, Box::new(vm));
     }
 
     /// Moves a VM that has ended to those that linger; the oldest of too many are dropped and counted.
     pub fn retire(&mut self, tgid: u32) {
         let Some(vm) = self.live.remove(&tgid) else { return };
         self.by_id.remove(&vm.fixed.vm_id);
-        self.stopped.push_back(vm);
+        self.stopped.push_back(*vm);
         while self.stopped.len() > MAX_LINGERING {
             self.stopped.pop_front();
             self.dropped += 1;
@@ -85,12 +86,12 @@ impl Registry {
 
     /// The living, in no order.
     pub fn live(&self) -> impl Iterator<Item = &Vm> {
-        self.live.values()
+        self.live.values().map(Box::as_ref)
     }
 
     /// The same, to change.
     pub fn live_mut(&mut self) -> impl Iterator<Item = &mut Vm> {
-        self.live.values_mut()
+        self.live.values_mut().map(Box::as_mut)
     }
 
     /// The lingering, oldest first.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Setup};
 use crate::metrics::Metrics;
 use crate::skip::host;
 use crate::vmm::spawn::TestFleet;
@@ -36,7 +36,7 @@ pub fn section(options: &Options) -> Result<Section> {
     }
     let method = format!(
         "Real VMs (one process and one KVM VM each, idle after their start), the agent with its shipped settings: a sample \
-         each second, history in memory (it cannot be turned off yet). CPU is the process's CPU clock over {} s in which \
+         each second, but no history (`history.samples = 0`), which has a table of its own. CPU is the process's CPU clock over {} s in which \
          nobody asks; system calls are counted by a BPF program in a window of its own; a tick's time is \
          `kvmeter_sample_duration_seconds`. A scrape's CPU is that of the process while it answers, less what it uses \
          unasked. process-exporter is Debian's, with a group for each VM by pid.",
@@ -50,7 +50,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     let tgids: Vec<u32> = fleet.pids().iter().map(|pid| u32::try_from(*pid)).collect::<Result<_, _>>()?;
     let mut rows = reading::rows(&tgids, options.reads())?;
     rows.extend(moved::rows(&tgids)?);
-    let agent = Agent::start()?;
+    let agent = Agent::with(Setup::of("[history]\nsamples = 0\n"))?;
     agent.wait_until("the fleet", PATIENCE, |agent| {
         Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= count as usize)
     })?;

@@ -5,14 +5,15 @@
 use std::{
     fs::File,
     io::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::{cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, vhost};
+use super::{clocks, cpu, exits, guest, handling, lives, memory, network, programs::Programs, suites, vhost};
 use crate::{
     agent::{Agent, Setup},
     trace::Trace,
@@ -41,13 +42,15 @@ pub struct Bench {
 type Check = fn(&Bench) -> Result<Verdict>;
 
 /// Names are the rows of `docs/kernels.md`.
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 19] = [
     ("CPU time lies between two readings of schedstat, by role", cpu::by_role),
     ("CPU time of stopped threads equals schedstat to the nanosecond", cpu::stopped),
     ("CPU time of vhost workers is their VM's, in role vhost, and no other's", vhost::attributed),
     ("a short VM's whole life, with how it ended", lives::short),
     ("who sent the signal that ended a VM, and what its guest said last, are told", lives::ended_by),
     ("a running VM is adopted with its true start and all its CPU time", lives::adopted),
+    ("the wall clock set by days changes no length, and each step has its line", clocks::set),
+    ("a suspended host has its line, and its VMs their whole length", clocks::suspended),
     ("exits to user space by reason equal the kernel's trace and the VMM's count", exits::to_user_space),
     ("exits by reason equal the kernel's trace", exits::by_reason),
     ("how long exits were handled lies between bounds from the kernel's trace", handling::histogram),
@@ -74,7 +77,9 @@ pub fn run() -> Result<()> {
     let agent = Agent::with(Setup::of(&format!("[metrics]\nhistograms = true\n{}", network::CLASSES)))?;
     let bench = Bench { programs, ahead, agent };
     for (name, check) in CHECKS {
-        lines.tell(name, check(&bench))?;
+        // One that panics is one that fails: the others have their say.
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(&bench)));
+        lines.tell(name, outcome.unwrap_or_else(|_panic| bail!("it panicked: see the console")))?;
     }
     // The tests start agents of their own, and each would see the other's VMs.
     let Bench { programs, agent, ahead } = bench;

@@ -5,6 +5,7 @@
 //! the checks one after the other and says each on a line of JSON; `crate::trace` is the kernel's own word they compare with.
 
 pub mod check;
+pub mod clocks;
 pub mod cpu;
 pub mod exits;
 pub mod guest;

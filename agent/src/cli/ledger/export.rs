@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use hyper::Uri;
 
 use super::{
-    super::{Outcome, Source},
-    file_of, given,
+    super::{Misuse, Outcome, Source},
+    dir_of, given,
     outlet::{Http, Outlet, Stream},
     rollup::tell,
 };
-use crate::ledger::{Cursor, ExportFormat, Exporter, Follower, Notes, export, ledger_files};
+use crate::ledger::{Cursor, ExportFormat, Exporter, Follower, Notes, acknowledge, export, ledger_files};
 
 pub(super) const EXAMPLES: &str = "Each event has an id that is the same whenever and from whatever copy of the ledger it is made, so a receiver that
 knows repetitions may be sent everything again. With --cursor one ledger is read, and what was handed over (written and
@@ -44,6 +44,9 @@ pub(in crate::cli) struct ExportArgs {
     /// Remember in this file what was handed over, and begin behind it
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
+    /// Acknowledge what was handed over under this reader's name, so that retention may remove it
+    #[arg(long, value_name = "NAME", requires = "cursor")]
+    reader: Option<String>,
     /// Write to this file: put there whole, or with --follow or --cursor appended to
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -78,12 +81,12 @@ pub(super) fn run(args: ExportArgs, source: &Source) -> anyhow::Result<Outcome> 
 }
 
 fn follow(args: &ExportArgs, paths: &[PathBuf]) -> anyhow::Result<Outcome> {
-    let [path] = paths else { bail!("--follow, --cursor and --to take one ledger, {} are named", paths.len()) };
-    let file = file_of(path);
-    let dir = match (path.is_dir(), file.parent()) {
-        (true, Some(dir)) if file != *path => dir.to_owned(),
-        (true, _) => path.clone(),
-        (false, _) => bail!("--follow, --cursor and --to take a ledger's directory; {} is none", path.display()),
+    let [path] = paths else {
+        return Err(Misuse(format!("--follow, --cursor and --to take one ledger, {} are named", paths.len())).into());
+    };
+    let Some(dir) = dir_of(path) else {
+        let what = format!("--follow, --cursor and --to take a ledger's directory; {} is none", path.display());
+        return Err(Misuse(what).into());
     };
     let mut outlet: Box<dyn Outlet> = match (&args.to, &args.output) {
         (Some(to), _) => {
@@ -133,6 +136,9 @@ fn hand_over(args: &ExportArgs, dir: &Path, outlet: &mut dyn Outlet) -> anyhow::
             outlet.hand(&events).context("what is not handed over stays with the ledger")?;
             if let Some(path) = &args.cursor {
                 last.store(path)?;
+            }
+            if let Some(reader) = &args.reader {
+                acknowledge(dir, reader, last.seq)?;
             }
         }
     }

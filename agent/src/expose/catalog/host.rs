@@ -47,6 +47,8 @@ metrics! {
         "How long each run of a hook took.";
     IDENTITY_CACHE: Counter "kvmeter_identity_cache_total" ["outcome"] "lookups",
         "Look-ups of who a VM is that were answered from memory (hit), and that were not (miss).";
+    HISTORY_EVICTED: Counter "kvmeter_history_evicted_total" [] "samples",
+        "Samples let go before their time, for the bound of memory.";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",

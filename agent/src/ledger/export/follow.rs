@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::error::LineError;
+use super::super::files::{self, Rotated};
 use super::super::scan::Scanner;
 use super::super::{FILE_NAME, Line};
 use super::Cursor;
@@ -133,26 +134,29 @@ impl Follower {
 
     /// The file with the line that is due: a rotated one that begins with it, else the live one.
     fn open_next(&mut self) -> Result<bool, FollowError> {
-        let (live, dir) = (self.dir.join(FILE_NAME), &self.dir);
-        let mut rotated = Vec::new();
-        for entry in fs::read_dir(dir).map_err(|source| FollowError::Io { path: dir.clone(), source })? {
-            let path = entry.map_err(|source| FollowError::Io { path: dir.clone(), source })?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let first = name.strip_prefix("ledger-").and_then(|rest| rest.strip_suffix(".jsonl"));
-            rotated.extend(first.and_then(|first| first.parse::<u64>().ok()).map(|first| (first, path)));
-        }
-        rotated.sort();
+        let dir = &self.dir;
+        let list = |source| FollowError::Io { path: dir.clone(), source };
+        // The live file is opened before the others are listed: one that is rotated meanwhile is among them.
+        let live = match File::open(dir.join(FILE_NAME)) {
+            Ok(file) => Some((dir.join(FILE_NAME), file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(list(e)),
+        };
         let due = self.last.map(|last| last.saturating_add(1));
-        let next = rotated.into_iter().find(|(first, _)| due.is_none_or(|due| due == *first));
-        let path = next.map_or(live, |(_, path)| path);
-        match File::open(&path) {
-            Ok(file) => {
-                self.current = Some(Current { path, file, offset: 0, synced: 0 });
-                Ok(true)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(source) => Err(FollowError::Io { path, source }),
-        }
+        let rotated = files::rotated(dir).map_err(list)?;
+        let next = rotated.into_iter().find(|one| due.is_none_or(|due| due == one.first));
+        let found = match next {
+            Some(Rotated { path, .. }) => match File::open(&path) {
+                Ok(file) => Some((path, file)),
+                // Removed as its time was over; the next look finds the one behind it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(FollowError::Io { path, source }),
+            },
+            None => live,
+        };
+        let Some((path, file)) = found else { return Ok(false) };
+        self.current = Some(Current { path, file, offset: 0, synced: 0 });
+        Ok(true)
     }
 
     /// Whether the file under way is no more the one that is written.

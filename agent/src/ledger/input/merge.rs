@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::Line;
 use super::super::scan::Scanner;
@@ -104,15 +104,15 @@ impl Ledger<'_> {
 }
 
 impl Open {
-    fn new(path: &PathBuf, run: &Run) -> Result<Self, InputError> {
+    fn new(path: &Path, run: &Run) -> Result<Self, InputError> {
         let open = || {
-            let mut file = File::open(path)?;
+            let mut file = run.of.reopen(path)?;
             file.seek(SeekFrom::Start(run.offset))?;
             Ok(file)
         };
-        let file = open().map_err(|source| InputError::Io { path: path.clone(), source })?;
+        let file = open().map_err(|source| InputError::Io { path: path.to_owned(), source })?;
         let lines = Scanner::new(BufReader::with_capacity(BUFFER_BYTES, file));
-        Ok(Self { path: path.clone(), lines, seq: run.first, last: run.last, begin: run.offset })
+        Ok(Self { path: path.to_owned(), lines, seq: run.first, last: run.last, begin: run.offset })
     }
 
     /// The next line's byte offset and bytes.

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use memchr::memmem;
 use serde::Deserialize;
 
+use super::super::files;
 use super::super::scan::{RawLine, Scanner};
 use super::super::{Kind, Line};
 use super::{Corrections, InputError, Notes};
@@ -26,6 +27,30 @@ pub(super) struct Run {
     pub(super) last: u64,
     pub(super) host: String,
     pub(super) ledger: String,
+    pub(super) of: Whole,
+}
+
+/// The file a run lies in, as it was when it was looked through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Whole {
+    identity: (u64, u64),
+    /// The number of its first line.
+    first: u64,
+}
+
+impl Whole {
+    /// Opens the file again, under its other name if an agent has rotated it meanwhile.
+    pub(super) fn reopen(self, path: &Path) -> io::Result<File> {
+        let is_it = |file: &File| files::identity(file).map(|identity| identity == self.identity);
+        let found = File::open(path);
+        if let Ok(file) = found
+            && is_it(&file)?
+        {
+            return Ok(file);
+        }
+        let file = File::open(path.with_file_name(files::rotated_name(self.first)))?;
+        if is_it(&file)? { Ok(file) } else { Err(io::Error::other("another file has taken its place")) }
+    }
 }
 
 /// The keys by which a line is put in its place.
@@ -46,6 +71,7 @@ pub(super) fn scan(
 ) -> Result<Vec<Run>, InputError> {
     let io = |source| InputError::Io { path: path.to_owned(), source };
     let from = File::open(path).map_err(io)?;
+    let mut of = Whole { identity: files::identity(&from).map_err(io)?, first: 0 };
     let mut scanner = Scanner::new(BufReader::with_capacity(BUFFER_BYTES, from));
     let mut runs: Vec<Run> = Vec::new();
     let mut whole = true;
@@ -59,6 +85,9 @@ pub(super) fn scan(
             whole = false;
             continue;
         };
+        if runs.is_empty() {
+            of.first = head.seq;
+        }
         let goes_on = |run: &&mut Run| {
             run.ledger == head.ledger && run.host == head.host && run.last.checked_add(1) == Some(head.seq)
         };
@@ -75,6 +104,7 @@ pub(super) fn scan(
                 last: head.seq,
                 host: head.host.to_owned(),
                 ledger: head.ledger.to_owned(),
+                of,
             }),
         }
         whole = true;

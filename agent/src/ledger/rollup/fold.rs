@@ -177,6 +177,9 @@ impl Fold {
             let held = stored.up_to(point(line), wall, self.period);
             give(to, Some(line), stored.owner, &stored.whose, &held);
             stored.resize(line.fact.shape.storage_bytes);
+            if stops && stored.whose.tenant.is_empty() {
+                stored.whose.tenant.clone_from(&line.fact.tenant);
+            }
         }
         if stops && let Some(stored) = self.stored.remove(subject) {
             to.close(stored.owner, stored.whose);

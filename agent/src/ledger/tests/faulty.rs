@@ -16,6 +16,15 @@ pub(super) struct Faults {
     /// A failed sync drops what was written since the last good one.
     pub(super) pages_lost: bool,
     pub(super) reopened: u32,
+    /// Steps of a rotation fail.
+    pub(super) prepare_fails: bool,
+    pub(super) link_fails: bool,
+    pub(super) rename_fails: bool,
+    pub(super) names_fail: bool,
+}
+
+fn unless(fails: bool) -> io::Result<()> {
+    if fails { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
 }
 
 #[derive(Debug)]
@@ -74,6 +83,36 @@ impl Store for FaultyStore {
     fn standing(&self) -> io::Result<Standing> {
         self.file.standing()
     }
+
+    fn prepare(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.faults().prepare_fails {
+            // Half of it is there.
+            self.file.prepare(&bytes[..bytes.len() / 2])?;
+        }
+        unless(self.faults().prepare_fails)?;
+        self.file.prepare(bytes)
+    }
+
+    fn keep_as(&mut self, name: &str) -> io::Result<()> {
+        unless(self.faults().link_fails)?;
+        self.file.keep_as(name)
+    }
+
+    fn replace(&mut self) -> io::Result<()> {
+        unless(self.faults().rename_fails)?;
+        self.file.replace()?;
+        self.synced = self.file.standing()?.bytes;
+        Ok(())
+    }
+
+    fn abandon(&mut self, name: &str) {
+        self.file.abandon(name);
+    }
+
+    fn sync_names(&mut self) -> io::Result<()> {
+        unless(self.faults().names_fail)?;
+        self.file.sync_names()
+    }
 }
 
 /// A journal on a fresh ledger whose disk can be made to fail.
@@ -82,5 +121,7 @@ pub(super) fn faulty(dir: &Path) -> (Journal<FaultyStore>, Arc<Mutex<Faults>>) {
     drop(journal);
     let faults = Arc::new(Mutex::new(Faults::default()));
     let store = FaultyStore { file: FileStore::open(&file(dir)).unwrap(), synced: 0, faults: Arc::clone(&faults) };
-    (Journal::resume(store, file(dir), WriteLock::take(dir).unwrap(), HOST, &found), faults)
+    let mut journal = Journal::resume(store, file(dir), WriteLock::take(dir).unwrap(), HOST, &found);
+    journal.stand_on(Segment::default(), Keeper::new(dir, Vec::new()));
+    (journal, faults)
 }

@@ -28,6 +28,8 @@ fn of_ledger(book: &Book, kind: Kind, after: u64) -> Draft {
     let mut draft = Draft::new(kind, Subject::Ledger, &book.boot, BEGIN + after, MONO + after);
     draft.cause = if kind == Kind::LedgerRecovered { "torn-tail".to_owned() } else { String::new() };
     draft.cut_bytes = (kind == Kind::LedgerRecovered).then_some(17);
+    draft.stepped_from = (kind == Kind::ClockStep).then_some(BEGIN + after - 86_400 * SECOND);
+    draft.suspended_ns = (kind == Kind::HostSuspend).then_some(28_800 * SECOND);
     if kind == Kind::AgentUp {
         draft.clean = Some(true);
         draft.shape = Shape { cpu: 8, mem_bytes: 64 << 30, storage_bytes: 0 };

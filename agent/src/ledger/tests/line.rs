@@ -242,6 +242,7 @@ prop_compose! {
             draft.time_quality = TimeQuality::Bounded { not_before, not_after };
         }
         (draft.clean, draft.cut_bytes) = (flags[2], Some(numbers[3]));
+        (draft.stepped_from, draft.suspended_ns) = (bounds.map(|(from, _)| from), Some(numbers[2]));
         draft
     }
 }

@@ -8,11 +8,14 @@ mod faulty;
 mod golden;
 mod line;
 mod recorder;
+mod retain;
 mod rollup;
+mod rotate;
 mod schema;
 mod strict;
 mod synth;
 mod tamper;
+mod touched;
 mod writing;
 
 use std::fs;
@@ -20,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::journal::Keeper;
+use super::manifest::{Manifest, Segment};
 use super::*;
 
 const HOST: &str = "0123456789abcdef0123456789abcdef";

@@ -209,6 +209,9 @@ fn show_filters_streams_and_defuses_hostile_text() {
     open(&dir).0.append(&facts, at(50)).unwrap();
     let print = |filter: &Filter, format| {
         let mut out = Vec::new();
+        if format == Format::Table {
+            show_head(&mut out).unwrap();
+        }
         let from = BufReader::new(fs::File::open(file(&dir)).unwrap());
         let shown = show(from, filter, format, &mut out).unwrap();
         (shown, String::from_utf8(out).unwrap())

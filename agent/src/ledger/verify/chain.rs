@@ -34,6 +34,11 @@ impl Chain {
         self.last.clone()
     }
 
+    /// SHA-256 of the line before the next one.
+    pub(super) fn prev(&self) -> &str {
+        &self.prev
+    }
+
     /// Reads a line and compares it with the one before; goes on behind a fault as if the line were right.
     pub(super) fn accept(&mut self, raw: &RawLine) -> (Option<Line>, Vec<String>) {
         let mut faults = Vec::new();

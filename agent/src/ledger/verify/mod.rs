@@ -2,19 +2,22 @@
 //! possible. Only reads; streams; memory grows with what is open and twelve bytes for each VM that ended.
 
 mod chain;
+mod dir;
 mod life;
 mod limit;
 mod report;
 mod stored;
 mod strict;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::digest;
 use super::scan::{RawLine, Scanner};
-use super::{FILE_NAME, digest, is_written};
 use chain::Chain;
+pub use dir::{verify_dir, verify_file};
 use life::Lives;
 pub use report::{Fault, Open, OpenStored, Report, Tail};
 
@@ -30,16 +33,6 @@ pub struct Anchor {
 impl Default for Anchor {
     fn default() -> Self {
         Self { seq: 0, prev: digest::NO_PREV.to_owned() }
-    }
-}
-
-/// Verifies the ledger in a metering directory; a torn tail is a fault unless an agent holds its lock.
-#[must_use]
-pub fn verify_dir(dir: &Path) -> Report {
-    // Asked before reading: a tail is "being written" only if a writer was there all along.
-    match is_written(dir) {
-        Ok(live) => verify_files(&[dir.join(FILE_NAME)], live, Anchor::default()),
-        Err(e) => Report::unreadable(format!("{}: {e}", dir.join(super::LOCK_NAME).display())),
     }
 }
 
@@ -64,6 +57,8 @@ pub struct Verifier {
     report: Report,
     chain: Chain,
     lives: Lives,
+    /// Lines that somebody has seen: by number, the SHA-256 they had.
+    known: BTreeMap<u64, String>,
 }
 
 impl Verifier {
@@ -71,7 +66,12 @@ impl Verifier {
     #[must_use]
     pub fn new(anchor: Anchor) -> Self {
         let from_beginning = anchor.seq == 0;
-        Self { report: Report::default(), lives: Lives::new(from_beginning), chain: Chain::after(anchor) }
+        Self {
+            report: Report::default(),
+            lives: Lives::new(from_beginning),
+            chain: Chain::after(anchor),
+            known: BTreeMap::new(),
+        }
     }
 
     /// Reads one file to its end; `live` says that a tail without newline may be a write under way.
@@ -97,6 +97,11 @@ impl Verifier {
     #[must_use]
     pub fn finish(mut self) -> Report {
         self.report.head = self.chain.head();
+        let reached = self.report.head.as_ref().map_or(0, |head| head.seq);
+        if let Some((seq, _)) = self.known.last_key_value().filter(|(seq, _)| **seq > reached) {
+            let what = format!("line {seq} was durable when the manifest was written, the ledger ends with {reached}");
+            self.report.lacks(super::manifest::MANIFEST_NAME, what);
+        }
         (self.report.open, self.report.open_storage) = self.lives.open();
         self.report
     }
@@ -109,6 +114,9 @@ impl Verifier {
             self.report.fault(name, raw, seq, what);
         }
         let Some(line) = line else { return };
+        if self.known.remove(&line.seq).is_some_and(|sha256| sha256 != self.chain.prev()) {
+            self.report.fault(name, raw, seq, "the manifest has seen another line of this number".to_owned());
+        }
         self.report.note(&line);
         for what in self.lives.accept(&line) {
             self.report.fault(name, raw, seq, what);

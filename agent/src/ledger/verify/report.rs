@@ -18,7 +18,7 @@ const FAULTY: u8 = 3;
 pub struct Fault {
     /// In which file.
     pub file: String,
-    /// In which line of it; 1 is the first.
+    /// In which line of it; 1 is the first, 0 where it is about none.
     pub line: u64,
     /// Byte the line begins at.
     pub offset: u64,
@@ -108,6 +108,14 @@ impl Report {
         }
     }
 
+    /// Something that is not there; it has no line.
+    pub(super) fn lacks(&mut self, file: &str, what: String) {
+        self.faults_total += 1;
+        if self.faults.len() < FAULTS_KEPT {
+            self.faults.push(Fault { file: file.to_owned(), line: 0, offset: 0, seq: None, what });
+        }
+    }
+
     pub(super) fn note(&mut self, line: &Line) {
         self.first_seq.get_or_insert(line.seq);
         self.gaps += u64::from(line.fact.kind == Kind::AgentGap);
@@ -135,6 +143,10 @@ impl fmt::Display for Report {
             write!(f, "\ntail being written: {} bytes", tail.bytes)?;
         }
         for fault in &self.faults {
+            if fault.line == 0 {
+                write!(f, "\n{}: {}", fault.file, fault.what)?;
+                continue;
+            }
             write!(f, "\n{} line {} (byte {}): {}", fault.file, fault.line, fault.offset, fault.what)?;
         }
         match self.faults_total.saturating_sub(self.faults.len() as u64) {

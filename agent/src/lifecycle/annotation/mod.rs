@@ -1,15 +1,16 @@
 //! What somebody states of a VM: whose it is, snapshots, the reason of its next start or stop. Pure.
 //!
 //! `request` reads and checks a statement, `store` keeps those whose transition is still to come, for a time that ends
-//! and in a number that is bounded. Who may state anything is decided by whoever takes the request.
+//! and in a number that is bounded, `kept` is what they look like in a file. Who may state anything is decided by whoever takes the request.
 
+pub mod kept;
 mod request;
 mod store;
 
 use std::time::Duration;
 
 pub use request::{BadRequest, MAX_BODY, parse};
-pub use store::{MAX_PENDING, Names, Pending, Store, Whom};
+pub use store::{Keeping, MAX_PENDING, Names, Pending, Store, Whom};
 
 use crate::{
     ledger::{Draft, Kind, Reason},
@@ -95,6 +96,16 @@ impl Stated {
         verdict.reason = self.reason.or(verdict.reason);
         verdict.snapshot_id = self.snapshot.unwrap_or_default();
         verdict.evidence.annotated_by = Some(self.by);
+    }
+
+    /// Lays it over the stop line of a VM whose end nobody saw.
+    pub fn over_line(self, stop: &mut Draft) {
+        if self.is_empty() {
+            return;
+        }
+        stop.reason = self.reason.or(stop.reason);
+        stop.snapshot_id = self.snapshot.unwrap_or_default();
+        stop.evidence.annotated_by = Some(self.by);
     }
 }
 

@@ -1,7 +1,15 @@
 //! Statements whose transition is still to come. Instants are CLOCK_BOOTTIME nanoseconds.
+//!
+//! Each has a number, under which it is also kept outside of this process; [`Store::take_changed`] says of which that copy
+//! is out of date.
+
+use std::collections::BTreeSet;
 
 use super::Stated;
-use crate::vm::Owner;
+use crate::{
+    ledger::{Kind, Laid},
+    vm::Owner,
+};
 
 /// Statements that may wait at once.
 pub const MAX_PENDING: usize = 4_096;
@@ -17,6 +25,16 @@ pub struct Names {
     pub tgid: u32,
     /// When that process started.
     pub start_ns: u64,
+}
+
+impl Names {
+    /// As lines of the ledger name it: the incarnation is `<boot>-<tgid>-<start_ns>`.
+    #[must_use]
+    pub fn of_line(vm_id: &str, uuid: &str, incarnation: &str) -> Self {
+        let mut parts = incarnation.rsplit('-').map(|part| part.parse::<u64>().unwrap_or(0));
+        let (start_ns, tgid) = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        Self { vm_id: vm_id.to_owned(), uuid: uuid.to_owned(), tgid: u32::try_from(tgid).unwrap_or(0), start_ns }
+    }
 }
 
 /// Whom a waiting statement is about: one of the names is set.
@@ -57,6 +75,10 @@ impl Whom {
 /// One that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
+    /// Its number; given by the store.
+    pub id: u64,
+    /// The number that the ledger's newest line had, or was sure to get, when this was stated.
+    pub after_seq: u64,
     /// Whom it is about.
     pub whom: Whom,
     /// Whose that is, and who says so; for the next start.
@@ -70,59 +92,137 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Who states it.
+    #[must_use]
+    pub fn by(&self) -> &str {
+        let owner = self.owner.as_ref().map(|(_, by)| by.as_str());
+        let stated = [&self.start, &self.stop].into_iter().find(|stated| !stated.is_empty());
+        owner.or(stated.map(|stated| stated.by.as_str())).unwrap_or_default()
+    }
+
     fn is_over(&self) -> bool {
         self.owner.is_none() && self.start.is_empty() && self.stop.is_empty()
     }
 }
 
+/// What becomes of a statement that is to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// Nothing of it waits.
+    Over,
+    /// It waits, under this number.
+    Waits(u64),
+    /// There is no room.
+    Full,
+}
+
 /// All that wait, in the order they came.
 #[derive(Clone, Debug, Default)]
-pub struct Store(Vec<Pending>);
+pub struct Store {
+    waiting: Vec<Pending>,
+    last_id: u64,
+    changed: BTreeSet<u64>,
+}
 
 impl Store {
-    /// Keeps one; false if there is no room.
+    /// Those that an earlier agent kept, in the order they came; its numbers went up to `last_id`. What the ledger shows to
+    /// have been used since is not said again.
     #[must_use]
-    pub fn keep(&mut self, pending: Pending, now_ns: u64) -> bool {
+    pub fn resume(waiting: Vec<Pending>, last_id: u64, laid: &Laid) -> Self {
+        let mut store = Self { waiting, last_id, changed: BTreeSet::new() };
+        for line in laid.iter() {
+            let names = Names::of_line(&line.vm_id, &line.uuid, &line.incarnation);
+            for pending in store.waiting.iter_mut().filter(|p| line.seq > p.after_seq && p.whom.is(&names)) {
+                store.changed.insert(pending.id);
+                if line.kind == Kind::VmComputeStop {
+                    pending.stop = Stated::default();
+                } else {
+                    (pending.start, pending.owner) = (Stated::default(), None);
+                }
+            }
+        }
+        store.waiting.retain(|pending| !pending.is_over());
+        store
+    }
+
+    /// Keeps one.
+    #[must_use]
+    pub fn keep(&mut self, mut pending: Pending, now_ns: u64) -> Keeping {
         self.expire(now_ns);
         if pending.is_over() {
-            return true;
+            return Keeping::Over;
         }
-        let room = self.0.len() < MAX_PENDING;
-        if room {
-            self.0.push(pending);
+        if self.waiting.len() >= MAX_PENDING {
+            return Keeping::Full;
         }
-        room
+        self.last_id += 1;
+        pending.id = self.last_id;
+        self.waiting.push(pending);
+        Keeping::Waits(self.last_id)
+    }
+
+    /// Lets one go that was never taken.
+    pub fn forget(&mut self, id: u64) {
+        self.waiting.retain(|pending| pending.id != id);
+    }
+
+    /// The one of this number, if it still waits.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&Pending> {
+        self.waiting.iter().find(|pending| pending.id == id)
+    }
+
+    /// All that wait, in the order they came.
+    #[must_use]
+    pub fn waiting(&self) -> &[Pending] {
+        &self.waiting
+    }
+
+    /// Numbers of those that changed, or are over, since this was asked last.
+    pub fn take_changed(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.changed)
     }
 
     /// What was said of the start of this VM, and of whose it is, the newest last; it is not said again.
     pub fn take_start(&mut self, names: &Names, now_ns: u64) -> (Stated, Vec<(Owner, String)>) {
         let (mut stated, mut owners) = (Stated::default(), Vec::new());
-        for pending in self.of(names, now_ns) {
+        for pending in self.of(names, now_ns, |pending| !pending.start.is_empty() || pending.owner.is_some()) {
             stated.lay(std::mem::take(&mut pending.start));
             owners.extend(pending.owner.take());
         }
-        self.0.retain(|pending| !pending.is_over());
+        self.waiting.retain(|pending| !pending.is_over());
         (stated, owners)
     }
 
     /// What was said of the stop of this VM; it is not said again.
     pub fn take_stop(&mut self, names: &Names, now_ns: u64) -> Stated {
         let mut stated = Stated::default();
-        for pending in self.of(names, now_ns) {
+        for pending in self.of(names, now_ns, |pending| !pending.stop.is_empty()) {
             stated.lay(std::mem::take(&mut pending.stop));
         }
-        self.0.retain(|pending| !pending.is_over());
+        self.waiting.retain(|pending| !pending.is_over());
         stated
     }
 
-    fn of(&mut self, names: &Names, now_ns: u64) -> impl Iterator<Item = &mut Pending> {
-        self.0.iter_mut().filter(move |pending| pending.until_ns > now_ns && pending.whom.is(names))
+    /// Those about this VM that say something, noted as changed.
+    fn of(
+        &mut self,
+        names: &Names,
+        now_ns: u64,
+        says: impl Fn(&Pending) -> bool,
+    ) -> impl Iterator<Item = &mut Pending> {
+        let Self { waiting, changed, .. } = self;
+        let meant = move |pending: &&mut Pending| pending.until_ns > now_ns && pending.whom.is(names) && says(pending);
+        waiting.iter_mut().filter(meant).inspect(move |pending| {
+            changed.insert(pending.id);
+        })
     }
 
     fn expire(&mut self, now_ns: u64) {
-        let before = self.0.len();
-        self.0.retain(|pending| pending.until_ns > now_ns);
-        let expired = before - self.0.len();
+        let before = self.changed.len();
+        let expired = self.waiting.extract_if(.., |pending| pending.until_ns <= now_ns).map(|pending| pending.id);
+        self.changed.extend(expired);
+        let expired = self.changed.len() - before;
         if expired > 0 {
             tracing::info!(expired, "annotations expired before anything happened to their VMs");
         }
@@ -130,70 +230,4 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ledger::Reason;
-
-    fn names(vm_id: &str, tgid: u32, start_ns: u64) -> Names {
-        Names { vm_id: vm_id.into(), uuid: format!("u-{vm_id}"), tgid, start_ns }
-    }
-
-    fn stop(whom: Whom, reason: Option<Reason>, snapshot: Option<&str>, until_ns: u64) -> Pending {
-        let stop = Stated { reason, snapshot: snapshot.map(str::to_owned), by: "uid:0".into() };
-        Pending { whom, owner: None, start: Stated::default(), stop, until_ns }
-    }
-
-    /// Process 1, which began in the tick from 50 to 59 and was there at 57.
-    fn process() -> Whom {
-        Whom::Process { tgid: 1, start_tick: 5, tick_ns: 10, there_ns: 57 }
-    }
-
-    #[test]
-    fn a_statement_is_for_one_transition_of_whom_it_names() {
-        for whom in [Whom::VmId("a".into()), Whom::Uuid("u-a".into()), process()] {
-            let mut store = Store::default();
-            assert!(store.keep(stop(whom, Some(Reason::StopUser), None, 100), 0));
-            assert!(store.take_stop(&names("b", 2, 50), 50).is_empty());
-            assert!(store.take_start(&names("a", 1, 50), 50).0.is_empty(), "it is about the stop");
-            assert_eq!(store.take_stop(&names("a", 1, 50), 50).reason, Some(Reason::StopUser));
-            assert!(store.take_stop(&names("a", 1, 50), 50).is_empty() && store.0.is_empty());
-        }
-    }
-
-    #[test]
-    fn one_for_a_process_does_not_hold_for_the_next_of_its_id() {
-        let mut store = Store::default();
-        assert!(store.keep(stop(process(), Some(Reason::StopUser), None, 1_000), 0));
-        assert!(store.take_stop(&names("a", 1, 60), 500).is_empty());
-        assert!(store.take_stop(&names("a", 1, 58), 500).is_empty(), "in the same tick, but after the other was seen");
-        assert!(!store.take_stop(&names("a", 1, 57), 500).is_empty());
-    }
-
-    #[test]
-    fn it_expires() {
-        let mut store = Store::default();
-        assert!(store.keep(stop(Whom::VmId("a".into()), Some(Reason::StopUser), None, 100), 0));
-        assert!(store.take_stop(&names("a", 1, 50), 100).is_empty());
-    }
-
-    #[test]
-    fn a_later_one_wins_and_what_it_leaves_out_stands() {
-        let mut store = Store::default();
-        let whom = || Whom::VmId("a".into());
-        assert!(store.keep(stop(whom(), Some(Reason::StopCrash), Some("s"), 100), 0));
-        assert!(store.keep(stop(whom(), Some(Reason::StopUser), None, 100), 0));
-        let stated = store.take_stop(&names("a", 1, 50), 50);
-        assert_eq!((stated.reason, stated.snapshot.as_deref()), (Some(Reason::StopUser), Some("s")));
-    }
-
-    #[test]
-    fn their_number_is_bounded_and_those_that_are_over_make_room() {
-        let mut store = Store::default();
-        let one = |until| stop(Whom::VmId("a".into()), Some(Reason::StopUser), None, until);
-        for _ in 0..MAX_PENDING {
-            assert!(store.keep(one(100), 0));
-        }
-        assert!(!store.keep(one(200), 0));
-        assert!(store.keep(one(200), 100));
-    }
-}
+mod tests;

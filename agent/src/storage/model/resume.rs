@@ -17,6 +17,7 @@ impl Model {
     /// it is looked for has been there since this boot began.
     pub fn resume(&mut self, open: Vec<OpenStorage>, pools: &[Pool], now: Instant2) {
         for storage in open {
+            self.resume_whose(&storage);
             let seen = Instant2 { boot_ns: storage.last_seen_mono_ns, unix_ns: storage.last_seen_at };
             if storage.boot_id == self.boot_id {
                 self.known(storage, pools, seen);
@@ -66,6 +67,8 @@ impl Model {
         if storage.kind == Kind::VmStorageStart {
             let vm = self.vms.entry(subject.clone()).or_default();
             vm.about.hypervisor.clone_from(&storage.hypervisor);
+            vm.about.name.clone_from(&storage.name);
+            vm.about.uuid.clone_from(&storage.uuid);
             let source_snapshot_id = storage.source_snapshot_id.clone();
             vm.interval = Some(Interval { bytes, last: seen, source_snapshot_id });
             // A line has no room for all files of a VM with very many: then the sum stands until its process is asked.
@@ -94,6 +97,8 @@ fn rebooted(storage: OpenStorage, seen: Instant2, now: Instant2) -> Draft {
     draft.snapshot_id = storage.snapshot_id;
     draft.source_snapshot_id = storage.source_snapshot_id;
     draft.hypervisor = storage.hypervisor;
+    draft.name = storage.name;
+    draft.uuid = storage.uuid;
     draft.shape = storage.shape;
     draft.files = storage.files;
     draft.time_quality = TimeQuality::Bounded { not_before: seen.unix_ns, not_after: now.unix_ns.max(seen.unix_ns) };

@@ -11,6 +11,10 @@ pub(super) fn left(kind: Kind, subject: &str, file: FileId, path: &str, boot: &s
         snapshot_id: if kind == Kind::VmStorageStart { "" } else { "s" }.into(),
         source_snapshot_id: String::new(),
         hypervisor: "qemu".into(),
+        name: String::new(),
+        uuid: String::new(),
+        tenant: "acme".into(),
+        labels: [("tier".into(), "gold".into())].into(),
         shape: Shape { storage_bytes: 5, ..Shape::default() },
         files: vec![StoredFile { file: file.to_string(), path: path.into(), bytes: Some(5) }],
         boot_id: boot.into(),
@@ -108,4 +112,25 @@ fn what_was_renamed_while_no_agent_ran_is_the_others_from_then_on() {
     // One that another VM held last stays that VM's, whatever its name says.
     let (mut model, _) = returning(vec![left(Kind::VmStorageStart, "uuid", id(1, 12), "/pool/a.img", "boot")]);
     assert_eq!(told(&pool(&mut model, 31, vec![found(id(1, 12), "/pool/a.img", 5, FileState::There)])), []);
+}
+
+#[test]
+fn whose_it_is_comes_back_with_the_ledger_and_the_newest_word_is_told_at_the_end() {
+    let (image, snap) = (id(1, 11), id(2, 12));
+    let open = vec![
+        left(Kind::VmStorageStart, "a", image, "/pool/a.img", "boot"),
+        left(Kind::SnapStorageStart, &snap.to_string(), snap, "/pool/a@s.img", "boot"),
+    ];
+    let (mut model, _) = returning(open);
+    model.belongs("a", "globex", &BTreeMap::new());
+    model.judge();
+    let gone = FileState::Gone { by_unix_ns: at(20).unix_ns };
+    let files = vec![found(image, "/pool/a.img", 5, gone.clone()), found(snap, "/pool/a@s.img", 5, gone)];
+    model.report(Report { place: Place::Pool(0), at: at(31), files, state: PlaceState::default() });
+    let lines = model.settle();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for line in lines {
+        assert!(matches!(line.kind, Kind::VmStorageStop | Kind::SnapStorageStop));
+        assert_eq!((line.tenant.as_str(), line.labels["tier"].as_str()), ("globex", "gold"), "labels left out stand");
+    }
 }
