@@ -119,6 +119,8 @@ impl Stage {
         let same = log.try_clone().context("cannot share the log")?;
         let mut command = Command::new(&self.binary);
         command.args(["run", "--config"]).arg(&config).args(more);
+        // Ctrl-C removes everything: nothing here is to outlive the agent.
+        command.env("KVMETER_BPF__PIN_DIR", "off");
         // A group of its own: Ctrl-C at the terminal reaches xtask alone, which then ends things in order.
         command.stdin(Stdio::null()).stdout(log).stderr(same).process_group(0);
         self.agent = Some(command.spawn().with_context(|| format!("cannot run {}", self.binary.display()))?);

@@ -20,8 +20,6 @@ pub(super) enum Kind {
 pub(super) enum Support {
     /// Obeys it.
     Built,
-    /// Checks it and warns that it has no effect yet: ignoring it changes no measurement and no bill.
-    Ignored,
     /// Built, but not into this program: refused, with the name of the cargo feature.
     Feature(&'static str),
 }
@@ -45,10 +43,6 @@ const fn live(path: &'static str, kind: Kind) -> Key {
     Key { reloadable: true, ..fixed(path, kind) }
 }
 
-const fn later(path: &'static str, kind: Kind, support: Support) -> Key {
-    Key { support, ..fixed(path, kind) }
-}
-
 /// A key that takes a cargo feature.
 const fn optional(path: &'static str, kind: Kind, feature: &'static str, built: bool) -> Key {
     let support = if built { Support::Built } else { Support::Feature(feature) };
@@ -56,9 +50,8 @@ const fn optional(path: &'static str, kind: Kind, feature: &'static str, built: 
 }
 
 use Kind::{Bool, Integer, List, Table, Text};
-use Support::Ignored;
 
-/// All keys. A feature that gets built turns its `later(…)` into `fixed(…)` or `live(…)`, and that is all.
+/// All keys.
 pub(super) const KEYS: &[Key] = &[
     fixed("listen", Text),
     fixed("socket", Text),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::key::{KEYS, Support};
-use super::problem::{Problem, Problems, Warning};
+use super::problem::{Origin, Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
 use super::resolved::{
     Annotations, Bpf, BpfMode, Config, Discovery, History, Inventory, Ledger, Log, LogFormat, LogLevel, Memory,
@@ -34,7 +34,8 @@ const YEAR: Duration = Duration::from_secs(31_557_600);
 /// Resolves the table; `problems` are those found while reading it.
 pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, Vec<Warning>), Problems> {
     let mut taker = Taker { table, problems };
-    let warnings = unsupported(&mut taker);
+    unsupported(&mut taker);
+    let pins = taker.table.entries.get("bpf.pin_dir").map(|entry| (entry.value.shown(), entry.origin.clone()));
     let default = Config::default();
     let sample_interval = taker.duration("sample_interval", default.sample_interval, 100 * MILLISECOND, MINUTE);
     let history = history(&mut taker, sample_interval, &default.history);
@@ -59,6 +60,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         hooks: super::hooks::hooks(&mut taker),
     };
     between_keys(&mut taker, &config);
+    let warnings = without_effect(&config, pins).into_iter().collect();
     if taker.problems.is_empty() { Ok((config, warnings)) } else { Err(Problems::new(taker.problems, warnings)) }
 }
 
@@ -152,9 +154,15 @@ fn between_keys(taker: &mut Taker, config: &Config) {
     }
 }
 
-/// Keys whose feature this version does not have: refused as problems, or returned as warnings.
-fn unsupported(taker: &mut Taker) -> Vec<Warning> {
-    let mut warnings = Vec::new();
+/// A directory for pins is asked for, and nothing will be pinned in it.
+fn without_effect(config: &Config, pins: Option<(String, Origin)>) -> Option<Warning> {
+    let (value, origin) = pins.filter(|_| config.bpf.pin_dir.is_some() && config.ledger.recorder != Recorder::File)?;
+    let text = "has no effect: nothing outlives the agent but with ledger.recorder = \"file\"".to_owned();
+    Some(Problem { key: Some("bpf.pin_dir".to_owned()), value: Some(value), origin, text })
+}
+
+/// Keys whose feature this program was built without are problems.
+fn unsupported(taker: &mut Taker) {
     for key in KEYS {
         let Some(Entry { value, origin }) = taker.table.entries.get(key.path) else {
             continue;
@@ -168,7 +176,6 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
         match key.support {
             Support::Built => {}
             _ if asks_for_nothing(value) => {}
-            Support::Ignored => warnings.push(said("not supported by this version; it has no effect")),
             Support::Feature(feature) => {
                 taker.problems.push(said(&format!(
                     "takes a kvmeter built with the cargo feature \"{feature}\", which this one is not"
@@ -180,7 +187,6 @@ fn unsupported(taker: &mut Taker) -> Vec<Warning> {
     let is_built =
         |path: &&'static str| !KEYS.iter().any(|k| k.path == *path && matches!(k.support, Support::Feature(_)));
     taker.table.entries.retain(|path, _| is_built(path));
-    warnings
 }
 
 /// `false`, `[]` and `"off"` ask for a feature to be off, which it is.
