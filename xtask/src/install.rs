@@ -20,7 +20,7 @@ const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
 const OLDEST_RUST_MINOR: u32 = 95;
 
 /// A program that tests use, and the packages that have it: Debian's and Ubuntu's, then Fedora's and RHEL's.
-const FOR_TESTS: [(&str, &str, &str); 8] = [
+const FOR_TESTS: [(&str, &str, &str); 9] = [
     ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
     ("qemu-img", "qemu-utils", "qemu-img"),
     ("libvirtd", "libvirt-daemon", "libvirt-daemon-kvm"),
@@ -29,6 +29,7 @@ const FOR_TESTS: [(&str, &str, &str); 8] = [
     ("prometheus", "prometheus", "golang-github-prometheus"),
     ("ip", "iproute2", "iproute"),
     ("bpftool", "bpftool", "bpftool"),
+    ("strace", "strace", "strace"),
 ];
 
 /// What `bench` compares with, in the same way.
