@@ -1,6 +1,8 @@
 //! KVM's uevents, and the search for VMs that no hook has told of: a vCPU that never leaves the guest on a back end
 //! without `kvm_entry`, an event that was lost.
 
+use std::collections::HashSet;
+
 use super::{Engine, Pending};
 use crate::{
     clock::Instant2,
@@ -134,9 +136,10 @@ impl Engine {
     }
 
     /// Ends VMs in kernel slots whose process is gone although no exit was seen (it was adopted while it exited).
-    fn drop_vanished(&mut self, at: Instant2) {
+    fn drop_vanished(&mut self, still: &HashSet<u32>, at: Instant2) {
         let slotted = self.registry.live().filter_map(|vm| Some((vm.slot()?, vm.fixed.tgid)));
-        let gone: Vec<_> = slotted.filter(|(_, tgid)| !self.is_same_process(*tgid)).collect();
+        let stirred = slotted.filter(|(_, tgid)| !still.contains(tgid));
+        let gone: Vec<_> = stirred.filter(|(_, tgid)| !self.is_same_process(*tgid)).collect();
         for (slot, tgid) in gone {
             // A process hidden from us looks gone, but its threads hold slots.
             let settled = self
@@ -161,7 +164,8 @@ impl Engine {
     /// Compares what we know with what there is: VMs nobody told of, threads without a slot, slots without a thread.
     fn reconcile(&mut self, at: Instant2) {
         let newest = self.tally.newest();
-        let found = self.scan();
+        let still = self.still_vms(at);
+        let found = self.scan(&still);
         let events = self.drain_uevents(at);
         if !events.is_empty() {
             self.read_kernel(at, false);
@@ -169,10 +173,10 @@ impl Engine {
         }
         self.check_count(newest);
         self.attach_missing(at);
-        self.drop_vanished(at);
-        self.follow_groups(at);
-        self.follow_disks(at);
-        self.follow_network();
+        self.drop_vanished(&still, at);
+        self.follow_groups(&still, at);
+        self.follow_disks(&still, at);
+        self.follow_network(&still);
         self.follow_memory();
         let missed: Vec<u32> = found
             .into_iter()

@@ -1,6 +1,7 @@
 //! Storage of VMs: I/O is read at a sample where threads have run since, once more at the end; disks are listed by a
 //! thread of their own, because a file system that hangs must not stop the counting of anything else.
 
+use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::Engine;
@@ -187,9 +188,10 @@ impl Engine {
         }
     }
 
-    /// At a reconcile: disks come and go.
-    pub(super) fn follow_disks(&mut self, at: Instant2) {
-        let tgids: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
+    /// At a reconcile: disks come and go. `still` are not looked at.
+    pub(super) fn follow_disks(&mut self, still: &HashSet<u32>, at: Instant2) {
+        let tgids = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid);
+        let tgids: Vec<u32> = tgids.filter(|tgid| !still.contains(tgid)).collect();
         for tgid in tgids {
             self.ask_disks(tgid, at);
         }

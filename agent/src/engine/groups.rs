@@ -1,6 +1,8 @@
 //! VMs' own control groups: looked for once a VM has lived to see a sample and again at each reconcile, each time in one
 //! search for all that is counted in them.
 
+use std::collections::HashSet;
+
 use super::Engine;
 use crate::{clock::Instant2, host::GroupSearch};
 
@@ -12,10 +14,11 @@ impl Engine {
         self.search_groups(&new, at);
     }
 
-    /// At a reconcile: VMs are moved from group to group, and strangers come into them.
-    pub(super) fn follow_groups(&mut self, at: Instant2) {
-        let all: Vec<u32> = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid).collect();
-        self.search_groups(&all, at);
+    /// At a reconcile: VMs are moved from group to group, and strangers come into them. `still` are not looked at.
+    pub(super) fn follow_groups(&mut self, still: &HashSet<u32>, at: Instant2) {
+        let living = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid);
+        let stirred: Vec<u32> = living.filter(|tgid| !still.contains(tgid)).collect();
+        self.search_groups(&stirred, at);
     }
 
     fn search_groups(&mut self, tgids: &[u32], at: Instant2) {

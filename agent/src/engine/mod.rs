@@ -31,6 +31,7 @@ mod shape;
 mod silent;
 mod sockets;
 mod starting;
+mod still;
 mod storage;
 mod throttle;
 mod tick;
@@ -104,6 +105,7 @@ pub struct Engine {
     /// When memory was looked at last.
     sampled_ns: u64,
     next_scan_ns: u64,
+    still: still::Still,
     next_heartbeat_s: u64,
     /// The newest heartbeat slot told, by this agent or one before, Unix seconds.
     last_slot_s: u64,

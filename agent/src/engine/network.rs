@@ -2,7 +2,7 @@
 //! to read at each sample, and takes over what it read. A VM's end waits for the thread's last word on it, not for long.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -215,10 +215,10 @@ impl Engine {
         true
     }
 
-    /// Everything is looked at again.
-    pub(super) fn follow_network(&self) {
+    /// All VMs but the `still` ones are looked at again.
+    pub(super) fn follow_network(&self, still: &HashSet<u32>) {
         if let Some(counting) = &self.counting {
-            counting.network.reconcile();
+            counting.network.reconcile(still.clone());
         }
     }
 

@@ -149,6 +149,7 @@ impl Engine {
             next_tick_ns: 0,
             sampled_ns: 0,
             next_scan_ns: 0,
+            still: super::still::Still::default(),
             next_heartbeat_s: 0,
             last_slot_s: 0,
             samples: 0,

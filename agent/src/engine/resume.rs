@@ -1,6 +1,9 @@
 //! The first turn: VMs that ran before this agent, and what an earlier agent left open in the ledger.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use super::{Engine, scan::Process};
 use crate::{
@@ -22,7 +25,7 @@ impl Engine {
     /// Finds what runs, goes on with what an earlier agent opened, closes what has ended meanwhile, opens the rest.
     /// `found` is what an earlier agent's slots hold.
     pub(super) fn first_scan(&mut self, open: Vec<OpenInterval>, found: &[VmReading], now: Instant2) {
-        let mut running: Vec<u32> = self.scan().into_iter().map(|(tgid, _)| tgid).collect();
+        let mut running: Vec<u32> = self.scan(&HashSet::new()).into_iter().map(|(tgid, _)| tgid).collect();
         let told = open.iter().filter(|i| i.boot_id == self.boot_id).map(|i| i.last_evidence_at / 1_000_000_000);
         self.last_slot_s = told.max().unwrap_or(0);
         let (mut alive, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|interval| self.goes_on(interval));

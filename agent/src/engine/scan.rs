@@ -1,5 +1,7 @@
 //! The full search of `/proc` for processes that hold KVM VMs: at the start, at every reconcile.
 
+use std::collections::HashSet;
+
 use super::{Engine, life::Found};
 use crate::{
     clock::Instant2,
@@ -52,9 +54,9 @@ impl Engine {
         self.facts.tick_ns().unwrap_or(TICK_NS).max(1)
     }
 
-    /// Processes that hold a KVM VM with vCPUs and are no VM of ours yet, with how many vCPUs.
-    pub(super) fn scan(&mut self) -> Vec<(u32, u32)> {
-        let result = match scan_kvm(&self.procfs, &|_| false) {
+    /// Processes that hold a KVM VM with vCPUs and are no VM of ours yet, with how many vCPUs. `still` are not looked at.
+    pub(super) fn scan(&mut self, still: &HashSet<u32>) -> Vec<(u32, u32)> {
+        let result = match scan_kvm(&self.procfs, &|tgid| still.contains(&tgid.get())) {
             Ok(result) => result,
             Err(error) => {
                 tracing::warn!(%error, "/proc cannot be searched for KVM VMs");
@@ -62,10 +64,15 @@ impl Engine {
                 return Vec::new();
             }
         };
-        self.host.kvm.held = Some(result.found.iter().map(|(_, fds)| u64::from(fds.vms)).sum());
+        let seen: u64 = result.found.iter().map(|(_, fds)| u64::from(fds.vms)).sum();
+        let known = self.registry.live().filter(|vm| still.contains(&vm.fixed.tgid));
+        self.host.kvm.held = Some(seen + known.map(|vm| u64::from(vm.sources.held_vms)).sum::<u64>());
         self.host.kvm.denied = Some(u64::from(result.denied));
         for (tgid, fds) in &result.found {
             self.take_held(tgid.get(), fds.vcpus);
+            if let Some(vm) = self.registry.of_tgid_mut(tgid.get()) {
+                vm.sources.held_vms = fds.vms;
+            }
         }
         let registry = &self.registry;
         let known = |tgid: Tgid| registry.of_tgid(tgid.get()).is_some();

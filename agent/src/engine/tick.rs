@@ -12,8 +12,6 @@ use crate::{
 /// How long after a VM is seen its running threads are looked at: guest time moves with the scheduler's tick (4 ms at
 /// 250 Hz), and the sooner a vCPU that never leaves the guest is known for one, the less of its time is told as the VMM's.
 const PEEK_NS: u64 = 20_000_000;
-/// The sample after which what finding the host's VMs took is given back to the system, once.
-const TRIM_AFTER: u64 = 10;
 /// How long a process is remembered as one that ran a guest.
 const RAN_NS: u64 = 300_000_000_000;
 
@@ -132,6 +130,7 @@ impl Engine {
             vm.first_run_ns = reading.first_run_ns;
         }
         vm.throttle_moved = true;
+        vm.stirred = true;
         vm.disk.moved = true;
         vm.sockets.moved = true;
         vm.exiting |= reading.exit.is_some();
@@ -180,9 +179,7 @@ impl Engine {
         }
         self.history.expire(at.boot_ns);
         self.samples += 1;
-        if self.samples == TRIM_AFTER {
-            crate::heap::trim();
-        }
+        self.trim(at);
         self.heartbeat(at);
         self.registry.expire(at.boot_ns.saturating_sub(self.settings.linger_ns));
         let oldest = at.boot_ns.saturating_sub(RAN_NS);

@@ -71,6 +71,8 @@ pub struct Vm {
     pub throttle: Throttle,
     /// Its threads have run, or its groups were looked for, since that was read.
     pub throttle_moved: bool,
+    /// Its threads have run since what it holds was looked at.
+    pub stirred: bool,
     /// Its memory.
     pub memory: super::Memory,
     /// Nanoseconds it was throttled.
@@ -140,6 +142,7 @@ impl Vm {
             told_work: ToldWork::default(),
             throttle: Throttle::default(),
             throttle_moved: false,
+            stirred: true,
             memory: super::Memory::default(),
             pause: super::Pause::default(),
             throttled_ns: None,

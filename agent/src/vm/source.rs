@@ -17,6 +17,8 @@ pub struct VmSource {
     pub asked: bool,
     /// Descriptors of vCPUs that its process holds; 0 = not counted.
     pub held: u32,
+    /// Descriptors of KVM VMs that it holds, as counted last.
+    pub held_vms: u32,
     /// How many vCPU threads were known when these were counted.
     pub counted: usize,
     /// vCPUs and memory as a manager of the host says they are now.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::vmm::pingpong::pin;
+use crate::vmm::{memory::Region, pingpong::pin};
 
 use super::contest::{Effort, Load, Results, hold, spread_over_loadings};
 use super::load::{Caused, Nothing, Switches, Vm, Worker, busy_cpu, cpus, keep_on, let_run_on};
@@ -46,8 +46,8 @@ const EXIT: [Placed; 5] = [
 const MEMORY: [Placed; 3] =
     [typed("rss_stat", "rss_stat"), typed("empty_rss_stat", "rss_stat"), typed("control_rss_stat", "rss_stat")];
 
-/// Large enough that the allocator maps it anew each time and gives it back.
-const MAPPED: usize = 4 << 20;
+/// Mapped, written to and given back each time: an allocator would keep it and nothing would move.
+const MAPPED: usize = 64 << 10;
 
 const WALK: [Placed; 2] =
     [Placed { name: "walk_tasks", hook: Hook::Walk }, Placed { name: "empty_walk", hook: Hook::Walk }];
@@ -141,12 +141,9 @@ fn exits(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
     Ok(found)
 }
 
-/// A page comes and goes, over and over: in this process, which is a VM for the second object only.
+/// Pages come and go, over and over: in this process, which is a VM for the second object only.
 fn memory(effort: Effort, order: &mut Order) -> Result<Vec<Row>> {
-    let mut pages = Worker::start(busy_cpu()?, false, || {
-        let mut mapped = vec![0_u8; MAPPED];
-        std::hint::black_box(&mut mapped)[MAPPED / 2] = 1;
-    });
+    let mut pages = Worker::start(busy_cpu()?, false, || drop(Region::new("anon", MAPPED)));
     let mut found = Vec::new();
     for (whose, adopted) in [("the memory of no VM", None), ("the memory of a VM", Some(std::process::id()))] {
         let mut object = Object::load(true)?;

@@ -69,7 +69,7 @@ impl Held {
 }
 
 /// A mapping, gone when dropped.
-struct Region {
+pub(crate) struct Region {
     start: NonNull<u8>,
     bytes: usize,
     _file: Option<OwnedFd>,
@@ -79,7 +79,8 @@ struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    fn new(kind: &str, bytes: usize) -> Result<Self> {
+    /// Maps so many bytes of a kind, and writes to each page.
+    pub(crate) fn new(kind: &str, bytes: usize) -> Result<Self> {
         let (private, shared) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::MAP_SHARED);
         let mut file = None;
         let flags = match kind {

@@ -42,7 +42,7 @@ mod spaces;
 mod thread;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -102,9 +102,9 @@ impl<P: Programs> Network<P> {
         self.tell(Order::Look(vm));
     }
 
-    /// Everything is looked at again.
-    pub fn reconcile(&self) {
-        self.tell(Order::Reconcile);
+    /// Everything is looked at again but the files of these processes, in which nothing has run since.
+    pub fn reconcile(&self, still: HashSet<u32>) {
+        self.tell(Order::Reconcile(still));
     }
 
     /// Everything counted is read and published.

@@ -3,7 +3,7 @@
 mod gone;
 mod handover;
 
-use std::{fs, net::UdpSocket, path::Path, time::Instant};
+use std::{collections::HashSet, fs, net::UdpSocket, path::Path, time::Instant};
 
 use super::*;
 use crate::{
@@ -196,7 +196,7 @@ fn a_stranger_s_tap_is_never_counted() {
     let (mine, strange) = (Holder::of(rig.tap("mine0", &[])), Holder::of(rig.tap("strange0", &[])));
     network.born(key(&mine));
     counted(&network, 1);
-    network.reconcile();
+    network.reconcile(HashSet::new());
     sample(&network);
     assert_eq!(network.tally().interfaces, 1);
     assert_eq!(network.usage(key(&mine)).expect("known").interfaces.len(), 1);

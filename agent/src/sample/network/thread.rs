@@ -1,7 +1,7 @@
 //! The thread: waits for orders, announcements and its own schedule; does what the model wants done.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     os::fd::AsFd,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -43,7 +43,7 @@ pub(super) enum Order<P> {
     Former(VmKey, BTreeSet<Arc<str>>),
     Ended(VmKey),
     Look(VmKey),
-    Reconcile,
+    Reconcile(HashSet<u32>),
     Sample,
     Classes(ChangeClasses<P>),
     Stop,
@@ -131,10 +131,10 @@ impl<P: Programs> Worker<P> {
                 self.ending.entry(vm).or_insert(now_ns().saturating_add(LET_GO_NS));
             }
             Order::Look(vm) => self.model.look(vm, now_ns()),
-            Order::Reconcile => {
+            Order::Reconcile(still) => {
                 self.asked.clear();
                 self.ports.values().for_each(|port| self.programs.recheck(*port));
-                self.model.reconcile(now_ns());
+                self.model.reconcile(&still, now_ns());
                 self.execute();
                 self.leave();
             }

@@ -1,6 +1,9 @@
 //! Who holds what, by scans of the processes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use super::{
     Command, Holding, LinkKey, Model, Scan, VmKey,
@@ -65,10 +68,11 @@ impl Model {
         }
     }
 
-    /// At a reconcile: every process is looked at again, refused interfaces are tried again, idle ones are let go.
-    pub fn reconcile(&mut self, now_ns: u64) {
-        let all: Vec<VmKey> = self.vms.keys().copied().collect();
-        self.schedule.soon(&all, now_ns);
+    /// At a reconcile: every process but the `still` ones is looked at again, refused interfaces are tried again, idle
+    /// ones are let go.
+    pub fn reconcile(&mut self, still: &HashSet<u32>, now_ns: u64) {
+        let stirred: Vec<VmKey> = self.vms.keys().filter(|vm| !still.contains(&vm.tgid)).copied().collect();
+        self.schedule.soon(&stirred, now_ns);
         for (key, port) in &mut self.ports {
             if port.state == State::Refused {
                 port.state = State::Wanted;

@@ -5,6 +5,8 @@ mod property;
 mod refused;
 mod workers;
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::{
     host::{
@@ -258,7 +260,7 @@ fn what_cannot_be_counted_is_told_with_its_reason_and_never_as_zero() {
     }
     assert_eq!(usage.interfaces.len(), 2);
     // Tried again at the reconcile, and then it is counted.
-    model.reconcile(200 * SECOND);
+    model.reconcile(&HashSet::new(), 200 * SECOND);
     assert_eq!(attach_all(&mut model), []);
     assert_eq!(model.usage(vm(1)).expect("known").interfaces[1].unobserved, None);
 }

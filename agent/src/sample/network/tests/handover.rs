@@ -123,7 +123,7 @@ fn a_tap_renamed_under_its_vm_goes_on_where_it_was() {
     rig.ip(&["link", "set", "old0", "name", "new0"]);
     rig.ip(&["link", "set", "new0", "up"]);
     transmit(&rig, "new0", &mut holder, 3);
-    network.reconcile();
+    network.reconcile(HashSet::new());
     sample(&network);
     let usage = network.usage(vm).expect("known");
     assert_eq!(usage.interfaces.len(), 1);

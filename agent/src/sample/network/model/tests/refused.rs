@@ -1,5 +1,7 @@
 //! Interfaces that the kernel does not let us count.
 
+use std::collections::HashSet;
+
 use super::*;
 
 #[test]
@@ -40,7 +42,7 @@ fn an_interface_that_was_counted_and_then_is_refused_says_so_beside_what_it_coun
     };
     assert_eq!(told(&mut model), (1, Some("no room".to_owned()), true));
     assert_eq!(packets(&mut model, vm(1), "tap0", None), (3, 4));
-    model.reconcile(200 * SECOND);
+    model.reconcile(&HashSet::new(), 200 * SECOND);
     attach_all(&mut model);
     assert_eq!(told(&mut model), (1, None, true));
     assert_eq!(packets(&mut model, vm(1), "tap0", None), (3, 4));
