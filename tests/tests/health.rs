@@ -47,6 +47,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Takes so many bytes of it.
+    fn take(&self, bytes: usize) -> Result<()> {
+        Ok(std::fs::write(self.0.path().join("ballast"), vec![0; bytes])?)
+    }
+
     fn free(&self) -> Result<()> {
         Ok(std::fs::remove_file(self.0.path().join("ballast"))?)
     }
@@ -106,6 +111,36 @@ fn a_full_disk_makes_health_bad_and_loses_no_line() -> Result<()> {
     lives(&lines)?;
     assert_eq!(agent.lines("vm.compute.start", "late7")?.len(), 1);
     assert_eq!(agent.json("/v1/status")?["ledger"]["dropped_heartbeats"], 0);
+    agent.verify()
+}
+
+#[test]
+fn little_space_for_the_ledger_is_an_alarm_before_it_is_a_failure() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    let Some(_host) = host("little_space_for_the_ledger_is_an_alarm_before_it_is_a_failure") else { return Ok(()) };
+    let disk = Disk::mount(8 << 20)?;
+    let agent = agent_on(&disk, "[ledger]\nheartbeat = \"1s\"\nmin_free = \"4MiB\"\n")?;
+    let _vm = TestVm::start(&["--id", "vm"])?;
+    agent.wait_vms(&["vm"])?;
+    let low = |a: &Agent| Ok::<_, anyhow::Error>(a.metrics()?.one("kvmeter_ledger_space_low", &[]));
+    let row = |a: &Agent| -> Result<bool> {
+        let told: serde_json::Value = serde_json::from_slice(&a.command(&["doctor", "--json"])?.stdout)?;
+        let row = told["features"].as_array().and_then(|all| all.iter().find(|one| one["name"] == "ledger_space"));
+        row.and_then(|row| row["available"].as_bool()).with_context(|| format!("no row: {told}"))
+    };
+    agent.wait_until("a look at the space", PATIENCE, |a| Ok(low(a)? == Some(0.0)))?;
+    assert!(row(&agent)?);
+    disk.take(5 * MIB)?;
+    agent.wait_until("the alarm", PATIENCE, |a| Ok(low(a)? == Some(1.0)))?;
+    assert!(!row(&agent)?);
+    // Nothing has failed.
+    assert_eq!(agent.get("/healthz")?, (200, "ok\n".to_owned()));
+    let ledger = agent.json("/v1/status")?["ledger"].clone();
+    assert_eq!((&ledger["space_low"], &ledger["degraded"]), (&true.into(), &false.into()), "{ledger}");
+    assert!(ledger["free_bytes"].as_u64().is_some_and(|free| free < 4 * MIB as u64), "{ledger}");
+    disk.free()?;
+    agent.wait_until("its end", PATIENCE, |a| Ok(low(a)? == Some(0.0)))?;
+    assert!(row(&agent)?);
     agent.verify()
 }
 

@@ -87,6 +87,8 @@ pub struct LedgerState {
     pub last_error: Option<String>,
     /// What others did to files that are no more written.
     pub hurt: Option<String>,
+    /// Space left where it is kept, bytes, and what it should not fall below; as of its newest look at the files.
+    pub space: Option<(u64, u64)>,
 }
 
 /// The operator's inventory, as the views show it.

@@ -86,6 +86,7 @@ fn keeping(ledger: &config::Ledger) -> Keeping {
         retain_ns: ledger.retain.map(ns),
         max_total_bytes: ledger.max_total.map(|size| size.0),
         max_unread_bytes: ledger.max_unread.map(|size| size.0),
+        min_free_bytes: ledger.min_free.0,
         readers: ledger.readers.clone(),
     }
 }

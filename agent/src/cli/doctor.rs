@@ -5,6 +5,7 @@
 mod io_threads;
 mod memory;
 mod pins;
+mod space;
 mod storage;
 
 use std::path::Path;
@@ -80,6 +81,7 @@ fn diagnose(config: &Config) -> Diagnosis {
     status.features.extend(config.inventory.path.as_deref().map(inventory));
     let ledger = ledger_works(config, agent.as_ref());
     status.features.push(ledger.clone());
+    status.features.extend(space::feature(config));
     let cpu = kernel.is_ok() || fallback.available;
     Diagnosis { ok: cpu && ledger.available, cpu, ledger: ledger.available, status }
 }

@@ -77,6 +77,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("ledger.retain", Text),
     fixed("ledger.max_total", Text),
     fixed("ledger.max_unread", Text),
+    fixed("ledger.min_free", Text),
     fixed("ledger.readers", List),
     live("memory.pss_interval", Text),
     live("metrics.linger", Text),

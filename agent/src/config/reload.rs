@@ -66,6 +66,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("ledger.max_file_age", old.ledger.max_file_age != new.ledger.max_file_age),
         ("ledger.max_total", old.ledger.max_total != new.ledger.max_total),
         ("ledger.max_unread", old.ledger.max_unread != new.ledger.max_unread),
+        ("ledger.min_free", old.ledger.min_free != new.ledger.min_free),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
         ("ledger.readers", old.ledger.readers != new.ledger.readers),
         ("inventory.path", old.inventory != new.inventory),

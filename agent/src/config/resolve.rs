@@ -104,6 +104,7 @@ fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
         retain: taker.bound_duration("ledger.retain", YEAR, HOUR, 100 * YEAR),
         max_total: taker.bound_size("ledger.max_total", Bytes::gib(16), Bytes::kib(128), Bytes::gib(1 << 14)),
         max_unread: taker.bound_size("ledger.max_unread", Bytes::gib(32), Bytes::kib(128), Bytes::gib(1 << 14)),
+        min_free: taker.size("ledger.min_free", default.min_free, Bytes::mib(1), Bytes::gib(1 << 10)),
         readers: taker.names("ledger.readers", MAX_READERS),
     }
 }

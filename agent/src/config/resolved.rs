@@ -176,6 +176,8 @@ pub struct Ledger {
     pub max_total: Option<Bytes>,
     /// Size of all files beyond which it goes although a reader has not acknowledged it; `None` waits for ever.
     pub max_unread: Option<Bytes>,
+    /// Free space below which an alarm is raised.
+    pub min_free: Bytes,
     /// Readers whose acknowledgement retention waits for.
     pub readers: Vec<String>,
 }
@@ -248,6 +250,7 @@ impl Default for Config {
                 retain: None,
                 max_total: None,
                 max_unread: None,
+                min_free: Bytes::mib(256),
                 readers: Vec::new(),
             },
             inventory: Inventory::default(),

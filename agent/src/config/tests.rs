@@ -38,6 +38,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("ledger.retain", "\"400d\""),
     ("ledger.max_total", "\"2GiB\""),
     ("ledger.max_unread", "\"3GiB\""),
+    ("ledger.min_free", "\"1GiB\""),
     ("ledger.readers", "[\"billing\"]"),
     ("inventory.path", "\"/etc/kvmeter/inventory.toml\""),
     ("memory.pss_interval", "\"5m\""),

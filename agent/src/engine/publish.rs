@@ -134,6 +134,7 @@ fn state_of(stats: &Stats) -> LedgerState {
         degraded: stats.degraded,
         last_error: stats.last_error.clone(),
         hurt: stats.hurt.clone(),
+        space: stats.space.map(|space| (space.free_bytes, space.min_bytes)),
     }
 }
 

@@ -17,7 +17,7 @@ use super::manifest::Segment;
 use super::ordinal::Ordinals;
 use super::{Draft, FileStore, Kind, Place, Recovered, Stamp, Store, Subject, digest, encode, fit};
 pub(super) use keep::Keeper;
-pub use keep::{Keeping, Look};
+pub use keep::{Keeping, Look, Space};
 use rotate::Rotated;
 
 /// One line that is durable.

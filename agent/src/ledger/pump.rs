@@ -11,6 +11,9 @@ use super::{Clock, Committed, Draft, Journal, LedgerError, OnCommit, Options, St
 /// When the files are looked after next where more of them are to go.
 const MORE: Duration = Duration::from_secs(1);
 
+/// Between two looks at the space left, where lines are written as often.
+const SPACE: Duration = Duration::from_secs(5);
+
 /// What the thread and the handles share under the lock.
 pub(super) struct State {
     pub(super) spool: Spool,
@@ -80,6 +83,8 @@ pub(super) struct Pump<S> {
     shared: Arc<Shared>,
     /// When the files are looked after next.
     look_at: Instant,
+    /// When the space left is.
+    space_at: Instant,
     /// Dropped last, so that the journal's lock is free when the end is told.
     _ending: Ending,
 }
@@ -93,7 +98,8 @@ impl<S: Store> Pump<S> {
         shared: Arc<Shared>,
     ) -> Self {
         let look_at = Instant::now() + options.look;
-        Self { journal, options, clock, on_commit, look_at, _ending: Ending(Arc::clone(&shared)), shared }
+        let (space_at, _ending) = (Instant::now(), Ending(Arc::clone(&shared)));
+        Self { journal, options, clock, on_commit, look_at, space_at, _ending, shared }
     }
 
     /// Writes until it is told to end and nothing waits.
@@ -103,6 +109,7 @@ impl<S: Store> Pump<S> {
             if self.look_at <= Instant::now() {
                 self.look();
             }
+            self.look_at_space();
             if group.is_empty() {
                 continue;
             }
@@ -151,6 +158,16 @@ impl<S: Store> Pump<S> {
                 self.shared.degraded.store(degraded, Ordering::Release);
             }
             Err(error) => self.failed(Vec::new(), &error),
+        }
+    }
+
+    /// Now and then: how much space is left.
+    fn look_at_space(&mut self) {
+        let now = Instant::now();
+        if self.space_at <= now {
+            self.space_at = now + SPACE;
+            let space = self.journal.space();
+            self.shared.lock().stats.take_space(space);
         }
     }
 

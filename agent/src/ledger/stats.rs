@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Kind, LedgerError, Look, Op, Written};
+use super::{Kind, LedgerError, Look, Op, Space, Written};
 
 /// The writer's counters at one instant. Reading them changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Stats {
     pub last_error: Option<String>,
     /// What others did to files that are no more written; lines are written all the same.
     pub hurt: Option<String>,
+    /// Space left where the ledger is kept, as of the newest look; `None` where nobody can tell.
+    pub space: Option<Space>,
     /// Lines removed that a reader had not acknowledged, because the files had outgrown the hard bound.
     pub unread: u64,
 }
@@ -48,6 +50,7 @@ impl Stats {
             degraded: false,
             last_error: None,
             hurt: None,
+            space: None,
             unread: 0,
         }
     }
@@ -62,6 +65,23 @@ impl Stats {
         self.unread += look.unread;
         // The live file was found as it should be.
         self.degraded &= !over;
+    }
+
+    /// Space left; too little is an alarm, told when it begins and when it is over.
+    pub(super) fn take_space(&mut self, now: Option<Space>) {
+        let (was, is) = (self.space.is_some_and(Space::is_low), now.is_some_and(Space::is_low));
+        if let Some(Space { free_bytes, min_bytes }) = now {
+            match (was, is) {
+                (false, true) => tracing::error!(
+                    free_bytes,
+                    min_bytes,
+                    "little space is left for the ledger: make room, or lines will have to wait in memory"
+                ),
+                (true, false) => tracing::warn!(free_bytes, min_bytes, "there is space for the ledger again"),
+                _ => {}
+            }
+        }
+        self.space = now;
     }
 
     pub(super) fn committed(&mut self, written: &[Written]) {

@@ -61,4 +61,6 @@ metrics! {
         "Ledger lines that wait in memory.";
     LEDGER_FREE: Gauge "kvmeter_ledger_free_bytes" [] "bytes",
         "Space left for the agent where the ledger is kept.";
+    LEDGER_SPACE_LOW: Gauge "kvmeter_ledger_space_low" [] "",
+        "1 while less space is left there than ledger.min_free: to be alarmed by, before lines have to wait in memory.";
 }

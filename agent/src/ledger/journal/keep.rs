@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::carry::{self, Carry};
 use super::super::error::{LedgerError, Op};
+use super::super::files::free_bytes;
 use super::super::manifest::{Entry, Manifest};
 use super::super::retention::{self, Due};
 use super::super::{Mark, Stamp, Store, reader, torn};
@@ -26,6 +27,8 @@ pub struct Keeping {
     pub max_total_bytes: Option<u64>,
     /// Beyond this many bytes it goes even if a reader has not acknowledged it, which is told and counted.
     pub max_unread_bytes: Option<u64>,
+    /// Less space left than this, bytes, is told before it is a failure.
+    pub min_free_bytes: u64,
     /// Readers that have to acknowledge a file before it goes, whether or not they ever said anything.
     pub readers: Vec<String>,
 }
@@ -39,6 +42,7 @@ impl Default for Keeping {
             retain_ns: None,
             max_total_bytes: None,
             max_unread_bytes: None,
+            min_free_bytes: 0,
             readers: Vec::new(),
         }
     }
@@ -55,6 +59,23 @@ pub struct Look {
     pub unread: u64,
     /// Whether there is more to remove.
     pub more: bool,
+}
+
+/// Space left for the agent in the ledger's file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes (`f_bavail`: without what the file system keeps for root alone).
+    pub free_bytes: u64,
+    /// What it should not fall below, bytes.
+    pub min_bytes: u64,
+}
+
+impl Space {
+    /// Whether there is less than there should be.
+    #[must_use]
+    pub const fn is_low(self) -> bool {
+        self.free_bytes < self.min_bytes
+    }
 }
 
 /// The files before the live one.
@@ -203,6 +224,13 @@ impl<S: Store> Journal<S> {
         self.settle();
         look.troubles = self.keeper.as_mut().map(|keeper| std::mem::take(&mut keeper.troubles)).unwrap_or_default();
         Ok(look)
+    }
+
+    /// What space is left; `None` where it cannot be told, or for a ledger that is no file.
+    pub fn space(&self) -> Option<Space> {
+        let keeper = self.keeper.as_ref()?;
+        let free_bytes = free_bytes(&keeper.dir).ok()?;
+        Some(Space { free_bytes, min_bytes: keeper.keeping.min_free_bytes })
     }
 
     /// Writes down the newest line for those who look at the ledger later; called once nothing more is written.
