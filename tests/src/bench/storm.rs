@@ -18,6 +18,7 @@ use crate::vmm::spawn::TestVm;
 
 use super::bpftrace::{COUNT_BY_PID, CPU_BY_PID, OneLiner};
 use super::load::{busy_cpu, cpus, keep_on};
+use super::object::{Hook, Object, Placed};
 use super::spread::{Order, Spread};
 use super::table::{Goal, Row, Section};
 use super::{HOST_BUSY, Options};
@@ -27,14 +28,20 @@ use super::{HOST_BUSY, Options};
 enum Side {
     Off,
     OffAgain,
+    Empty,
     Agent,
     Cpu,
     Count,
 }
 
 impl Side {
-    const ALL: [Self; 5] = [Self::Off, Self::OffAgain, Self::Agent, Self::Cpu, Self::Count];
+    const ALL: [Self; 6] = [Self::Off, Self::OffAgain, Self::Empty, Self::Agent, Self::Cpu, Self::Count];
 }
+
+/// What the hook itself costs: a program that does nothing.
+const EMPTY: Placed = Placed { name: "empty_sched_switch", hook: Hook::Typed("sched_switch") };
+/// How long after its start an agent has done all that it does once.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// What a storm took, wall and CPU time in any unit; larger is slower.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +75,17 @@ impl Ratios {
     fn watched(&mut self, side: Side, storm: &mut impl FnMut() -> Result<Took>) -> Result<Option<Took>> {
         match side {
             Side::Off | Side::OffAgain => storm().map(Some),
+            Side::Empty => {
+                let mut object = Object::load(false)?;
+                object.prepare(EMPTY)?;
+                let link = object.attach(EMPTY)?;
+                let took = storm()?;
+                object.detach(EMPTY, link)?;
+                Ok(Some(took))
+            }
             Side::Agent => {
                 let agent = Agent::start()?;
+                std::thread::sleep(SETTLED);
                 let took = storm()?;
                 drop(agent);
                 Ok(Some(took))
@@ -133,6 +149,8 @@ pub fn switches(options: &Options) -> Result<Section> {
         ratios.cpu("with the agent, no task of a VM", Side::Agent),
         ratios.wall("control: without it once more", Side::OffAgain),
         ratios.cpu("control: without it once more", Side::OffAgain),
+        ratios.wall("with an empty program on the hook alone", Side::Empty),
+        ratios.cpu("with an empty program on the hook alone", Side::Empty),
         ratios.wall("with bpftrace counting CPU by pid", Side::Cpu).note(format!("`{CPU_BY_PID}`")),
         ratios.cpu("with bpftrace counting CPU by pid", Side::Cpu),
         ratios.wall("with bpftrace counting switches by pid", Side::Count).note(format!("`{COUNT_BY_PID}`")),
@@ -142,7 +160,8 @@ pub fn switches(options: &Options) -> Result<Section> {
     let method = format!(
         "Two threads of no VM on each CPU wake each other through pipes, {count} switches on each; the time until the last \
          CPU is done, as a ratio to that with nothing attached in the same round. Agent and bpftrace are started for each \
-         round and stopped after it."
+         round, the agent {} s before, and stopped after it.",
+        SETTLED.as_secs()
     );
     Ok(Section { title: TITLE, method, rows })
 }
