@@ -43,6 +43,8 @@ pub struct Host {
     pub programs: Vec<crate::bpf::Status>,
     /// What is known of interfaces beyond each VM's; absent where none are counted.
     pub network: Option<NetworkTally>,
+    /// When the reading of interfaces that is shown was asked for, CLOCK_BOOTTIME nanoseconds; 0 before the first.
+    pub network_read_ns: u64,
     /// Why the figures of interfaces are absent though they are counted: the thread that reads them does not.
     pub network_stalled: Option<String>,
     /// What is stored for VMs.
