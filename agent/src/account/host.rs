@@ -15,6 +15,8 @@ pub struct Host {
     pub stops: BTreeMap<(String, String), u64>,
     /// Losses by stage, the kernel's and ours.
     pub losses: BTreeMap<&'static str, u64>,
+    /// Wake-ups by the kernel programs: how many there were to send, and how many came.
+    pub wake_ups: (u64, u64),
     /// Failed readings by source.
     pub sample_errors: BTreeMap<&'static str, u64>,
     /// Threads that read beside the sampling one and hang, and since when, CLOCK_BOOTTIME nanoseconds.
