@@ -28,6 +28,7 @@ pub mod script;
 pub mod skip;
 pub mod statement;
 pub mod stored;
+pub mod storm;
 pub mod swap;
 pub mod tiny;
 pub mod trace;
