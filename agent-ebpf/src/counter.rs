@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use kvmeter_common::event::Wake;
 
-use crate::maps::{LOSSES, WAKES};
+use crate::maps::{LOSSES, WAKES, WOKEN};
 
 /// Adds to a counter that other CPUs add to as well.
 ///
@@ -41,6 +41,10 @@ pub fn lose(stage: u32) {
 /// Wakes the agent; a wake-up that finds no room is counted and costs only latency.
 #[inline(always)]
 pub fn wake(kind: u32, vm: u32) {
+    if let Some(counter) = WOKEN.get_ptr_mut(0) {
+        // SAFETY: a map value of type u64.
+        unsafe { add(counter, 1) }
+    }
     if WAKES.output::<Wake>(Wake { kind, vm }, 0).is_err() {
         lose(kvmeter_common::loss::WAKE);
     }

@@ -86,6 +86,10 @@ pub static FREE_VMS: Stack<u32> = Stack::with_max_entries(limits::VMS, 0);
 #[map]
 pub static WALKED: PerCpuArray<[u64; 2 * limits::WALK as usize]> = PerCpuArray::with_max_entries(1, 0);
 
+/// How many wake-ups there were to send, whatever became of them.
+#[map]
+pub static WOKEN: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// Wake-ups.
 #[map]
 pub static WAKES: RingBuf = RingBuf::with_byte_size(limits::WAKE_BYTES, 0);

@@ -4,7 +4,6 @@
 
 use std::{
     ffi::OsString,
-    net::TcpListener,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -21,10 +20,8 @@ use crate::{
     http::{self, Answer},
     ledger::{Life, ledger_in, only},
     metrics::Metrics,
+    port,
 };
-
-/// Where a kernel is emulated its verifier takes ten seconds for the programs.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to start an agent.
 #[derive(Debug, Default)]
@@ -47,8 +44,8 @@ impl Setup {
     }
 }
 
-/// Longer than a sample takes, from its readings to the moment it is seen in a scrape, on a busy or emulated machine.
-const UNDER_WAY: Duration = Duration::from_millis(400);
+/// Longer than anything takes that comes at all, on a busy machine or an emulated one, whose verifier takes ten seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The variable that says where an agent pins.
 const PIN_DIR: &str = "KVMETER_BPF__PIN_DIR";
 
@@ -74,7 +71,7 @@ impl Agent {
             Some(dir) => dir,
             None => TempDir::new()?,
         };
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = port::free()?;
         let socket = dir.path().join("k.sock");
         let (config, data) = (dir.path().join("kvmeter.toml"), dir.path().join("data"));
         let base =
@@ -94,7 +91,7 @@ impl Agent {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let end = Instant::now() + READY_TIMEOUT;
+        let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the agent ended at once ({status}):\n{}", self.log());
@@ -104,7 +101,7 @@ impl Agent {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        bail!("the agent is not healthy after {READY_TIMEOUT:?}:\n{}", self.log())
+        bail!("the agent is not healthy after {PATIENCE:?}:\n{}", self.log())
     }
 
     /// Its process id.
@@ -174,18 +171,14 @@ impl Agent {
         Metrics::parse(&self.scrape()?)
     }
 
-    /// Waits until at least `samples` whole samples have been taken and published from now on. The first that is seen
-    /// may have been under way already, its readings taken before now: one that comes too soon does not count.
+    /// Waits until at least `samples` whole samples have been taken and published from now on. The first that comes may
+    /// have been under way already, its readings taken before now, so it does not count.
     pub fn wait_samples(&self, samples: u64) -> Result<()> {
         let count = |agent: &Self| -> Result<f64> {
             Ok(agent.metrics()?.one("kvmeter_sample_duration_seconds_count", &[]).unwrap_or(0.0))
         };
-        let (since, before) = (Instant::now(), count(self)?);
-        let patience = Duration::from_secs(60);
-        self.wait_until("a sample", patience, |agent| Ok(count(agent)? > before))?;
-        let began_before = since.elapsed() < UNDER_WAY;
-        let target = before + samples as f64 + f64::from(u8::from(began_before));
-        self.wait_until("more samples", patience, |agent| Ok(count(agent)? >= target))
+        let target = count(self)? + samples as f64 + 1.0;
+        self.wait_until("samples", 2 * PATIENCE, |agent| Ok(count(agent)? >= target))
     }
 
     /// Polls until `done` says so.
@@ -209,9 +202,18 @@ impl Agent {
 
     /// Waits until these VMs are shown as running.
     pub fn wait_vms(&self, ids: &[&str]) -> Result<()> {
-        self.wait_until(&format!("{ids:?} to run"), Duration::from_secs(30), |agent| {
+        self.wait_shown(ids, 1.0)
+    }
+
+    /// Waits until these VMs are shown as ended, with their last figures: that is later than their lines can be read.
+    pub fn wait_ended(&self, ids: &[&str]) -> Result<()> {
+        self.wait_shown(ids, 0.0)
+    }
+
+    fn wait_shown(&self, ids: &[&str], running: f64) -> Result<()> {
+        self.wait_until(&format!("{ids:?} to be shown with {running}"), PATIENCE, |agent| {
             let metrics = agent.metrics()?;
-            Ok(ids.iter().all(|id| metrics.one("kvmeter_vm_running", &[("vm_id", id)]) == Some(1.0)))
+            Ok(ids.iter().all(|id| metrics.one("kvmeter_vm_running", &[("vm_id", id)]) == Some(running)))
         })
     }
 
@@ -233,9 +235,7 @@ impl Agent {
 
     /// Waits for the one stop line of a vm_id and returns it.
     pub fn stop_line(&self, vm_id: &str) -> Result<Value> {
-        self.wait_until("a stop line", Duration::from_secs(20), |a| {
-            Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty())
-        })?;
+        self.wait_until("a stop line", PATIENCE, |a| Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty()))?;
         let mut lines = self.lines("vm.compute.stop", vm_id)?;
         ensure!(lines.len() == 1, "{} stop lines for {vm_id}", lines.len());
         lines.pop().context("one line")

@@ -24,18 +24,19 @@ mod strict;
 /// What is published about a line.
 const SCHEMA: &str = include_str!("../../docs/ledger.schema.json");
 
-/// How long a write may be under way; a line that is cut short after that is an error.
-const UNDER_WAY: Duration = Duration::from_secs(1);
+/// How long a write may be under way on a busy machine; a line that is cut short after that is an error.
+const UNDER_WAY: Duration = Duration::from_secs(20);
 
 /// All lines of the ledger in an agent's directory, of all its files. A line that is being written is waited for: a
 /// reader may see a write page by page.
 pub fn ledger_in(dir: &Path) -> Result<Vec<Value>> {
     let end = Instant::now() + UNDER_WAY;
     // Retention may have taken a file between the listing and the reading.
-    let mut text = text_in(dir).or_else(|_| text_in(dir))?;
+    let read = || text_in(dir).or_else(|_| text_in(dir)).or_else(|_| text_in(dir));
+    let mut text = read()?;
     while !text.is_empty() && !text.ends_with('\n') && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
-        text = text_in(dir)?;
+        text = read()?;
     }
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }

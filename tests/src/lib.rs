@@ -1,5 +1,5 @@
 //! Helpers for the tests of kvmeter: the test VMM, a real agent and what is taken away from it, its scrape, ledger and
-//! commands, the host's own clocks, processes, control groups, network and traffic, waits and trace and what lies between two
+//! commands, ports, the host's own clocks, processes, control groups, network and traffic, waits and trace and what lies between two
 //! readings of them, what is shown on other kernels, and saying what was skipped; and `bench`, which measures.
 
 pub mod agent;
@@ -22,11 +22,13 @@ pub mod orders;
 pub mod packets;
 pub mod pair;
 pub mod pins;
+pub mod port;
 pub mod process;
 pub mod script;
 pub mod skip;
 pub mod statement;
 pub mod stored;
+pub mod storm;
 pub mod swap;
 pub mod tiny;
 pub mod trace;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{agent::Agent, vmm::spawn::TestVm};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One VM that runs, and one that has ended and is still shown.
 pub fn one_of_each(agent: &Agent) -> Result<TestVm> {

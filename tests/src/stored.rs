@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::agent::Agent;
 
 /// Longer than any look, list or line takes here.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pool in a directory, of raw and qcow2 images and snapshots, looked at every second.
 #[must_use]

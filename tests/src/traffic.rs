@@ -1,12 +1,13 @@
 //! What an agent tells of VMs' traffic, from each of its views, and a VM whose interface's own statistics stand beside it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::clock::CLOCK_PAIR_NS;
 use crate::ledger::number;
 use crate::metrics::Metrics;
 use crate::net::link::{Link, LinkStats};
@@ -18,7 +19,7 @@ use crate::vmm::nic::client::NicVm;
 pub const BYTES: &str = "kvmeter_vm_network_bytes_total";
 /// The same of packets.
 pub const PACKETS: &str = "kvmeter_vm_network_packets_total";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Windows of frames that wait for the guest: what a tap's queue is sure to hold.
 const WINDOW: u64 = 400;
 
@@ -36,10 +37,10 @@ pub struct Both {
 pub struct Told(pub BTreeMap<(String, String), Both>);
 
 impl Told {
-    /// What `/metrics` and `/v1/vms/{id}` tell after a whole sample from now on; an error if they differ. To be asked
+    /// What `/metrics` and `/v1/vms/{id}` tell after a whole reading from now on; an error if they differ. To be asked
     /// while nothing moves.
     pub fn shown(agent: &Agent, vm_id: &str) -> Result<Self> {
-        agent.wait_samples(1)?;
+        wait_reading(agent)?;
         let scrape = Self::scraped(&agent.metrics()?, vm_id);
         let api = Self::detailed(agent, vm_id)?;
         ensure!(scrape == api, "{vm_id}: /metrics {scrape:?}, /v1/vms {api:?}");
@@ -126,6 +127,17 @@ impl Told {
         }
         sum
     }
+}
+
+/// Waits until figures of interfaces are shown that were asked for after now: a reading that is not there in time is told a
+/// sample later.
+pub fn wait_reading(agent: &Agent) -> Result<()> {
+    let now = SystemTime::now() + Duration::from_nanos(CLOCK_PAIR_NS);
+    agent.wait_until("a reading of interfaces", 2 * PATIENCE, |agent| {
+        let status = agent.json("/v1/status")?;
+        let Some(read_at) = status["network"]["read_at"].as_str() else { return Ok(false) };
+        Ok(humantime::parse_rfc3339(read_at)? > now)
+    })
 }
 
 fn text(value: &Value, key: &str) -> Result<String> {

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 
 const CPU: &str = "kvmeter_vm_cpu_seconds_total";
 const RUNNING: &str = "kvmeter_vm_running";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn vms_that_ran_before_the_agent_have_their_true_start_and_all_their_cpu_time() -> Result<()> {
@@ -36,7 +36,14 @@ fn vms_that_ran_before_the_agent_have_their_true_start_and_all_their_cpu_time() 
     }
     std::thread::sleep(Duration::from_millis(500));
     let agent = Agent::start()?;
-    agent.wait_samples(1)?;
+    agent.wait_until("all of them", PATIENCE, |a| {
+        let (lines, scrape) = (a.ledger()?, a.metrics()?);
+        let shown = |vm: &TestVm| -> Option<bool> {
+            let life = of_process(&lines, vm.pid()).ok()?;
+            Some(scrape.one(RUNNING, &[("vm_id", life.start["vm_id"].as_str()?)]) == Some(1.0))
+        };
+        Ok(vms.iter().all(|(_, vm)| shown(vm) == Some(true)))
+    })?;
     let before: Vec<_> = vms.iter().map(|(_, vm)| process_cpu_ns(vm.pid())).collect::<Result<_>>()?;
     agent.wait_samples(1)?;
     let scrape = agent.metrics()?;
@@ -76,7 +83,7 @@ fn a_vm_whose_leader_has_ended_is_adopted_with_its_identity() -> Result<()> {
     let vm = TestVm::start(&["--id", "headless", "--name", "its name", "--duty", "20", "--leader-exits"])?;
     std::thread::sleep(Duration::from_millis(100));
     let agent = Agent::start()?;
-    agent.wait_samples(1)?;
+    agent.wait_until("its start", PATIENCE, |a| Ok(of_process(&a.ledger()?, vm.pid()).is_ok()))?;
     let life = of_process(&agent.ledger()?, vm.pid())?;
     assert_eq!((&life.start["vm_id"], &life.start["name"]), (&"headless".into(), &"its name".into()));
     Ok(())

@@ -17,7 +17,7 @@ use kvmeter_tests::{
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const ROOT: &str = "uid:0";
 
 fn start(id: &str) -> Result<TestVm> {

@@ -11,7 +11,7 @@ use kvmeter_tests::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn every_error_is_a_problem_that_says_what_is_wrong() -> Result<()> {
@@ -117,12 +117,21 @@ fn the_api_shows_a_vm_in_the_shape_of_the_contract() -> Result<()> {
 #[test]
 fn usage_is_204_before_the_first_sample_and_then_the_latest_one() -> Result<()> {
     let Some(_host) = host("usage_is_204_before_the_first_sample_and_then_the_latest_one") else { return Ok(()) };
-    let agent = Agent::with(Setup::of("[history]\ninterval = \"2s\"\n"))?;
-    let _vm = TestVm::start(&["--id", "u", "--duty", "50"])?;
-    agent.wait_vms(&["u"])?;
-    let first = agent.request("GET", "/v1/vms/u/usage")?;
-    assert_eq!((first.code, first.body.as_str()), (204, ""));
-    agent.wait_until("a sample", PATIENCE, |a| Ok(a.get("/v1/vms/u/usage")?.0 == 200))?;
+    let agent = Agent::with(Setup::of("[history]\ninterval = \"4s\"\n"))?;
+    // Asked from before it is there, so that the answer between its first reading and its first sample is not missed.
+    let mut codes = Vec::new();
+    let mut vm = None;
+    agent.wait_until("a sample", PATIENCE, |a| {
+        let answer = a.request("GET", "/v1/vms/u/usage")?;
+        assert!(answer.code != 204 || answer.body.is_empty(), "{}", answer.body);
+        codes.push(answer.code);
+        if vm.is_none() {
+            vm = Some(TestVm::start(&["--id", "u", "--duty", "50"])?);
+        }
+        Ok(answer.code == 200)
+    })?;
+    codes.dedup();
+    assert_eq!(codes, [404, 204, 200]);
     let sample = agent.json("/v1/vms/u/usage")?;
     let known = [
         "at",

@@ -15,7 +15,7 @@ use kvmeter_tests::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// rusage counts whole microseconds.
 const ROUNDING_NS: u64 = 2_000;
 /// What the kernel may charge a VM's dying threads after rusage has forgotten them.
@@ -102,8 +102,11 @@ fn tell_and_charge(test: &str, count: u32, concurrency: u32, lifetime: &str) -> 
     let report = burst(count, concurrency, &["--id", "b", "--duty", "50", "--lifetime", lifetime, "--end", "exit0"])?;
     let told = by_id(&report)?;
     assert_eq!(told.len(), usize::try_from(count)?, "the burst itself is whole");
-    agent.wait_samples(1)?;
-    agent.wait_until("all stops", PATIENCE, |a| Ok(ours(&a.ledger()?)?.values().all(|life| life.stop.is_some())))?;
+    agent.wait_until("each to have ended or not to have run", PATIENCE, |a| {
+        let (lives, unrun) = (ours(&a.ledger()?)?, a.metrics()?.one("kvmeter_unrun_vms_total", &[]).unwrap_or(0.0));
+        Ok(lives.values().all(|life| life.stop.is_some()) && lives.len() as f64 + unrun >= told.len() as f64)
+    })?;
+    // Whatever else there is to say of them has been said by then.
     agent.wait_samples(1)?;
     let lives = ours(&agent.ledger()?)?;
     let mut more = Vec::new();

@@ -10,7 +10,7 @@ use kvmeter_tests::{
     vmm::spawn::TestVm,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_torn_tail_is_cut_back_and_told_and_nothing_else_is_lost() -> Result<()> {

@@ -12,7 +12,7 @@ use kvmeter_tests::{
     vmm::spawn::TestVm,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 
 /// Sets a limit that nobody reaches: without one on the device the kernel may count nothing.

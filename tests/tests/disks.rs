@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const CAPACITY: &str = "kvmeter_vm_disk_capacity_bytes";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SCAN: &str = "[discovery]\nscan_interval = \"1s\"\n";
 
 /// A directory on a disk: a raw file on a tmpfs counts as memory.
@@ -131,7 +131,7 @@ fn network_storage_is_told_as_unobserved_and_never_as_nothing() -> Result<()> {
     nbd.args(["-t", "-e", "8", "-f", "raw", "-k"]).arg(&socket).arg(dir.path().join("far.img"));
     let _nbd = Killed(nbd.stdin(Stdio::null()).spawn()?);
     let agent = Agent::with(Setup::of(SCAN))?;
-    agent.wait_until("qemu-nbd", PATIENCE, |_| Ok(socket.exists()))?;
+    agent.wait_until("qemu-nbd", PATIENCE, |_| Ok(UnixStream::connect(&socket).is_ok()))?;
     let start = |name: &str, drives: &[String]| -> Result<Killed> {
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args([

@@ -79,7 +79,7 @@ fn what_a_running_agent_found_not_to_work_doctor_does_not_call_working() -> Resu
     // The agent's configuration is another than doctor's: only by asking can doctor know.
     let agent = Agent::with(Setup::of("[bpf]\nexit_reasons = false\n"))?;
     let _vm = TestVm::start(&["--id", "runs", "--duty", "50", "--exit-rate", "100"])?;
-    agent.wait_until("a verdict on the hooks of guest entry", Duration::from_secs(20), |agent| {
+    agent.wait_until("a verdict on the hooks of guest entry", Duration::from_secs(60), |agent| {
         let status = agent.json("/v1/status")?;
         let entry = feature(&status, "kvm_entry")?;
         Ok(entry["available"] == true || entry["why"].as_str().is_some_and(|why| why.contains("never fired")))

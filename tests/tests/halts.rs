@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 const HALTED: &str = "kvmeter_vm_halted_seconds_total";
 const POLLED: &str = "kvmeter_vm_halt_poll_seconds_total";
 const RUNNING: &str = "kvmeter_vm_running";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the trace tells of these threads: nanoseconds halted, and how many of them were spent polling with success.
 fn told(trace: &Trace, tids: &[i32]) -> Result<(u64, u64)> {

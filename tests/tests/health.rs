@@ -16,7 +16,7 @@ use kvmeter_tests::{
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A small disk of its own, which a test can fill; unmounted when dropped.
 struct Disk(TempDir);
@@ -163,7 +163,7 @@ fn a_ledger_that_hangs_shows_no_new_vm_and_makes_health_bad() -> Result<()> {
         "shown, and not durable"
     );
     assert_eq!(agent.get("/v1/vms/unwritten")?.0, 404);
-    let bad = agent.wait_until("bad health", Duration::from_secs(20), |a| Ok(a.get("/healthz")?.0 == 503));
+    let bad = agent.wait_until("bad health", PATIENCE, |a| Ok(a.get("/healthz")?.0 == 503));
     drop(ice);
     bad.context("a ledger whose sync hangs is stuck")?;
     agent.wait_vms(&["unwritten"])?;

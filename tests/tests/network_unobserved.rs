@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const INTERFACES: &str = "kvmeter_vm_network_interfaces";
 const DROPPED: &str = "kvmeter_vm_network_dropped_packets_total";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until this VM is told to have one interface of this kind that is not counted, and holds every view against it.
 fn is_unobserved(agent: &Agent, id: &str, kind: &str, interface: &str) -> Result<()> {

@@ -11,7 +11,7 @@ use kvmeter_tests::{
 };
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines of a ledger in what an agent wrote on standard error, between those of its log.
 fn recorded(log: &str) -> Vec<Value> {

@@ -17,7 +17,7 @@ use kvmeter_tests::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const QEMU: &str = "qemu-system-x86_64";
 const NAME: &str = "grows";
 const MIB: u64 = 1 << 20;

@@ -11,7 +11,7 @@ use kvmeter_tests::{
 };
 
 const THROTTLED: &str = "kvmeter_vm_cpu_throttled_seconds_total";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const SCAN: &str = "[discovery]\nscan_interval = \"1s\"\n";
 
 fn limited(test: &str, name: &str, percent: u32) -> Result<Option<Group>> {

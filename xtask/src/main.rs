@@ -23,6 +23,7 @@ mod setup;
 mod signals;
 mod stage;
 mod stamp;
+mod storms;
 mod test;
 mod toolchain;
 mod workspace;
@@ -80,6 +81,8 @@ enum Task {
     Bench(BenchArgs),
     /// Very many packets through a VM's tap, each way, held against the link's own counters (needs root)
     Packets(packets::PacketsArgs),
+    /// Storms of processes, VMs, lost wake-ups and killed agents, held against the kernel's own counts; takes minutes (needs root)
+    Storms(storms::StormsArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {
         /// Only compare, and fail if it is out of date
@@ -147,6 +150,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Packaging => packaging::check(&workspace),
         Task::Lint => lint::lint(&workspace),
         Task::Packets(args) => packets::packets(&workspace, &args),
+        Task::Storms(args) => storms::storms(&workspace, &args),
         Task::Docs { check } => docs::docs(&workspace, check),
     }
 }

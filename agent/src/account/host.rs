@@ -15,6 +15,8 @@ pub struct Host {
     pub stops: BTreeMap<(String, String), u64>,
     /// Losses by stage, the kernel's and ours.
     pub losses: BTreeMap<&'static str, u64>,
+    /// Wake-ups by the kernel programs: how many there were to send, and how many came.
+    pub wake_ups: (u64, u64),
     /// Failed readings by source.
     pub sample_errors: BTreeMap<&'static str, u64>,
     /// Threads that read beside the sampling one and hang, and since when, CLOCK_BOOTTIME nanoseconds.
@@ -43,6 +45,8 @@ pub struct Host {
     pub programs: Vec<crate::bpf::Status>,
     /// What is known of interfaces beyond each VM's; absent where none are counted.
     pub network: Option<NetworkTally>,
+    /// When the reading of interfaces that is shown was asked for, CLOCK_BOOTTIME nanoseconds; 0 before the first.
+    pub network_read_ns: u64,
     /// Why the figures of interfaces are absent though they are counted: the thread that reads them does not.
     pub network_stalled: Option<String>,
     /// What is stored for VMs.

@@ -88,6 +88,7 @@ pub fn start_kernel(config: &Config, facts: &HostFacts, ledger: Option<&str>) ->
         threads: config.bpf.max_threads,
         vms: config.bpf.max_vms,
         pid_max: facts.pid_max.unwrap_or(4_194_304),
+        wake_bytes: config.bpf.wake_bytes.next_power_of_two(),
     };
     let off = Unwanted { program: "kvm_exit_reason", why: "bpf.exit_reasons is false in the configuration" };
     let setup = Setup {

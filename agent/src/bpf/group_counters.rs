@@ -75,7 +75,7 @@ mod tests {
     fn a_kernel_without_them_loses_the_sockets_and_nothing_else() {
         let formats = records::events().into_iter().map(|event| (event, tracefs::format(Path::new("/"), event)));
         let setup = Setup {
-            sizes: Sizes { threads: 64, vms: 8, pid_max: 4_194_304 },
+            sizes: Sizes { threads: 64, vms: 8, pid_max: 4_194_304, wake_bytes: 4_096 },
             rules: thread::RULES.to_vec(),
             exit_classes: exit_class::TABLE,
             formats: formats.collect(),

@@ -33,6 +33,10 @@ pub struct Kernel {
     /// `None` where the kernel has no counters for control groups.
     pub(super) sockets: Option<Sockets>,
     pub(super) wakes: RingBuf<MapData>,
+    /// How many there were to send.
+    pub(super) woken: Mapped<u64>,
+    /// How many came.
+    pub(super) received: u64,
     pub(super) log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     pub(super) cpus: Vec<u32>,
     pub(super) links: Links,
@@ -93,16 +97,20 @@ impl Kernel {
         self.wakes.as_fd()
     }
 
-    /// Takes all wake-ups off the ring, and kernel-side log lines with them; how many wake-ups there were.
-    pub fn drain(&mut self) -> u64 {
-        let mut count = 0;
+    /// Takes all wake-ups off the ring, and kernel-side log lines with them.
+    pub fn drain(&mut self) {
         while self.wakes.next().is_some() {
-            count += 1;
+            self.received += 1;
         }
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        count
+    }
+
+    /// Wake-ups of this agent's own ring: how many there were to send, and how many came. The others were lost, or wait.
+    #[must_use]
+    pub fn wake_ups(&self) -> (u64, u64) {
+        (self.woken.get(0).unwrap_or(0), self.received)
     }
 
     /// Brings the slots of threads that are on a CPU right now level with the scheduler. Returns how many CPUs could

@@ -97,6 +97,8 @@ pub struct Sizes {
     pub vms: u32,
     /// `kernel.pid_max`: thread ids stay below it.
     pub pid_max: u32,
+    /// Bytes of the ring buffer of wake-ups, a power of two and whole pages.
+    pub wake_bytes: u32,
 }
 
 impl Sizes {
@@ -107,13 +109,13 @@ impl Sizes {
     }
 
     /// Elements of each map that has other than its own number.
-    pub(super) fn entries(self) -> [(&'static str, u32); 11] {
+    pub(super) fn entries(self) -> [(&'static str, u32); 12] {
         let claims = self.vms.saturating_mul(u32::try_from(cause::OFFENDERS).unwrap_or(u32::MAX));
         let of_vms = ["VMS", "VM_ARGS", "FREE_VMS", "VM_OF_TGID", "ADOPT", "SIGNALS"].map(|name| (name, self.vms));
         let [vms, args, free_vms, tgids, adopt, signals] = of_vms;
         let [threads, vcpus, free_threads] = ["THREADS", "VCPUS", "FREE_THREADS"].map(|name| (name, self.threads));
-        let (tids, claims) = (("TIDS", self.tid_words()), ("CLAIMS", claims));
-        [tids, threads, vcpus, claims, free_threads, vms, args, free_vms, tgids, adopt, signals]
+        let (tids, claims, wakes) = (("TIDS", self.tid_words()), ("CLAIMS", claims), ("WAKES", self.wake_bytes));
+        [tids, threads, vcpus, claims, free_threads, vms, args, free_vms, tgids, adopt, signals, wakes]
     }
 }
 

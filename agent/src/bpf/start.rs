@@ -124,6 +124,8 @@ impl Kernel {
             processes: typed(&mut ebpf, "VM_OF_TGID")?,
             sockets: Sockets::new(&mut ebpf),
             wakes: typed(&mut ebpf, "WAKES")?,
+            woken: Mapped::new(ebpf.take_map("WOKEN"), "WOKEN", 1)?,
+            received: 0,
             log,
             cpus: aya::util::online_cpus().map_err(|(path, source)| LoadError::Cpus(path.to_owned(), source))?,
             statuses: Vec::new(),

@@ -65,6 +65,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("bpf.exit_reasons", Bool),
     fixed("bpf.max_threads", Integer),
     fixed("bpf.max_vms", Integer),
+    fixed("bpf.wake_bytes", Integer),
     live("discovery.scan_interval", Text),
     live("history.interval", Text),
     fixed("history.samples", Integer),

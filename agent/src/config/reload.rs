@@ -55,6 +55,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("bpf.exit_reasons", old.bpf.exit_reasons != new.bpf.exit_reasons),
         ("bpf.max_threads", old.bpf.max_threads != new.bpf.max_threads),
         ("bpf.max_vms", old.bpf.max_vms != new.bpf.max_vms),
+        ("bpf.wake_bytes", old.bpf.wake_bytes != new.bpf.wake_bytes),
         ("discovery.scan_interval", old.discovery.scan_interval != new.discovery.scan_interval),
         ("history.interval", old.history.interval != new.history.interval),
         ("history.samples", old.history.samples != new.history.samples),

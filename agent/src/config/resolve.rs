@@ -79,6 +79,7 @@ fn bpf(taker: &mut Taker, default: &Bpf) -> Bpf {
         exit_reasons: taker.flag("bpf.exit_reasons", default.exit_reasons),
         max_threads: taker.number("bpf.max_threads", default.max_threads, 64, 1 << 20),
         max_vms: taker.number("bpf.max_vms", default.max_vms, 1, 1 << 16),
+        wake_bytes: taker.number("bpf.wake_bytes", default.wake_bytes, 1 << 12, 1 << 24),
     }
 }
 

@@ -117,6 +117,8 @@ pub struct Bpf {
     pub max_threads: u32,
     /// VMs that the maps have room for.
     pub max_vms: u32,
+    /// Bytes of the buffer of wake-ups; made a power of two.
+    pub wake_bytes: u32,
 }
 
 /// `bpf.enabled`
@@ -234,6 +236,7 @@ impl Default for Config {
                 exit_reasons: true,
                 max_threads: 32_768,
                 max_vms: 4096,
+                wake_bytes: 262_144,
             },
             discovery: Discovery { scan_interval: seconds(60) },
             history: History {

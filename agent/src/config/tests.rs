@@ -26,6 +26,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("bpf.exit_reasons", "false"),
     ("bpf.max_threads", "65536"),
     ("bpf.max_vms", "128"),
+    ("bpf.wake_bytes", "4096"),
     ("discovery.scan_interval", "\"5s\""),
     ("history.interval", "\"20s\""),
     ("history.samples", "100"),

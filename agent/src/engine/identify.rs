@@ -26,8 +26,8 @@ use crate::{
 
 /// VMs whose files wait to be looked at.
 const QUEUE: usize = 8_192;
-/// How long a start line waits for files: they lie in memory, and take well under a millisecond.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a start line waits for files: they lie in memory, and take well under a millisecond once the thread has a CPU.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// Between two looks at whether a VM's files have changed.
 const FOLLOW_NS: u64 = 5_000_000_000;
 

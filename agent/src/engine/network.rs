@@ -132,6 +132,9 @@ impl Engine {
         // attach to) nobody waits a second time for it.
         let at_most = if self.network_is_late { Duration::ZERO } else { SAMPLE };
         let _ = counting.network.wait_sample(self.network_asked, at_most);
+        if counting.network.samples() >= self.network_asked {
+            self.host.network_read_ns = self.network_asked_ns;
+        }
         let stalled = self.stalled(counting, at);
         let usages = counting.network.usages();
         let tick_ns = self.tick_ns();

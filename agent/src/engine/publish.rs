@@ -79,6 +79,7 @@ impl Engine {
     pub(super) fn publish(&mut self, at: Instant2) {
         self.serial += 1;
         if let Some(kernel) = &self.kernel {
+            self.host.wake_ups = kernel.wake_ups();
             for (stage, count) in kernel.losses() {
                 self.host.losses.insert(stage, count);
             }

@@ -186,6 +186,7 @@ async fn status(State(views): State<Views>) -> Response {
         "history": history_status(views.history.as_ref()),
         "unrun_vms": host.unrun_vms,
         "losses": host.losses,
+        "wake_ups": { "produced": host.wake_ups.0, "received": host.wake_ups.1 },
         "sample_errors": host.sample_errors,
         "hung": hung,
         "ledger": {

@@ -9,10 +9,13 @@ use super::{
     family::{Family, MetricFamily},
     vm::{Fill, labels},
 };
-use crate::account::{
-    Snapshot, VmView,
-    network::{Interface, InterfaceKind, Traffic},
-    snapshot::Detail,
+use crate::{
+    account::{
+        Snapshot, VmView,
+        network::{Interface, InterfaceKind, Traffic},
+        snapshot::Detail,
+    },
+    clock::rfc3339,
 };
 
 /// The families, with what a VM adds to each.
@@ -100,6 +103,7 @@ pub fn status(snapshot: &Snapshot) -> Value {
         .collect();
     let unowned = tally.unowned.traffic;
     json!({
+        "read_at": rfc3339(snapshot.taken.unix_of(snapshot.host.network_read_ns)),
         "interfaces": tally.interfaces,
         "namespaces": tally.namespaces,
         "unobserved": unobserved,

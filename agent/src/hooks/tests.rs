@@ -90,7 +90,7 @@ fn start(seq: u64) -> Vec<Committed> {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < end, "still waiting for {what}");
         std::thread::sleep(Duration::from_millis(5));

@@ -29,7 +29,7 @@ mod tests {
         let (procfs, tgid) = (ProcFs::new(std::path::Path::new("/")), Tgid(child.id()));
         assert!(matches!(is_stopped(&procfs, tgid), Ok(false)));
         kill(Pid::from_raw(tgid.get().cast_signed()), Signal::SIGSTOP).unwrap();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !matches!(is_stopped(&procfs, tgid), Ok(true)) {
             assert!(std::time::Instant::now() < end, "it is stopped");
         }

@@ -75,10 +75,11 @@ mod tests {
         let tid = Tid(u32::try_from(nix::unistd::gettid().as_raw()).unwrap());
         let file = SchedstatFile::open(Path::new("/"), me, tid).unwrap();
         let (first, _) = file.read().unwrap().unwrap();
-        let end = std::time::Instant::now() + std::time::Duration::from_millis(30);
-        while std::time::Instant::now() < end {}
-        let (second, _) = file.read().unwrap().unwrap();
-        assert!(second > first + 10_000_000, "{first} {second}");
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        // How long that takes is for those to say who want the same CPU.
+        while file.read().unwrap().unwrap().0 <= first + 10_000_000 {
+            assert!(std::time::Instant::now() < end, "{first}");
+        }
     }
 
     #[test]
@@ -95,7 +96,7 @@ mod tests {
         drop(end);
         thread.join().unwrap();
         // join() returns when the kernel clears the thread's id, a moment before the task is unhashed.
-        let gone = (0..200).any(|_| {
+        let gone = (0..4_000).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             file.read().unwrap().is_none()
         });

@@ -153,6 +153,6 @@ mod tests {
         let metrics = StatsdMetrics::new(server.local_addr().unwrap(), || ()).unwrap();
         let began = std::time::Instant::now();
         (0..100_000).for_each(|_| metrics.inc_cache_hit());
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     }
 }

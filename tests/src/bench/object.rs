@@ -106,7 +106,7 @@ impl Object {
         globals.extend([("KVM_EXIT_REASON", 8), ("KVM_EXIT_ISA", 12)]);
         let btf = Btf::parse(&types, Endianness::default())?;
         let pid_max = std::fs::read_to_string("/proc/sys/kernel/pid_max")?.trim().parse()?;
-        let sizes = Sizes { threads: limits::THREADS, vms: limits::VMS, pid_max };
+        let sizes = Sizes { threads: limits::THREADS, vms: limits::VMS, pid_max, wake_bytes: limits::WAKE_BYTES };
         let quiet = 0_u8;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).map_max_entries("TIDS", sizes.tid_words());

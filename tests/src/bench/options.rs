@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use super::contest::Effort;
 use super::table::Section;
-use super::{clocked, fleet, history, libvirt, network, pair, programs, storm};
+use super::{clocked, fleet, history, ledger, libvirt, network, pair, programs, storm};
 
 /// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
 #[derive(Clone, Debug, Parser)]
@@ -46,6 +46,8 @@ pub enum Part {
     Libvirt,
     /// A week of samples in memory
     History,
+    /// Proving a ledger
+    Ledger,
 }
 
 impl Part {
@@ -62,6 +64,7 @@ impl Part {
             Self::Fleet => "fleet",
             Self::Libvirt => "libvirt",
             Self::History => "history",
+            Self::Ledger => "ledger",
         }
     }
 
@@ -77,6 +80,7 @@ impl Part {
             Self::Fleet => fleet::section(options),
             Self::Libvirt => libvirt::section(options),
             Self::History => history::section(options),
+            Self::Ledger => ledger::section(options),
         }
     }
 }
@@ -98,6 +102,12 @@ impl Options {
     pub fn effort(&self) -> Effort {
         let slice = Duration::from_millis(self.either(10, 30));
         Effort { rounds: self.either(7, 101), slice, requests: 20 }
+    }
+
+    /// Heartbeats of each VM in a ledger that is proved, and how often it is.
+    #[must_use]
+    pub fn ledger(&self) -> (u64, u32) {
+        self.either((40, 3), (4_000, 11))
     }
 
     /// Rounds of a storm.

@@ -19,7 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::load;
 
 const PAGE: usize = 4096;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Listens, and obeys in a thread `memory`.
 pub fn serve(path: &Path) -> Result<()> {

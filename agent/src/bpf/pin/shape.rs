@@ -127,7 +127,7 @@ pub(super) fn make_header() -> Result<MapData, PinError> {
 mod tests {
     use super::*;
 
-    const SIZES: Sizes = Sizes { threads: 64, vms: 8, pid_max: 32_768 };
+    const SIZES: Sizes = Sizes { threads: 64, vms: 8, pid_max: 32_768, wake_bytes: 4_096 };
 
     #[test]
     fn another_size_of_any_table_is_another_layout() {

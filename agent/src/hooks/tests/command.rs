@@ -81,11 +81,11 @@ fn a_command_runs_as_nobody_without_any_capability_unless_it_is_told_otherwise()
 #[test]
 fn a_command_that_hangs_is_ended_with_all_its_children() {
     let script = "trap '' TERM; sleep 1000 & echo $! > DIR/child; echo $$ > DIR/leader; wait; sleep 1000";
-    let rig = Rig::new(&(shell(script) + "timeout = \"300ms\"\n"));
+    let rig = Rig::new(&(shell(script) + "timeout = \"3s\"\n"));
     let began = Instant::now();
     rig.bus.publish(start(1));
     until("the timeout", || rig.runs("timeout") == 1);
-    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(!rig.text("child").is_empty() && !rig.text("leader").is_empty());
     until("their ends", || !is_alive(&rig.text("child")) && !is_alive(&rig.text("leader")));
     assert_eq!(rig.lost(GIVEN_UP), 1);
@@ -104,7 +104,7 @@ fn a_child_it_leaves_behind_holds_nobody_up() {
     let began = Instant::now();
     rig.bus.publish(start(1));
     until("the end", || rig.runs("success") == 1);
-    assert!(began.elapsed() < Duration::from_secs(10), "its output is still open: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "its output is still open: {:?}", began.elapsed());
     let child = nix::unistd::Pid::from_raw(rig.text("child").trim().parse().unwrap());
     nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
 }

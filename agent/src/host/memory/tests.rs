@@ -84,7 +84,7 @@ fn pss_is_read_beside_the_caller() {
         std::thread::sleep(std::time::Duration::from_millis(1));
         reader.answer()
     });
-    let answer = answer.take(5_000).flatten().next().unwrap();
+    let answer = answer.take(60_000).flatten().next().unwrap();
     assert_eq!(answer.vm, (1, 2));
     assert!(answer.bytes.unwrap().unwrap() > 0);
 }

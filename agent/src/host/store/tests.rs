@@ -42,7 +42,7 @@ impl Watched {
 
     /// Waits until a report fits.
     fn until(&mut self, what: &str, fits: impl Fn(&Report) -> bool) -> Report {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while Instant::now() < end {
             for report in self.looker.reports() {
                 let done = fits(&report);

@@ -41,7 +41,7 @@ impl Rig {
             match self.netns.inside(|| tun::attach(name, flags)).expect("enter") {
                 Ok(file) => return file,
                 // Whoever looks at a tap while its holder lets go of it keeps it for that moment.
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed().as_secs() < 5 => {}
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed().as_secs() < 60 => {}
                 Err(error) => panic!("{name} cannot be attached to: {error}"),
             }
         }
