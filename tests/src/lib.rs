@@ -28,6 +28,7 @@ pub mod skip;
 pub mod statement;
 pub mod stored;
 pub mod swap;
+pub mod terminal;
 pub mod tiny;
 pub mod trace;
 pub mod traffic;
