@@ -30,6 +30,7 @@ pub mod statement;
 pub mod stored;
 pub mod storm;
 pub mod swap;
+pub mod terminal;
 pub mod tiny;
 pub mod trace;
 pub mod traffic;

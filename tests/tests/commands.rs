@@ -144,11 +144,12 @@ fn an_agent_that_did_not_start_leaves_no_socket() -> Result<()> {
 #[test]
 fn every_command_explains_itself_with_an_example() -> Result<()> {
     let mut bare = Vec::new();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
         &[],
         &["run"],
         &["vms"],
         &["vm"],
+        &["top"],
         &["doctor"],
         &["ledger", "show"],
         &["ledger", "verify"],
@@ -179,6 +180,9 @@ fn wrong_usage_is_2_and_version_and_catalogue_are_0() -> Result<()> {
         &["ledger"],
         &["run", "extra"],
         &["ledger", "show", "--since", "x"],
+        &["top", "--json"],
+        &["top", "--delay", "1ms"],
+        &["top", "--sort", "colour"],
     ] {
         let output = kvmeter(args)?;
         code(&output, 2).with_context(|| format!("{args:?}"))?;

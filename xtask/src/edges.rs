@@ -14,11 +14,12 @@ use crate::paths::{self, Named};
 use crate::workspace::Workspace;
 
 /// A crate, and the only folders that may import it.
-const OWNED_CRATES: [(&str, &str); 4] = [
+const OWNED_CRATES: [(&str, &str); 5] = [
     ("aya", "agent/src/bpf/"),
     ("aya_obj", "agent/src/bpf/"),
     ("prometheus", "agent/src/expose/"),
     ("axum", "agent/src/expose/"),
+    ("ratatui", "agent/src/cli/top/"),
 ];
 
 /// Code that does no input or output, and what it therefore never names.

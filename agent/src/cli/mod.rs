@@ -8,6 +8,7 @@ mod doctor;
 mod ledger;
 mod release;
 mod table;
+mod top;
 mod vms;
 
 use std::{
@@ -81,6 +82,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Shows the VMs of a running agent live, at a terminal or for scripts
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::Top),
     /// Tells what this host can and cannot measure, why, and what to do
     #[command(
         after_help = "Ends with 0 if CPU and ledger work here, else with 3.\n\nExample:\n  kvmeter doctor --json"
@@ -174,6 +178,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         }
         Command::Vms { json } => vms::list(&socket(&source)?, json),
         Command::Vm { id, json } => vms::one(&socket(&source)?, &id, json),
+        Command::Top(shape) => top::run(&socket(&source)?, &shape),
         Command::Doctor { json } => doctor::run(&source, json),
         Command::Annotate(statement) => annotate::run(&socket(&source)?, &statement),
         Command::Release => release::run(&source),

@@ -4,7 +4,7 @@
 #[must_use]
 pub fn render(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut all = vec![head.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>()];
-    all.extend(rows.into_iter().map(|row| row.into_iter().map(|cell| visible(&cell)).collect()));
+    all.extend(rows.into_iter().map(|row| row.into_iter().map(|cell| plain(&cell)).collect()));
     let widths: Vec<usize> = (0..head.len())
         .map(|c| all.iter().filter_map(|row| row.get(c)).map(|s| s.chars().count()).max().unwrap_or(0))
         .collect();
@@ -20,8 +20,17 @@ pub fn render(head: &[&str], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-fn visible(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+/// Text that others chose, with what steers a terminal or turns the direction of writing replaced.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Whether a character is not shown but changes what others look like.
+#[must_use]
+pub fn steers(c: char) -> bool {
+    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || hidden
 }
 
 #[cfg(test)]
@@ -30,8 +39,8 @@ mod tests {
 
     #[test]
     fn a_hostile_name_cannot_steer_the_terminal() {
-        let text = render(&["A"], vec![vec!["x\x1b[2Jy".into()]]);
-        assert!(!text.contains('\x1b'));
+        let text = render(&["A"], vec![vec!["x\x1b[2Jy\u{202e}z".into()]]);
+        assert!(!text.contains('\x1b') && !text.contains('\u{202e}'));
     }
 
     #[test]
