@@ -26,7 +26,8 @@ Examples:
   kvmeter ledger export --format cocoon > old.jsonl
   kvmeter ledger export --format cloudevents /srv/ledgers/*
   kvmeter ledger export --format cloudevents-batch --follow --cursor /var/lib/kvmeter/siem.cursor --to http://siem:8080/
-  kvmeter ledger export --format lago --follow --cursor lago.cursor --header-file lago.key --to http://lago/api/v1/events/batch";
+  kvmeter ledger export --format lago --follow --cursor lago.cursor --header-file lago.key --to http://lago/api/v1/events/batch
+  kvmeter ledger export --format cloudevents --follow --cursor nats.cursor --to nats://nats:4222/meter.host1";
 
 /// How often a ledger is looked at that has not grown.
 const IDLE: Duration = Duration::from_millis(200);
@@ -50,12 +51,16 @@ pub(in crate::cli) struct ExportArgs {
     /// Write to this file: put there whole, or with --follow or --cursor appended to
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Post to this address and take 2xx for an acknowledgement; other answers and failures are tried again
+    /// Post to this address and take 2xx for an acknowledgement, or publish to the JetStream subject of nats://HOST/SUBJECT
+    /// and take the stream's; other answers and failures are tried again
     #[arg(long, value_name = "http://…", value_parser = address, conflicts_with = "output")]
-    to: Option<Uri>,
+    to: Option<Address>,
     /// Header lines for --to, such as an Authorization
     #[arg(long, value_name = "FILE", requires = "to")]
     header_file: Option<PathBuf>,
+    /// Credentials for --to nats://…, as NATS's own tools write them
+    #[arg(long, value_name = "FILE", requires = "to")]
+    credentials: Option<PathBuf>,
     /// Events in an array or a request, at most
     #[arg(long, value_name = "COUNT", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch: u16,
@@ -89,14 +94,38 @@ fn follow(args: &ExportArgs, paths: &[PathBuf]) -> anyhow::Result<Outcome> {
         return Err(Misuse(what).into());
     };
     let mut outlet: Box<dyn Outlet> = match (&args.to, &args.output) {
-        (Some(to), _) => {
-            let tries = if args.follow { None } else { Some(10) };
-            Box::new(Http::new(to.clone(), args.header_file.as_deref(), args.format, args.batch.into(), tries)?)
-        }
+        (Some(to), _) => receiver(args, to)?,
         (None, Some(path)) => Box::new(Stream::append(path, args.format, args.batch.into())?),
         (None, None) => Box::new(Stream::stdout(args.format, args.batch.into())),
     };
     hand_over(args, &dir, outlet.as_mut())
+}
+
+/// Whom events are handed over to.
+fn receiver(args: &ExportArgs, to: &Address) -> anyhow::Result<Box<dyn Outlet>> {
+    let tries = if args.follow { None } else { Some(10) };
+    match to {
+        Address::Http(_) if args.credentials.is_some() => {
+            Err(Misuse("--credentials goes with --to nats://…; --to http://… takes --header-file".to_owned()).into())
+        }
+        Address::Http(to) => {
+            let (headers, batch) = (args.header_file.as_deref(), args.batch.into());
+            Ok(Box::new(Http::new(to.clone(), headers, args.format, batch, tries)?))
+        }
+        Address::Nats { .. } if args.header_file.is_some() => {
+            Err(Misuse("--header-file goes with --to http://…; --to nats://… takes --credentials".to_owned()).into())
+        }
+        #[cfg(feature = "nats")]
+        Address::Nats { server, subject } => {
+            let credentials = args.credentials.as_deref();
+            Ok(Box::new(super::outlet::Nats::new(server.clone(), subject.clone(), credentials, tries)?))
+        }
+        #[cfg(not(feature = "nats"))]
+        Address::Nats { server, subject } => Err(Misuse(format!(
+            "this kvmeter was built without NATS and cannot publish to {subject} at {server}: build it with `--features nats`"
+        ))
+        .into()),
+    }
 }
 
 fn hand_over(args: &ExportArgs, dir: &Path, outlet: &mut dyn Outlet) -> anyhow::Result<Outcome> {
@@ -144,12 +173,36 @@ fn hand_over(args: &ExportArgs, dir: &Path, outlet: &mut dyn Outlet) -> anyhow::
     }
 }
 
-fn address(text: &str) -> Result<Uri, String> {
+/// A receiver's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Address {
+    Http(Uri),
+    /// The server alone, and a subject of a JetStream stream.
+    Nats {
+        server: String,
+        subject: String,
+    },
+}
+
+fn address(text: &str) -> Result<Address, String> {
     let uri: Uri = text.parse().map_err(|_| "this is no address".to_owned())?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http"), Some(_)) => Ok(uri),
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(_)) => Ok(Address::Http(uri)),
         (Some("https"), _) => Err("kvmeter speaks no TLS; name a proxy that does, by http".to_owned()),
-        _ => Err("this is not of the form http://host[:port]/path".to_owned()),
+        (Some(scheme @ ("nats" | "tls")), Some(authority)) if !authority.as_str().contains('@') => {
+            let subject = uri.path().trim_start_matches('/');
+            let plain = |token: &str| !token.is_empty() && !token.contains(['*', '>', '/']);
+            if !subject.split('.').all(plain) || uri.query().is_some() {
+                return Err(
+                    "the subject is missing, or none to publish to: nats://host[:port]/subject.of.a.stream".to_owned()
+                );
+            }
+            Ok(Address::Nats { server: format!("{scheme}://{authority}"), subject: subject.to_owned() })
+        }
+        (Some("nats" | "tls"), Some(_)) => {
+            Err("a secret in an address is seen by all; name a file with --credentials".to_owned())
+        }
+        _ => Err("this is not of the form http://host[:port]/path or nats://host[:port]/subject".to_owned()),
     }
 }
 
@@ -165,6 +218,16 @@ mod tests {
     fn an_address_is_plain_http_or_refused_at_once() {
         assert!(super::address("http://127.0.0.1:8080/in?x=1").is_ok() && super::address("http://[::1]/").is_ok());
         for wrong in ["https://x/", "x", "/x", "http://", "ftp://x"] {
+            assert!(super::address(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_nats_names_a_subject_to_publish_to_and_no_secret() {
+        let (server, subject) = ("nats://n1:4222".to_owned(), "meter.host-1".to_owned());
+        assert_eq!(super::address("nats://n1:4222/meter.host-1"), Ok(super::Address::Nats { server, subject }));
+        for wrong in ["nats://n1", "nats://n1/", "nats://n1/a.>", "nats://n1/a..b", "nats://u:p@n1/a", "nats://n1/a/b"]
+        {
             assert!(super::address(wrong).is_err(), "{wrong}");
         }
     }

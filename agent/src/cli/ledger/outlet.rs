@@ -1,6 +1,9 @@
 //! Where events are handed over, and when they count as handed over: written and synced, or acknowledged.
 
+mod again;
 mod http;
+#[cfg(feature = "nats")]
+mod nats;
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,6 +14,8 @@ use std::{
 use anyhow::Context as _;
 
 pub(super) use http::Http;
+#[cfg(feature = "nats")]
+pub(super) use nats::Nats;
 
 use crate::ledger::{Event, ExportFormat};
 

@@ -4,7 +4,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, StatusCode, Uri,
@@ -14,11 +14,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::Outlet;
+use super::{
+    Outlet,
+    again::{Answer, Failed, until_taken},
+};
 use crate::ledger::{Event, ExportFormat};
 
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// As much of a refusal as is shown.
@@ -34,12 +35,6 @@ pub(in crate::cli::ledger) struct Http {
     batch: usize,
     tries: Option<u32>,
     runtime: tokio::runtime::Runtime,
-}
-
-/// What became of a request.
-enum Answer {
-    Taken,
-    Later { why: String, wait: Option<Duration> },
 }
 
 impl Http {
@@ -60,25 +55,10 @@ impl Http {
 
     fn post(&self, body: Vec<u8>) -> anyhow::Result<()> {
         let body = Bytes::from(body);
-        let (mut wait, mut made) = (FIRST_WAIT, 0_u32);
-        loop {
-            made = made.saturating_add(1);
+        until_taken(&self.to, self.tries, || {
             let answer = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, self.ask(body.clone())).await });
-            let (why, asked) = match answer {
-                Ok(Ok(Answer::Taken)) => return Ok(()),
-                Ok(Ok(Answer::Later { why, wait })) => (why, wait),
-                Ok(Err(Failed::Refused(error))) => return Err(error),
-                Ok(Err(Failed::Unheard(error))) => (format!("{error:#}"), None),
-                Err(_) => (format!("no answer within {PATIENCE:?}"), None),
-            };
-            if self.tries.is_some_and(|tries| made >= tries) {
-                bail!("{} did not take the events in {made} tries: {why}", self.to);
-            }
-            let pause = asked.unwrap_or(wait).min(LONGEST_WAIT);
-            eprintln!("kvmeter: {}: {why}; again in {pause:?}", self.to);
-            std::thread::sleep(pause);
-            wait = (wait * 2).min(LONGEST_WAIT);
-        }
+            answer.unwrap_or_else(|_| Err(Failed::Unheard(anyhow::anyhow!("no answer within {PATIENCE:?}"))))
+        })
     }
 
     async fn ask(&self, body: Bytes) -> Result<Answer, Failed> {
@@ -110,14 +90,6 @@ impl Http {
             _ => Err(Failed::Refused(anyhow::anyhow!("{} {why}", self.to))),
         }
     }
-}
-
-/// Why there is no acknowledgement.
-enum Failed {
-    /// Sending the same again would not help.
-    Refused(anyhow::Error),
-    /// Nobody knows whether it arrived.
-    Unheard(anyhow::Error),
 }
 
 impl Outlet for Http {
