@@ -26,6 +26,7 @@ pub mod port;
 pub mod process;
 pub mod script;
 pub mod skip;
+pub mod sse;
 pub mod statement;
 pub mod stored;
 pub mod storm;

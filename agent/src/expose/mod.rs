@@ -23,6 +23,7 @@ pub mod prometheus_metrics;
 pub mod serve;
 pub mod status;
 pub mod storage;
+pub mod stream;
 pub mod usage;
 pub mod vm;
 pub mod work;
