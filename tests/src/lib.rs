@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bracket;
+pub mod browser;
 pub mod cgroup;
 pub mod clock;
 pub mod command;

@@ -20,7 +20,7 @@ use tokio::{
 use super::Collected;
 use super::{
     annotation::{self, Annotations},
-    api, network,
+    api, fleet, network, page,
     problem::Problem,
     status::Status,
     storage,
@@ -100,6 +100,9 @@ fn router(views: Views) -> Router {
         .route("/v1/vms/{vm_id}/usage/range", get(usage::range))
         .route("/v1/vms/{vm_id}/usage/stream", get(stream::samples))
         .route("/v1/events", get(stream::events))
+        .route("/v1/usage", get(fleet::latest))
+        .route("/v1/usage/range", get(fleet::range))
+        .merge(page::routes())
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(wrong_method)
         .with_state(views)

@@ -14,9 +14,11 @@ pub mod family;
 #[cfg(not(feature = "metrics"))]
 #[path = "family_off.rs"]
 pub mod family;
+pub mod fleet;
 pub mod http;
 pub mod memory;
 mod network;
+pub mod page;
 pub mod problem;
 #[cfg(feature = "metrics")]
 pub mod prometheus_metrics;
