@@ -59,7 +59,7 @@ impl Sse {
     }
 
     /// The next event; comments are passed over.
-    pub fn next(&mut self) -> Result<Event> {
+    pub fn event(&mut self) -> Result<Event> {
         let (mut event, mut id, mut text) = (String::new(), None, String::new());
         loop {
             let line = self.line()?;
@@ -78,7 +78,7 @@ impl Sse {
 
     /// The next one of this name that has an id.
     pub fn next_of(&mut self, name: &str) -> Result<(u64, Event)> {
-        let event = self.next()?;
+        let event = self.event()?;
         ensure!(event.event == name, "{name} expected: {event:?}");
         Ok((event.id.with_context(|| format!("no id: {event:?}"))?, event))
     }

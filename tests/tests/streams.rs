@@ -60,7 +60,7 @@ fn samples_come_as_they_are_taken_and_who_comes_back_misses_none() -> Result<()>
     vm.wait()?;
     for mut stream in [whole, back] {
         let end = loop {
-            let event = stream.next()?;
+            let event = stream.event()?;
             if event.event != "sample" {
                 break event;
             }
@@ -79,7 +79,7 @@ fn an_id_that_is_too_old_is_told_as_a_loss() -> Result<()> {
     agent.wait_vms(&["o"])?;
     agent.wait_until("samples", PATIENCE, |agent| Ok(kept(agent, "o")? > 2))?;
     let mut stream = Sse::open(&agent, "/v1/vms/o/usage/stream", Some(1_000))?;
-    let dropped = stream.next()?;
+    let dropped = stream.event()?;
     assert!(dropped.event == "dropped" && dropped.data["count"].as_u64() > Some(0), "{dropped:?}");
     let (first, _) = stream.next_of("sample")?;
     let (second, _) = stream.next_of("sample")?;
@@ -111,7 +111,7 @@ fn events_are_the_ledgers_lines_live_and_from_the_files() -> Result<()> {
     let mut again = Sse::open(&agent, "/v1/events", Some(0))?;
     let mut told = Vec::new();
     while told.last().is_none_or(|(seq, _)| *seq < newest) {
-        let event = again.next()?;
+        let event = again.event()?;
         told.push((event.id.context("no id")?, event.text));
     }
     let due = lines(&agent)?;
@@ -134,7 +134,7 @@ fn events_are_the_ledgers_lines_live_and_from_the_files() -> Result<()> {
 fn heartbeats(stream: &mut Sse, most: usize) -> Result<(BTreeSet<u64>, u64)> {
     let (mut told, mut lost) = (BTreeSet::new(), 0);
     while (told.len() as u64 + lost) < most as u64 {
-        let Ok(event) = stream.next() else { break };
+        let Ok(event) = stream.event() else { break };
         match event.event.as_str() {
             "dropped" => lost += event.data["count"].as_u64().context("no count")?,
             _ => ensure!(told.insert(event.id.context("no id")?), "twice: {event:?}"),
