@@ -17,6 +17,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// The kernel programs' package, binary and object, all of one name.
 const PROGRAMS: &str = "kvmeter-ebpf";
 
+/// The page's charting library.
+const CHARTS: [&str; 2] = ["uPlot.iife.min.js", "uPlot.min.css"];
+
 /// What the outer cargo, clippy, rust-analyzer or rustup put into the environment and the inner cargo must not see.
 const FOREIGN: [&str; 11] = [
     "CARGO",
@@ -39,6 +42,28 @@ fn main() -> Outcome<()> {
     if let Err(error) = provide(&root) {
         // Cargo shows this as one `error:` line; a non-zero exit would bury it under the script's environment.
         println!("cargo::error={}", error.to_string().replace('\n', " "));
+    }
+    if let Err(error) = charts(&root) {
+        println!("cargo::error={}", error.to_string().replace('\n', " "));
+    }
+    Ok(())
+}
+
+/// Puts the page's charting library, which `cargo xtask setup` brought, where the agent includes it from.
+fn charts(root: &Path) -> Outcome<()> {
+    println!("cargo::rerun-if-env-changed=KVMETER_UPLOT_DIR");
+    let given = env::var_os("KVMETER_UPLOT_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = given.unwrap_or_else(|| root.join("target/page/node_modules/uplot/dist"));
+    for name in CHARTS {
+        let path = from.join(name);
+        println!("cargo::rerun-if-changed={}", path.display());
+        let bytes = fs::read(&path).map_err(|_absent| {
+            format!(
+                "{} is not there: run `cargo xtask setup` once (it installs the page's charting library under target/)",
+                path.display()
+            )
+        })?;
+        fs::write(PathBuf::from(env::var("OUT_DIR")?).join(name), bytes)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod bench;
 pub mod bracket;
+pub mod browser;
 pub mod cgroup;
 pub mod clock;
 pub mod command;
@@ -26,6 +27,7 @@ pub mod port;
 pub mod process;
 pub mod script;
 pub mod skip;
+pub mod sse;
 pub mod statement;
 pub mod stored;
 pub mod storm;

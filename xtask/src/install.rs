@@ -20,7 +20,7 @@ const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
 const OLDEST_RUST_MINOR: u32 = 95;
 
 /// A program that tests use, and the packages that have it: Debian's and Ubuntu's, then Fedora's and RHEL's.
-const FOR_TESTS: [(&str, &str, &str); 10] = [
+const FOR_TESTS: [(&str, &str, &str); 11] = [
     ("qemu-system-x86_64", "qemu-system-x86", "qemu-system-x86-core"),
     ("qemu-img", "qemu-utils", "qemu-img"),
     ("libvirtd", "libvirt-daemon", "libvirt-daemon-kvm"),
@@ -31,6 +31,7 @@ const FOR_TESTS: [(&str, &str, &str); 10] = [
     ("bpftool", "bpftool", "bpftool"),
     ("strace", "strace", "strace"),
     ("nats-server", "nats-server", "nats-server"),
+    ("chromium", "chromium", "chromium"),
 ];
 
 /// What `bench` compares with, in the same way.
@@ -88,6 +89,11 @@ pub(crate) fn clippy() -> Result<()> {
         },
         Manager::Dnf => install("clippy for the kernel programs", &words(&["clippy"])),
     }
+}
+
+/// npm, which brings what the page is drawn with.
+pub(crate) fn npm() -> Result<()> {
+    manager().and_then(|_| install("npm, which brings what the page is drawn with", &words(&["npm"])))
 }
 
 /// The development files of one LLVM of these versions, the oldest that there is.

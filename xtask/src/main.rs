@@ -17,6 +17,7 @@ mod linker;
 mod lint;
 mod packaging;
 mod packets;
+mod page;
 mod paths;
 mod run;
 mod setup;

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what the kernel side needs, found or installed, and written down.
+//! `cargo xtask setup`: what the kernel side and the page need, found or installed, and written down.
 //!
 //! The second time it only asks the compiler and the linker for their versions. Nothing is put outside `target/`
 //! except the distribution's own packages, and no default toolchain changes.
@@ -11,7 +11,7 @@ use crate::install;
 use crate::lint::kernel_clippy;
 use crate::stamp::Stamp;
 use crate::workspace::Workspace;
-use crate::{linker, toolchain};
+use crate::{linker, page, toolchain};
 
 /// What is wanted beside the BPF toolchain.
 #[derive(Debug, Clone, Copy, Default)]
@@ -36,6 +36,7 @@ pub(crate) fn prepare(workspace: &Workspace, needs: Needs) -> Result<Stamp> {
         Some(stamp) => stamp,
         None => kernel_side(workspace)?,
     };
+    page::obtain(workspace)?;
     if needs.lint && !kernel_clippy(&stamp).is_file() && stamp.kind == toolchain::DISTRIBUTION {
         install::clippy()?;
     }

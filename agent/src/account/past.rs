@@ -107,6 +107,15 @@ pub struct Point {
     pub values: [Option<Stat>; COLUMNS],
 }
 
+/// One sample as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Taken {
+    /// When it was taken, Unix milliseconds.
+    pub at_ms: u64,
+    /// Each value; absent where it was not measured.
+    pub values: [Option<f64>; COLUMNS],
+}
+
 /// How much is kept of all VMs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -122,6 +131,12 @@ pub struct Kept {
 pub trait Past: Send + Sync {
     /// What is known of a VM in a range, all its buckets; `None` where nothing is kept of it.
     fn range(&self, vm_id: &str, range: &Range) -> Option<Vec<Point>>;
+    /// The first samples behind an instant, Unix milliseconds; `most` of them.
+    fn after(&self, vm_id: &str, after_ms: u64, most: usize) -> Vec<Taken>;
+    /// The last samples between two instants, neither included; `most` of them, and how many more there are.
+    fn between(&self, vm_id: &str, after_ms: u64, before_ms: u64, most: usize) -> (usize, Vec<Taken>);
+    /// When the oldest sample that is left was taken, Unix milliseconds.
+    fn oldest_ms(&self, vm_id: &str) -> Option<u64>;
     /// How many samples are kept of a VM.
     fn len(&self, vm_id: &str) -> usize;
     /// How much is kept.

@@ -8,8 +8,9 @@ use nix::sys::eventfd::EventFd;
 use crate::{
     clock::{self, Instant2},
     config::{self, Config, Recorder},
+    expose::stream::{Lines, Reread, Told},
     host::HostFacts,
-    ledger::{Journal, Keeping, OnCommit, Options, Recovered, Stamp, Store, Writer},
+    ledger::{Journal, Keeping, OnCommit, Options, Recovered, Since, Stamp, Store, Writer, since},
     lifecycle::Bus,
 };
 
@@ -52,6 +53,17 @@ pub(super) fn open(
             spawn(Journal::on_stream(io::sink(), "nothing", host)?, on_commit)
         }
     }
+}
+
+/// How lines of before are read again, for streams: only a file can be.
+pub(super) fn reread(config: &Config) -> Reread {
+    let dir = matches!(config.ledger.recorder, Recorder::File).then(|| config.data_dir.join(METERING));
+    Arc::new(move |after, upto| -> io::Result<Lines> {
+        let Some(dir) = &dir else { return Ok(Box::new(std::iter::empty())) };
+        let told = |since: Since| Told { seq: since.seq, kind: since.kind, line: since.line.into() };
+        let lines: Lines = Box::new(since(dir, after, upto)?.map(move |line| line.map(told)));
+        Ok(lines)
+    })
 }
 
 fn spawn<S: Store + 'static>(

@@ -33,6 +33,7 @@ use crate::{
         annotation::{Annotations, NotTaken, Taken},
         http, serve,
         status::{self, Feature, Unavailable},
+        stream::Streams,
     },
     heap,
     history::{Limits, Store},
@@ -136,6 +137,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
+    let streams = Streams::new(bus.clone(), ledger::reread(&config), sequence_before);
     // Attached before the first line is written.
     let hooks = hooks::Hooks::start(&config.hooks, &facts, &bus, &metrics);
     // Only a file is there for the next agent, and only of a file can what was counted be told whether it is told.
@@ -176,7 +178,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history);
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams);
     serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
     left.keep();
     Ok(App {

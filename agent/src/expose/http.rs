@@ -20,10 +20,12 @@ use tokio::{
 use super::Collected;
 use super::{
     annotation::{self, Annotations},
-    api, network,
+    api, fleet, network, page,
     problem::Problem,
     status::Status,
-    storage, usage,
+    storage,
+    stream::{self, Streams},
+    usage,
 };
 use crate::{
     account::{Snapshot, past::Past},
@@ -46,6 +48,8 @@ pub struct Views {
     pub history_ns: watch::Receiver<u64>,
     /// The recent past of each VM.
     pub history: Arc<dyn Past>,
+    /// What streams are made from.
+    pub streams: Streams,
 }
 
 impl Views {
@@ -94,6 +98,11 @@ fn router(views: Views) -> Router {
         .route("/v1/vms/{vm_id}", get(vm))
         .route("/v1/vms/{vm_id}/usage", get(usage::latest))
         .route("/v1/vms/{vm_id}/usage/range", get(usage::range))
+        .route("/v1/vms/{vm_id}/usage/stream", get(stream::samples))
+        .route("/v1/events", get(stream::events))
+        .route("/v1/usage", get(fleet::latest))
+        .route("/v1/usage/range", get(fleet::range))
+        .merge(page::routes())
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(wrong_method)
         .with_state(views)

@@ -14,15 +14,18 @@ pub mod family;
 #[cfg(not(feature = "metrics"))]
 #[path = "family_off.rs"]
 pub mod family;
+pub mod fleet;
 pub mod http;
 pub mod memory;
 mod network;
+pub mod page;
 pub mod problem;
 #[cfg(feature = "metrics")]
 pub mod prometheus_metrics;
 pub mod serve;
 pub mod status;
 pub mod storage;
+pub mod stream;
 pub mod usage;
 pub mod vm;
 pub mod work;

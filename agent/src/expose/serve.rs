@@ -13,6 +13,7 @@ use super::{
     Status,
     annotation::{Annotations, Peer},
     http::{self, Views},
+    stream::Streams,
 };
 use crate::account::{Snapshot, past::Past};
 
@@ -34,6 +35,7 @@ pub fn views(
     sample_ns: watch::Receiver<u64>,
     history_ns: watch::Receiver<u64>,
     history: Arc<dyn Past>,
+    streams: Streams,
 ) -> Views {
     #[cfg(feature = "metrics")]
     let collected = Collected {
@@ -51,6 +53,7 @@ pub fn views(
         sample_ns,
         history_ns,
         history,
+        streams,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/vms/{vm_id}/usage/range` and `/v1/usage/range`: what a VM, or many, used over a time, in buckets.
+//! `/v1/vms/{vm_id}/usage` and `/v1/vms/{vm_id}/usage/range`: what a VM uses, and used over a time, in buckets.
 
 use axum::{
     Json,
@@ -29,10 +29,10 @@ const DEFAULT_MS: u64 = 3_600_000;
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RangeQuery {
-    since: Option<String>,
-    until: Option<String>,
-    range: Option<String>,
-    resolution: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) until: Option<String>,
+    pub(super) range: Option<String>,
+    pub(super) resolution: Option<String>,
 }
 
 /// The newest sample; 204 where there is none yet.
@@ -59,8 +59,7 @@ pub async fn range(
         Ok(Query(query)) => query,
         Err(error) => return Problem::parameter("query", error.body_text()).into_response(),
     };
-    let Ok(now) = clock::now() else { return Problem::internal("the clock cannot be read".to_owned()).into_response() };
-    let range = match resolve(&query, now.unix_ns / 1_000_000, *views.history_ns.borrow() / 1_000_000) {
+    let range = match resolve_now(&views, &query) {
         Ok(range) => range,
         Err(problem) => return problem.into_response(),
     };
@@ -75,17 +74,29 @@ pub async fn range(
         Ok(None) => return unknown(&vm_id),
         Err(error) => return Problem::internal(format!("the answer was not finished: {error}")).into_response(),
     };
-    Json(json!({
-        "vm_id": vm_id,
-        "since": at(range.since_ms),
-        "until": at(range.until_ms),
-        "resolution_seconds": range.resolution_ms / 1_000,
-        "points": points.iter().map(shown).collect::<Vec<_>>(),
-    }))
-    .into_response()
+    let mut answer = Map::from_iter([("vm_id".to_owned(), json!(vm_id))]);
+    answer.extend(head(&range));
+    answer.insert("points".to_owned(), points.iter().map(shown).collect());
+    Json(answer).into_response()
 }
 
-fn shown(point: &Point) -> Value {
+/// What an answer covers.
+pub(super) fn head(range: &Range) -> Map<String, Value> {
+    let pairs = [
+        ("since", json!(at(range.since_ms))),
+        ("until", json!(at(range.until_ms))),
+        ("resolution_seconds", json!(range.resolution_ms / 1_000)),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// What is asked for, at this time and with the interval now in force.
+pub(super) fn resolve_now(views: &Views, query: &RangeQuery) -> Result<Range, Problem> {
+    let now = clock::now().map_err(|error| Problem::internal(format!("the clock cannot be read: {error}")))?;
+    resolve(query, now.unix_ns / 1_000_000, *views.history_ns.borrow() / 1_000_000)
+}
+
+pub(super) fn shown(point: &Point) -> Value {
     let mut object = Map::new();
     object.insert("at".into(), json!(at(point.at_ms)));
     object.insert("count".into(), json!(point.count));
@@ -98,7 +109,7 @@ fn shown(point: &Point) -> Value {
     Value::Object(object)
 }
 
-fn at(unix_ms: u64) -> String {
+pub(super) fn at(unix_ms: u64) -> String {
     rfc3339(unix_ms.saturating_mul(1_000_000))
 }
 

@@ -61,6 +61,12 @@ impl Block {
         Some(rows)
     }
 
+    /// When its first sample was taken, Unix milliseconds.
+    #[must_use]
+    pub const fn first_ms(&self) -> u64 {
+        self.first_ms
+    }
+
     /// How many samples are in it.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -91,6 +91,12 @@ impl Series {
         (blocks, self.open.clone())
     }
 
+    /// When the oldest sample was taken, Unix milliseconds.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.sealed.front().map(|block| block.first_ms()).or_else(|| self.open.first().map(|row| row.at_ms))
+    }
+
     /// How many samples are kept.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -12,13 +12,14 @@ use std::{
 
 use super::{
     Sample,
-    column::codes,
+    block::Block,
+    column::{codes, value},
     query::points,
     series::{Row, Series},
 };
 use crate::account::{
     self,
-    past::{Past, Point, Range},
+    past::{COLUMNS, Past, Point, Range, Taken},
 };
 
 /// How much is kept.
@@ -116,6 +117,13 @@ impl Store {
         self.bound(&mut order, bytes);
     }
 
+    /// What may have samples of `[since_ms, until_ms)` of a VM.
+    fn parts(&self, vm_id: &str, since_ms: u64, until_ms: u64) -> Option<Parts> {
+        let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
+        let parts = lock(&line.0).parts(since_ms, until_ms);
+        Some(parts)
+    }
+
     fn bound(&self, order: &mut VecDeque<(Weak<Line>, u64)>, mut bytes: i64) {
         let most = i64::try_from(self.limits.max_bytes).unwrap_or(i64::MAX);
         while bytes > most
@@ -137,10 +145,32 @@ impl Store {
 
 impl Past for Store {
     fn range(&self, vm_id: &str, range: &Range) -> Option<Vec<Point>> {
+        Some(points(range, rows(self.parts(vm_id, range.since_ms, range.until_ms)?)))
+    }
+
+    fn after(&self, vm_id: &str, after_ms: u64, most: usize) -> Vec<Taken> {
+        let Some(parts) = self.parts(vm_id, after_ms.saturating_add(1), u64::MAX) else { return Vec::new() };
+        rows(parts).filter(|row| row.at_ms > after_ms).take(most).map(taken).collect()
+    }
+
+    fn between(&self, vm_id: &str, after_ms: u64, before_ms: u64, most: usize) -> (usize, Vec<Taken>) {
+        let Some(parts) = self.parts(vm_id, after_ms.saturating_add(1), before_ms) else { return (0, Vec::new()) };
+        let mut last = VecDeque::with_capacity(most);
+        let mut more = 0;
+        for row in rows(parts).filter(|row| row.at_ms > after_ms && row.at_ms < before_ms) {
+            if last.len() >= most {
+                last.pop_front();
+                more += 1;
+            }
+            last.push_back(taken(row));
+        }
+        (more, last.into())
+    }
+
+    fn oldest_ms(&self, vm_id: &str) -> Option<u64> {
         let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
-        let (blocks, open) = lock(&line.0).parts(range.since_ms, range.until_ms);
-        let sealed = blocks.iter().filter_map(|block| block.rows()).flatten();
-        Some(points(range, sealed.chain(open)))
+        let series = lock(&line.0);
+        series.oldest_ms()
     }
 
     fn len(&self, vm_id: &str) -> usize {
@@ -154,6 +184,21 @@ impl Past for Store {
             lines: lock(&self.lines).len(),
         }
     }
+}
+
+/// Sealed blocks, and the open rows behind them.
+type Parts = (Vec<Arc<Block>>, Vec<Row>);
+
+/// The rows, each block opened when it is come to.
+fn rows((blocks, open): Parts) -> impl Iterator<Item = Row> {
+    blocks.into_iter().filter_map(|block| block.rows()).flatten().chain(open)
+}
+
+fn taken(row: Row) -> Taken {
+    let each = row.codes.iter().enumerate();
+    let mut values = [None; COLUMNS];
+    each.zip(&mut values).for_each(|((column, code), place)| *place = value(column, *code));
+    Taken { at_ms: row.at_ms, values }
 }
 
 /// Nothing that holds one of these locks can panic half way; if it did, the numbers are still whole.

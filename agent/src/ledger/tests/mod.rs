@@ -12,6 +12,7 @@ mod retain;
 mod rollup;
 mod rotate;
 mod schema;
+mod since;
 mod strict;
 mod synth;
 mod tamper;
