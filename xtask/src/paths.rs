@@ -27,7 +27,8 @@ pub(crate) fn named(source: &Source, module: &[String]) -> Vec<Named> {
     while at < tokens.len() {
         let (offset, word) = tokens[at];
         let line = source.line(offset);
-        if word == "use" {
+        // `+ use<'a>` says what a type captures, and imports nothing.
+        if word == "use" && tokens.get(at + 1).is_none_or(|(_, next)| *next != "<") {
             let (paths, after) = tree(&tokens, at + 1, &[]);
             found.extend(paths.into_iter().map(|path| Named { path: resolve(&path, module), line }));
             at = after;
@@ -59,7 +60,8 @@ fn tree<'a>(tokens: &[(usize, &'a str)], mut at: usize, before: &[&'a str]) -> (
                 while tokens.get(at).is_some_and(|(_, token)| *token != "}") {
                     let (below, after) = tree(tokens, at, &path);
                     found.extend(below);
-                    at = after + usize::from(tokens.get(after).is_some_and(|(_, token)| *token == ","));
+                    // Behind what ends it, also where that is no comma: then it is no `use`, and goes on all the same.
+                    at = after + usize::from(tokens.get(after).is_some_and(|(_, token)| *token != "}"));
                 }
                 return (found, at + 1);
             }
@@ -135,6 +137,12 @@ mod tests {
     fn use_trees_are_spread_out() {
         let found = paths("pub use std::{fs, io::{self, Read as R}, net::*};\nuse crate::a::b;");
         assert_eq!(found, ["std::fs", "std::io", "std::io::Read", "std::net", "crate::a::b"]);
+    }
+
+    #[test]
+    fn what_a_type_captures_is_no_import_and_a_tree_that_is_none_has_an_end() {
+        assert_eq!(paths("fn f() -> impl A + use<> { g(1); std::h() } use a::b;"), ["std::h", "a::b"]);
+        paths("use { f(1); 2 } x");
     }
 
     #[test]
