@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
@@ -14,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
     command::binary,
+    http,
     ledger::{ledger_in, lives, verify_in},
     pins::Bpffs,
     skip::{host, skipped},
@@ -37,6 +39,19 @@ impl Blind {
         command.args(["run", "--config"]).arg(dir.path().join("kvmeter.toml"));
         command.env_clear().env("KVMETER_BPF__PIN_DIR", bpffs.dir());
         Ok(Self(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?))
+    }
+
+    /// Waits until it has told something, or for as long as nobody would. Where no agent came to that, the tables would be full
+    /// one day, which is told as a loss and is another law.
+    fn tell(&self, dir: &TempDir) {
+        let end = Instant::now() + PATIENCE;
+        let healthy = || -> Result<bool> {
+            let stream = UnixStream::connect(dir.path().join("k.sock"))?;
+            Ok(http::get(stream, "/healthz")?.0 == 200)
+        };
+        while !healthy().unwrap_or(false) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn kill(mut self) -> Result<()> {
@@ -99,6 +114,10 @@ fn kill_everywhere(
     let mut seen = Vec::new();
     while goes_on(seen.len()) {
         let agent = Blind::start(dir, bpffs)?;
+        // Every other one while it starts, or soon after; the others at a moment of their work, however long they took to start.
+        if seen.len() % 2 == 1 {
+            agent.tell(dir);
+        }
         std::thread::sleep(dice.below(most));
         agent.kill()?;
         seen.push(last_line(dir)?);
@@ -113,8 +132,7 @@ fn killed(test: &str, goes_on: impl Fn(usize, Duration) -> bool) -> Result<()> {
     let pinned = |dir| Agent::with(Setup { dir, pins: Some(bpffs.dir()), ..Setup::of(CONFIG) });
     let began = Instant::now();
     let dir = pinned(None)?.kill()?;
-    // So that about half of them come to tell something.
-    let most = 2 * began.elapsed();
+    let most = began.elapsed() * 3 / 2;
     let over = AtomicBool::new(false);
     let (seen, reports) = std::thread::scope(|scope| -> Result<_> {
         let storm = scope.spawn(|| storm(&over));

@@ -112,7 +112,7 @@ fn vms_among_processes_that_come_and_go_are_told_and_charged_as_the_kernel_count
 #[test]
 #[ignore = "takes minutes; cargo xtask storms runs it"]
 fn long_form_of_vms_among_processes() -> Result<()> {
-    vms_among_processes("long_form_of_vms_among_processes", 1_000_000, 100_000, 2_000)
+    vms_among_processes("long_form_of_vms_among_processes", 1_000_000, 100_000, 15_000)
 }
 
 fn vms_of_a_millisecond(test: &str, vms: u32) -> Result<()> {
