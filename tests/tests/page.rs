@@ -50,7 +50,7 @@ fn vms_are_listed_live_sorted_filtered_and_shown_one_by_one() -> Result<()> {
     agent.wait_vms(&["spin", "idle"])?;
     agent.command(&["annotate", "--vm-id", "spin", "--tenant", "acme"])?;
     let mut browser = open(&agent, "")?;
-    browser.wait(&format!("{ROW} && parseFloat({ROW}.cells[3].innerText) > 5"))?;
+    browser.wait(&format!("{ROW} && parseFloat({ROW}.cells[3].innerText) > 0"))?;
     browser.wait(&format!("{ROW}.querySelectorAll('svg.spark path').length >= 2"))?;
     let order = "[...document.querySelectorAll('#vms tbody tr')].map((row) => row.dataset.vm)";
     browser.wait(&format!("{order}.indexOf('spin') === 0"))?;

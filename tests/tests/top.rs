@@ -41,12 +41,14 @@ fn vms_are_shown_live_sorted_filtered_and_one_by_one() -> Result<()> {
     let _idle = TestVm::start(&["--id", "idle"])?;
     agent.wait_vms(&["spin", "half", "idle"])?;
     let mut top = start(&agent)?;
-    top.wait("rates", |screen| cpu(screen, "spin").is_some_and(|cpu| cpu > 50.0) && cpu(screen, "idle").is_some())?;
+    let place = |screen: &str, vm: &str| screen.lines().position(|line| line.starts_with(vm));
+    top.wait("rates, the busiest first", |screen| {
+        let both = cpu(screen, "spin").zip(cpu(screen, "idle"));
+        both.is_some_and(|(spin, idle)| spin > idle) && place(screen, "spin") < place(screen, "idle")
+    })?;
     let screen = top.text();
     assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     assert_eq!(columns(&screen, "spin").context("no line")?.len(), 8, "no column is cut: {screen}");
-    let place = |screen: &str, vm: &str| screen.lines().position(|line| line.starts_with(vm));
-    assert!(place(&screen, "spin") < place(&screen, "idle"), "the busiest first: {screen}");
     top.keys("vr")?;
     top.wait("names turned round", |screen| {
         place(screen, "spin") < place(screen, "idle") && place(screen, "idle") < place(screen, "half")
@@ -134,13 +136,13 @@ fn a_batch_has_the_names_of_the_api_and_is_no_terminals() -> Result<()> {
     for look in &looks {
         let vm = look["vms"].as_array().and_then(|vms| vms.iter().find(|vm| vm["vm_id"] == "b")).context("no b")?;
         let number = |key: &str| vm[key].as_f64().with_context(|| format!("no {key}: {vm}"));
-        assert!(number("cpu_percent")? > 1.0 && number("memory_used_bytes")? > 8e6, "{vm}");
+        assert!(number("cpu_percent")? > 0.0 && number("memory_used_bytes")? > 8e6, "{vm}");
         assert!(vm["state"] == "running" && vm["at"].is_string() && number("cpu_delay_percent")? >= 0.0, "{vm}");
         assert!(vm["network_in_bytes_per_sec"].is_null(), "it has no network, which is not 0: {vm}");
         let by_vcpu: f64 = vm["vcpus"].as_array().into_iter().flatten().filter_map(|v| v["cpu_percent"].as_f64()).sum();
         let by_role: f64 = vm["roles"].as_array().into_iter().flatten().filter_map(|r| r["cpu_percent"].as_f64()).sum();
         assert!((by_role - number("cpu_percent")?).abs() < 0.01, "roles sum to the whole: {vm}");
-        assert!(by_vcpu > 1.0 && by_vcpu <= by_role + 0.01, "{vm}");
+        assert!(by_vcpu > 0.0 && by_vcpu <= by_role + 0.01, "{vm}");
     }
     let table = agent.command(&["top", "--batch", "--delay", "200ms", "--filter", "B"])?;
     code(&table, 0)?;
