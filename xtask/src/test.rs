@@ -64,7 +64,17 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
     if filters.is_empty() {
         // Cargo features that are off by default, with the tests that need them.
         let mut command = workspace.cargo();
-        command.args(["test", "--package", "kvmeter", "--lib", "--features", "statsd,otlp,nats", "--", "metrics::", "outlet::"]);
+        command.args([
+            "test",
+            "--package",
+            "kvmeter",
+            "--lib",
+            "--features",
+            "statsd,otlp,nats",
+            "--",
+            "metrics::",
+            "outlet::",
+        ]);
         let (features, ended) = counted(&mut command)?;
         tally.passed += features.passed;
         tally.failed += features.failed;
