@@ -86,14 +86,26 @@ pub struct Header {
     pub held: u64,
     /// Where its openings are told in the map of openers: network namespace in the upper half, index in the lower.
     pub key: u64,
-    /// Not used.
-    pub reserved: [u64; 2],
+    /// How its programs were made, told by the agent for the one that comes after it: bits of [`made`].
+    pub made: u64,
+    /// Packets of [`Header::shared`] that agents have told.
+    pub shared_told: u64,
     /// By number of the account.
     pub heads: [Head; ACCOUNTS],
     /// What passed while nobody was known to hold the device, by direction. All CPUs add here.
     pub nobody: [Flow; 2],
     /// Not used.
     pub unused: [u64; 44],
+}
+
+/// Bits of [`Header::made`].
+pub mod made {
+    /// Its hooks run the other way round.
+    pub const REVERSED: u64 = 1;
+    /// Its programs tell writers apart.
+    pub const SPLIT: u64 = 2;
+    /// Its programs follow who holds it.
+    pub const FOLLOWS: u64 = 4;
 }
 
 /// A process and the generation in which it holds a device, in one word.
@@ -104,7 +116,7 @@ pub const fn held(generation: u32, tgid: u32) -> u64 {
 
 assert_layout!(Header, size 512, {
     active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, generation: u64 => 24, held: u64 => 32,
-    key: u64 => 40, reserved: [u64; 2] => 48, heads: [Head; 4] => 64, nobody: [Flow; 2] => 128, unused: [u64; 44] => 160,
+    key: u64 => 40, made: u64 => 48, shared_told: u64 => 56, heads: [Head; 4] => 64, nobody: [Flow; 2] => 128, unused: [u64; 44] => 160,
 });
 
 /// An account on one CPU: flows by direction and class.

@@ -19,6 +19,7 @@ mod packaging;
 mod packets;
 mod page;
 mod paths;
+mod restarts;
 mod run;
 mod setup;
 mod signals;
@@ -84,6 +85,8 @@ enum Task {
     Packets(packets::PacketsArgs),
     /// Storms of processes, VMs, lost wake-ups and killed agents, held against the kernel's own counts; takes minutes (needs root)
     Storms(storms::StormsArgs),
+    /// A thousand agents one after another under load, held against the kernel's own counters (needs root)
+    Restarts(restarts::RestartsArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {
         /// Only compare, and fail if it is out of date
@@ -152,6 +155,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Lint => lint::lint(&workspace),
         Task::Packets(args) => packets::packets(&workspace, &args),
         Task::Storms(args) => storms::storms(&workspace, &args),
+        Task::Restarts(args) => restarts::restarts(&workspace, &args),
         Task::Docs { check } => docs::docs(&workspace, check),
     }
 }

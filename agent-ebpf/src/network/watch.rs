@@ -59,8 +59,11 @@ unsafe fn watch(skb: *const __sk_buff) -> Option<()> {
             at += (length + 3) & !3;
         }
         if carrier == 0 {
-            // The generation that begins when carrier comes.
-            opener.write_volatile(held(changes?.wrapping_add(1), writer() as u32));
+            // The generation that begins when carrier comes. What is announced of it first is the end of the one before, by
+            // who closed the device (`tun_detach`): who opens it next may come when nobody listens any more.
+            let next = changes?.wrapping_add(1);
+            let again = (opener.read_volatile() >> 32) as u32 == next;
+            opener.write_volatile(held(next, if again { writer() as u32 } else { 0 }));
         }
         Some(())
     }

@@ -1,24 +1,16 @@
 //! What passed through a VM's network interfaces, as the guest sees it: receive is into the guest.
 
+mod traffic;
+
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::class::{EXTERNAL, UNCLASSIFIED};
+use serde::{Deserialize, Serialize};
 
-/// Traffic of one class on one interface. Every number only grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Bytes into the guest.
-    pub receive_bytes: u64,
-    /// Packets into the guest.
-    pub receive_packets: u64,
-    /// Bytes out of the guest.
-    pub transmit_bytes: u64,
-    /// Packets out of the guest.
-    pub transmit_packets: u64,
-}
+use super::class::{EXTERNAL, UNCLASSIFIED};
+pub use traffic::Traffic;
 
 /// How a VM is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum InterfaceKind {
     /// A tap, of one queue or several.
     Tap,
@@ -96,40 +88,6 @@ pub const NAMED: usize = 16;
 /// The name of the rest.
 pub const OTHER: &str = "other";
 
-impl Traffic {
-    const fn parts(&self) -> [u64; 4] {
-        [self.receive_bytes, self.receive_packets, self.transmit_bytes, self.transmit_packets]
-    }
-
-    const fn from_parts(parts: [u64; 4]) -> Self {
-        let [receive_bytes, receive_packets, transmit_bytes, transmit_packets] = parts;
-        Self { receive_bytes, receive_packets, transmit_bytes, transmit_packets }
-    }
-
-    fn with(&self, other: &Self, each: fn(u64, u64) -> u64) -> Self {
-        let (mine, theirs) = (self.parts(), other.parts());
-        Self::from_parts(std::array::from_fn(|at| each(mine[at], theirs[at])))
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        self.with(other, u64::saturating_add)
-    }
-
-    /// What this has more than `other`, number by number, and never less than nothing.
-    #[must_use]
-    pub fn beyond(&self, other: &Self) -> Self {
-        self.with(other, u64::saturating_sub)
-    }
-
-    /// The higher of both, number by number.
-    #[must_use]
-    pub fn at_least(&self, other: &Self) -> Self {
-        self.with(other, u64::max)
-    }
-}
-
 type Classes = BTreeMap<Arc<str>, Traffic>;
 
 /// What the views are told of one VM's interfaces over its whole life: goes on from what an earlier agent told, names at
@@ -154,6 +112,22 @@ impl Continued {
             all.told.entry(name).or_default().insert(class.into(), traffic);
         }
         all.last = (!all.told.is_empty()).then(|| Arc::new(all.fold(&NetworkUsage::default())));
+        all
+    }
+
+    /// The same where counts go on over agents: `base` is what was told before any of them, `told` what is told by now, less
+    /// than which is never told again.
+    pub fn resume_from<'a>(
+        base: impl IntoIterator<Item = (&'a str, &'a str, Traffic)>,
+        told: impl IntoIterator<Item = (&'a str, &'a str, Traffic)>,
+    ) -> Self {
+        let by_now = Self::resume(told);
+        let mut all = Self { named: by_now.named, last: by_now.last, ..Self::default() };
+        for (interface, class, traffic) in base {
+            let name = all.name(interface);
+            let sum = all.told.entry(name).or_default().entry(class.into()).or_default();
+            *sum = sum.plus(&traffic);
+        }
         all
     }
 

@@ -147,7 +147,8 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         let_go(&config, kept);
     }
     let uevents = UeventSocket::open().map_err(|error| error.to_string());
-    let counting = Counting::start(root, &config.network.classes);
+    let network_pins = kernel.as_ref().ok().and_then(Kernel::network_pins);
+    let counting = Counting::start(root, &config.network.classes, network_pins.as_deref());
     // The kernel's types and our own programs are read whole for it.
     heap::trim();
     let network = counting.as_ref().map(|counting| counting.hook).map_err(String::as_str);

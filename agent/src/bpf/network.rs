@@ -10,11 +10,16 @@ mod clsact;
 mod error;
 mod grace;
 mod holder;
+mod instance;
+mod keep;
 mod netlink;
+mod object;
 mod offload;
+mod pins;
 mod port;
 mod probe;
 mod reading;
+mod retire;
 mod split;
 mod syscall;
 mod table;
@@ -30,18 +35,20 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use aya_obj::generated::{bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS};
+use aya_obj::generated::bpf_map_type;
 use kvmeter_common::network;
 
-use attachment::{Attachment, Pair};
+use attachment::Attachment;
 use carrier::Carrier;
 pub use error::Error;
 use grace::Grace;
+pub use keep::release_filters;
+use pins::Pins;
 use port::Port;
 pub use reading::{Account, CLASSES, Flow, Held, Hook, Losses, NOBODY, PortId};
 use syscall::MapShape;
 use table::Table;
-use template::{Constants, Templates};
+use template::Templates;
 use watch::Watches;
 use writer::Writer;
 
@@ -78,6 +85,12 @@ pub struct NetworkPrograms {
     /// Of ports that are gone.
     losses: Losses,
     table: Option<Table>,
+    /// Of the programs in force.
+    code: String,
+    /// Where it outlives the agent.
+    pins: Option<Pins>,
+    /// Interfaces to be let go once that is written down.
+    leaving: Vec<u32>,
 }
 
 impl NetworkPrograms {
@@ -94,16 +107,24 @@ impl NetworkPrograms {
     }
 
     fn load_with(hook: Hook, writer: Writer, ways: &[Carrier]) -> Result<Self, Error> {
-        let claims = syscall::create_map(&MapShape {
-            name: "NETWORK_CLAIMS",
-            kind: bpf_map_type::BPF_MAP_TYPE_HASH,
-            key_bytes: 8,
-            value_bytes: 4,
-            entries: u32::try_from(2 * PORTS * network::ACCOUNTS).unwrap_or(u32::MAX),
-            // `BPF_F_NO_PREALLOC`: nearly all of it is never used.
-            flags: 1,
-            inner: None,
-        })
+        Self::load_on(hook, writer, ways, None)
+    }
+
+    fn load_on(hook: Hook, writer: Writer, ways: &[Carrier], pins: Option<Pins>) -> Result<Self, Error> {
+        let shared = |name: &str, shape: &MapShape<'_>| keep::shared_map(pins.as_ref(), name, shape);
+        let claims = shared(
+            "claims",
+            &MapShape {
+                name: "NETWORK_CLAIMS",
+                kind: bpf_map_type::BPF_MAP_TYPE_HASH,
+                key_bytes: 8,
+                value_bytes: 4,
+                entries: u32::try_from(2 * PORTS * network::ACCOUNTS).unwrap_or(u32::MAX),
+                // `BPF_F_NO_PREALLOC`: nearly all of it is never used.
+                flags: 1,
+                inner: None,
+            },
+        )
         .map_err(Error::Refused)?;
         let mut programs = Self {
             templates: Templates::parse(OBJECT)?,
@@ -114,12 +135,16 @@ impl NetworkPrograms {
             hook,
             writer,
             carrier: Carrier::default(),
-            watches: Watches::new().map_err(Error::Refused)?,
+            watches: Watches::new(|shape| shared("openers", shape)).map_err(Error::Refused)?,
             ports: BTreeMap::new(),
             last: 0,
             losses: Losses::default(),
             table: None,
+            code: String::new(),
+            pins: None,
+            leaving: Vec::new(),
         };
+        programs.pins = pins;
         programs.carrier = programs.try_out(ways)?;
         Ok(programs)
     }
@@ -155,6 +180,8 @@ impl NetworkPrograms {
         self.last = self.last.checked_add(1).ok_or(Error::Full)?;
         let id = PortId(self.last);
         let mut port = Port::new(id, self.lanes, reversed)?;
+        // A number that an agent before gave may have left claims.
+        port.release(self.claims.as_fd());
         match held.filter(|_| self.follows() && !reversed) {
             Some(held) => self.follow(&mut port, netns, ifindex, held),
             None => port.open(self.claims.as_fd()),
@@ -174,7 +201,9 @@ impl NetworkPrograms {
                 return Err(error);
             }
         }
+        port.note_made();
         self.ports.insert(id, port);
+        self.keep(id);
         Ok(id)
     }
 
@@ -190,36 +219,6 @@ impl NetworkPrograms {
             return Ok(0);
         }
         netns.inside(clsact::sweep)?
-    }
-
-    /// An interface's two programs.
-    fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
-        let constants = Constants {
-            port: port.map(),
-            claims: self.claims.as_fd(),
-            lanes: self.lanes,
-            split: port.split,
-            writer: self.writer,
-            table: table.map(|table| (table.fd.as_fd(), table.mask)),
-            carrier: if port.follows.is_some() { self.carrier } else { Carrier::default() },
-            openers: self.watches.openers(),
-        };
-        let names =
-            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
-        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
-    }
-
-    fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
-        let code = self.templates.instance(name, constants)?;
-        syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, None).map_err(|source| {
-            let mut log = vec![0; 256 * 1024];
-            let _again = syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, Some(&mut log));
-            // Behind the first 0 are words that the verifier took back.
-            let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
-            let lines: Vec<_> = text.lines().collect();
-            let log = lines[lines.len().saturating_sub(4)..].join(" | ");
-            Error::Program { name, log, source }
-        })
     }
 
     /// Takes over what an interface's device segments itself, which changes when a guest's driver starts: to be called
@@ -267,6 +266,7 @@ impl NetworkPrograms {
         self.losses.shared_packets += port.shared();
         port.release(self.claims.as_fd());
         self.forget(&port);
+        self.leaving.extend(port.kept.then_some(port.id));
         accounts
     }
 

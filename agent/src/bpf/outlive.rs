@@ -69,6 +69,12 @@ impl Kernel {
         self.pins.as_ref().is_some_and(super::pin::Pins::closed)
     }
 
+    /// Where what counts at interfaces is pinned, where it can be.
+    #[must_use]
+    pub fn network_pins(&self) -> Option<PathBuf> {
+        self.pins.as_ref().map(super::pin::Pins::network_dir)
+    }
+
     /// Whether what is in the slots outlives this agent.
     #[must_use]
     pub fn is_pinned(&self) -> bool {

@@ -7,7 +7,7 @@
 mod error;
 mod look;
 mod shape;
-mod tree;
+pub(super) mod tree;
 
 use std::{
     io,
@@ -106,6 +106,11 @@ impl Pins {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Where what counts at interfaces lies.
+    pub(super) fn network_dir(&self) -> PathBuf {
+        tree::network_dir(&self.dir)
     }
 
     /// The generation that counts into the tables found, once each of them was looked at.

@@ -101,6 +101,7 @@ impl Engine {
         let key = (vm.fixed.hypervisor.clone(), label);
         vm.end = Some(VmEnd { stopped_at, stop_ns, reason, cause: verdict.cause.to_owned() });
         *self.host.stops.entry(key).or_default() += 1;
+        self.network_over(tgid);
         self.registry.retire(tgid);
     }
 }

@@ -1,8 +1,11 @@
 //! VMs' interfaces: a thread of its own counts them (`sample/network`); the engine tells it of births and ends, asks it
 //! to read at each sample, and takes over what it read. A VM's end waits for the thread's last word on it, not for long.
 
+mod kept;
+
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,8 +18,8 @@ use crate::{
     bpf::network::{Hook, NetworkPrograms},
     cause,
     clock::Instant2,
-    sample::network::{ClassChange, Network, VmKey},
-    vm::Vm,
+    sample::network::{ClassChange, Network, Told, VmKey},
+    vm::{Line, Vm},
 };
 
 /// How long a sample waits for the thread's reading; later it takes the one before.
@@ -34,22 +37,34 @@ const UNSEEN: Duration = Duration::from_millis(20);
 pub struct Counting {
     network: Network<NetworkPrograms>,
     numbers: Arc<Mutex<Numbers>>,
+    /// Of VMs that an earlier agent knew: what was told of them before any of what is counted now.
+    bases: BTreeMap<VmKey, Vec<Told>>,
+    /// Stop lines of VMs: once they are durable, the thread need not keep their last figures.
+    over: Vec<(VmKey, Line)>,
     /// How programs are attached.
     pub hook: Hook,
 }
 
 impl Counting {
-    /// Loads the programs and starts the thread.
+    /// Loads the programs and starts the thread. With `pins`, a directory, they outlive the agent, and what an earlier one
+    /// left there is gone on with.
     ///
     /// # Errors
     /// One sentence: what the kernel lacks or refuses, or the classes that do not fit.
-    pub fn start(root: &std::path::Path, classes: &Classes) -> Result<Self, String> {
+    pub fn start(root: &Path, classes: &Classes, pins: Option<&Path>) -> Result<Self, String> {
+        if let Some(pins) = pins {
+            match kept::start(root, classes, pins) {
+                Ok(counting) => return Ok(counting),
+                // What cannot be gone on with is let go: living VMs' totals are the links' own all the same.
+                Err(why) => kept::let_go(pins, &why),
+            }
+        }
         let mut programs = NetworkPrograms::load().map_err(|error| cause::chain(&error))?;
         let first = change(&Numbers::default(), classes, &mut programs);
         let (numbers, first) = first.map_err(|error| cause::chain(error.as_ref()))?;
         let hook = programs.hook();
         let network = Network::start(root.to_owned(), programs, first.names).map_err(|error| cause::chain(&error))?;
-        Ok(Self { network, numbers: Arc::new(Mutex::new(numbers)), hook })
+        Ok(Self { network, numbers: Arc::new(Mutex::new(numbers)), bases: BTreeMap::new(), over: Vec::new(), hook })
     }
 
     /// Lets the thread wake the loop when it has a VM's last figures.

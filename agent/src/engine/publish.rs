@@ -42,6 +42,7 @@ impl Engine {
     /// All lines are handed over, the last of them with this ticket.
     fn given(&mut self, ticket: Ticket) {
         self.leaving_given(ticket);
+        self.network_given(ticket);
         self.newest_ticket = ticket;
         for vm in self.registry.live_mut() {
             vm.start_line.given(ticket);

@@ -7,7 +7,7 @@ use std::{
 
 use super::{Engine, scan::Process};
 use crate::{
-    account::{network::Continued, snapshot::VmFixed, work::AllWork},
+    account::{snapshot::VmFixed, work::AllWork},
     bpf::{VmReading, Want},
     clock::Instant2,
     ledger::{Draft, Kind, OpenInterval, Reason, Subject, TimeQuality, Usage},
@@ -105,7 +105,8 @@ impl Engine {
                 guest_ns: usage.guest_ns,
                 halt_poll_ns: usage.halt_poll_ns,
             });
-            vm.network = interval.usage.as_ref().map(told_network).unwrap_or_default();
+            let network_key = VmKey { tgid, start_ticks: vm.start_tick(self.tick_ns()) };
+            vm.network = self.network_told(network_key, interval.usage.as_ref());
             let disk = |of: fn(&Usage) -> Option<u64>| interval.usage.as_ref().and_then(of);
             vm.disk = VmDisk::told(disk(|usage| usage.disk_read_bytes), disk(|usage| usage.disk_written_bytes));
             if let Some(usage) = &interval.usage {
@@ -125,6 +126,7 @@ impl Engine {
                 self.keep(reading);
             }
             self.network_born(tgid);
+            self.network_base(network_key, interval.usage.as_ref());
             if !gone {
                 self.ask_disks(tgid, now);
                 self.first_memory(tgid, now);
@@ -165,11 +167,6 @@ impl Engine {
         stated.over_line(&mut draft);
         draft
     }
-}
-
-/// What the newest line of a VM told of its interfaces.
-fn told_network(usage: &Usage) -> Continued {
-    Continued::resume(usage.net.iter().map(|net| (net.interface.as_str(), net.class.as_str(), net.traffic())))
 }
 
 /// Whose a VM is, as the ledger told it last.

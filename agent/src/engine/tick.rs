@@ -22,6 +22,7 @@ impl Engine {
         let due = now.boot_ns >= self.next_tick_ns;
         self.watch_clocks(now);
         self.give_back();
+        self.network_forget();
         let peek = self.peek_ns > 0 && now.boot_ns >= self.peek_ns;
         if due {
             self.ask_network(now);

@@ -268,7 +268,7 @@ fn advice(facts: &HostFacts, obstacle: Option<Obstacle>) -> String {
 
 /// The feature that counts on without an agent.
 pub const PINS: &str = "pins";
-const COUNTED_ON: &str = "CPU, exits, starts and ends are counted on in the kernel while no agent runs";
+const COUNTED_ON: &str = "CPU, exits, starts, ends and traffic are counted on in the kernel while no agent runs";
 const PIN_ADVICE: &str = "mount a bpffs (mount -t bpf bpf /sys/fs/bpf) and let the agent write to bpf.pin_dir in it";
 const NOT_THERE: &str = "it is not there";
 const BTF_ADVICE: &str =

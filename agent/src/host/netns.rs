@@ -12,9 +12,10 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
 
 /// Which network namespace: device and inode of its file in nsfs. Unique while somebody holds it, which [`NetNs`] does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NetNsId {
     /// Device of nsfs.
     pub dev: u64,

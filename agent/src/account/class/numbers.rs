@@ -48,6 +48,16 @@ impl Default for Numbers {
 }
 
 impl Numbers {
+    /// As an earlier agent left them: names by number.
+    #[must_use]
+    pub fn of(names: &[Option<String>]) -> Self {
+        let mut numbers = Self::default();
+        for (used, name) in numbers.uses.iter_mut().zip(names).skip(NON_IP as usize + 1) {
+            *used = name.as_deref().map_or(Use::Free, |name| Use::Live(name.into()));
+        }
+        numbers
+    }
+
     /// The numbers after a reload: a name keeps its own, one that came back gets its old one again.
     ///
     /// # Errors

@@ -54,12 +54,33 @@ impl Attachment {
     pub(super) fn is_there(&self) -> bool {
         match self {
             Self::Tcx(links) => {
-                links.iter().all(|link| syscall::linked_ifindex(link.as_fd()).is_ok_and(|ifindex| ifindex != 0))
+                links.iter().all(|link| syscall::linked(link.as_fd()).is_ok_and(|(_, ifindex)| ifindex != 0))
             }
             Self::Clsact { filters, netns } => {
                 netns.inside(|| filters.are_attached()).and_then(|answer| answer).unwrap_or(true)
             }
         }
+    }
+
+    /// Its links, where those are what holds the programs.
+    pub(super) fn links(&self) -> Option<&[OwnedFd; 2]> {
+        match self {
+            Self::Tcx(links) => Some(links),
+            Self::Clsact { .. } => None,
+        }
+    }
+
+    /// Whether both are on this device of this namespace, and not on another's of the same number.
+    pub(super) fn is_on(&self, netns: &NetNs, ifindex: u32) -> bool {
+        let Self::Tcx(links) = self else { return self.is_there() };
+        let hooks = [BPF_TCX_INGRESS, BPF_TCX_EGRESS];
+        let on = || {
+            links.iter().zip(hooks).all(|(link, hook)| {
+                let id = syscall::linked(link.as_fd()).map_or(0, |(id, _)| id);
+                syscall::links_on(ifindex, hook).is_ok_and(|all| all.contains(&id))
+            })
+        };
+        netns.inside(on).unwrap_or(false)
     }
 
     /// Puts other programs in their place, between two packets.

@@ -12,6 +12,7 @@ impl NetworkPrograms {
     /// # Errors
     /// When the kernel refuses the table or a program.
     pub fn set_classes(&mut self, table: Option<&ClassTable>) -> Result<(), Error> {
+        let code = self.code(table);
         let table = table.map(Table::new).transpose()?;
         let mut pairs = Vec::with_capacity(self.ports.len());
         for (id, port) in &self.ports {
@@ -28,8 +29,18 @@ impl NetworkPrograms {
                 return Err(Error::Replace(source));
             }
         }
-        self.table = table;
+        (self.table, self.code) = (table, code);
         self.grace.wait().map_err(Error::Replace)
+    }
+
+    /// The classes that programs count by which an agent before has made of the same [code](NetworkPrograms::code).
+    ///
+    /// # Errors
+    /// When the kernel refuses the table.
+    pub fn take_classes(&mut self, table: Option<&ClassTable>) -> Result<(), Error> {
+        self.code = self.code(table);
+        self.table = table.map(Table::new).transpose()?;
+        Ok(())
     }
 
     /// A device that is gone needs no other programs.

@@ -66,6 +66,9 @@ pub enum Error {
     /// Programs of an interface were not replaced.
     #[error("whether an interface's writers are told apart cannot be changed: a program was not replaced")]
     Split(#[source] io::Error),
+    /// Nothing can be pinned.
+    #[error("what counts at interfaces cannot be pinned")]
+    Pins(#[source] io::Error),
     /// No room.
     #[error("{PORTS} interfaces are counted already; no more can be")]
     Full,

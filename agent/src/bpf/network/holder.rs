@@ -15,6 +15,12 @@ impl Port {
         self.page.put_u64(0, offset_of!(abi::Header, active), abi::NO_WRITER | abi::NOBODY);
     }
 
+    /// Where its openings are told from now on.
+    pub(super) fn listen_at(&mut self, key: u64) {
+        self.follows = Some(key);
+        self.page.put_u64(0, offset_of!(abi::Header, key), key);
+    }
+
     /// Who holds it in which generation: chosen from now on, should that generation still be.
     pub(super) fn hold(&mut self, held: Held) {
         self.page.put_u64(0, offset_of!(abi::Header, held), abi::held(held.generation, held.tgid));
@@ -60,8 +66,8 @@ impl NetworkPrograms {
     }
 
     pub(super) fn forget(&mut self, port: &Port) {
-        if let (Some(key), Some((netns, _))) = (port.follows.filter(|key| *key != 0), &port.place) {
-            self.watches.forget(netns.id(), key);
+        if let Some(key) = port.follows.filter(|key| *key != 0) {
+            self.watches.forget(port.place.as_ref().map(|(netns, _)| netns.id()), key);
         }
     }
 

@@ -19,9 +19,9 @@ use crate::{
 
 /// The page, and the programs that write to it.
 pub(super) struct Port {
-    id: u32,
-    fd: OwnedFd,
-    lanes: u32,
+    pub(super) id: u32,
+    pub(super) fd: OwnedFd,
+    pub(super) lanes: u32,
     pub(super) page: Mapped<abi::Block>,
     pub(super) attachment: Option<Attachment>,
     /// Where its device is.
@@ -34,28 +34,40 @@ pub(super) struct Port {
     pub(super) split: bool,
     /// Its programs follow who holds it; where its openings are told.
     pub(super) follows: Option<u64>,
-    last_serial: u64,
+    pub(super) last_serial: u64,
+    /// Accounts given back that are to be emptied once that is written down.
+    pub(super) retired: Vec<usize>,
+    /// It outlives the agent, so giving back is written down first.
+    pub(super) kept: bool,
+    /// Packets of another's account that an earlier agent told.
+    pub(super) shared_before: u64,
 }
 
 impl Port {
     pub(super) fn new(id: PortId, lanes: u32, reversed: bool) -> Result<Self, Error> {
         const NAME: &str = "NETWORK_PORT";
-        let blocks = size(abi::blocks(lanes as usize));
         let shape = syscall::MapShape {
             name: NAME,
             kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
             key_bytes: 4,
-            value_bytes: blocks * size(BLOCK_BYTES),
+            value_bytes: size(abi::blocks(lanes as usize)) * size(BLOCK_BYTES),
             entries: 1,
             // `BPF_F_MMAPABLE`
             flags: 1 << 10,
             inner: None,
         };
         let fd = syscall::create_map(&shape).map_err(|source| Error::Map(NAME, source))?;
+        let mut port = Self::around(id, fd, lanes, reversed)?;
+        port.page.put_u32(0, offset_of!(abi::Header, id), id.0);
+        Ok(port)
+    }
+
+    /// The page behind this descriptor.
+    pub(super) fn around(id: PortId, fd: OwnedFd, lanes: u32, reversed: bool) -> Result<Self, Error> {
+        const NAME: &str = "NETWORK_PORT";
         let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
-        let mut page: Mapped<abi::Block> = Mapped::new(Some(Map::Array(data)), NAME, blocks)?;
-        page.put_u32(0, offset_of!(abi::Header, id), id.0);
+        let page = Mapped::new(Some(Map::Array(data)), NAME, size(abi::blocks(lanes as usize)))?;
         Ok(Self {
             id: id.0,
             fd,
@@ -68,6 +80,9 @@ impl Port {
             split: true,
             follows: None,
             last_serial: 0,
+            retired: Vec::new(),
+            kept: false,
+            shared_before: 0,
         })
     }
 
@@ -75,7 +90,7 @@ impl Port {
         self.fd.as_fd()
     }
 
-    fn head(&self, number: usize) -> Head {
+    pub(super) fn head(&self, number: usize) -> Head {
         let at = offset_of!(abi::Header, heads) + number * size_of::<Head>();
         let word = |offset| self.page.u32_at(0, at + offset).unwrap_or(0);
         Head {
@@ -85,7 +100,7 @@ impl Port {
         }
     }
 
-    fn put_state(&mut self, number: usize, state: u32) {
+    pub(super) fn put_state(&mut self, number: usize, state: u32) {
         let at = offset_of!(abi::Header, heads) + number * size_of::<Head>() + offset_of!(Head, state);
         self.page.put_u32(0, at, state);
     }
@@ -95,7 +110,7 @@ impl Port {
     }
 
     /// The account in use, if one is.
-    fn active(&self) -> Option<usize> {
+    pub(super) fn active(&self) -> Option<usize> {
         let word = self.word(offset_of!(abi::Header, active));
         let number = usize::try_from(word & abi::OFFSET_MASK).unwrap_or(0) / BLOCK_BYTES;
         (word & abi::NOBODY == 0).then_some(number)
@@ -113,7 +128,7 @@ impl Port {
     }
 
     pub(super) fn shared(&self) -> u64 {
-        self.page.u64_at(0, offset_of!(abi::Header, shared)).unwrap_or(0)
+        self.word(offset_of!(abi::Header, shared)).saturating_sub(self.shared_before)
     }
 
     /// Begins an account for whoever writes next. Without a free one the old goes on, and the kernel side counts that.
@@ -128,13 +143,13 @@ impl Port {
         self.page.put_u64(0, offset_of!(abi::Header, active), abi::NO_WRITER | (number * BLOCK_BYTES) as u64);
     }
 
-    fn claim(&self, claims: BorrowedFd<'_>, number: usize) -> bool {
+    pub(super) fn claim(&self, claims: BorrowedFd<'_>, number: usize) -> bool {
         /// `BPF_NOEXIST`
         const NEW: u64 = 1;
         syscall::insert(claims, &self.claim_key(number, 0), &0_u32, NEW).is_ok()
     }
 
-    fn claim_key(&self, number: usize, phase: u16) -> Claim {
+    pub(super) fn claim_key(&self, number: usize, phase: u16) -> Claim {
         Claim { port: self.id, account: u16::try_from(number).unwrap_or(u16::MAX), phase }
     }
 
@@ -163,12 +178,12 @@ impl Port {
 
     fn writers(&self, active: Option<usize>) -> Vec<Account> {
         let mut numbers: Vec<_> = (0..ACCOUNTS).map(|number| (number, self.head(number))).collect();
-        numbers.retain(|(_, head)| head.state != state::FREE);
+        numbers.retain(|(number, head)| head.state != state::FREE && !self.retired.contains(number));
         numbers.sort_by_key(|(number, head)| (Some(*number) == active, head.serial));
         numbers.into_iter().map(|(number, head)| self.account(number, head)).collect()
     }
 
-    fn account(&self, number: usize, head: Head) -> Account {
+    pub(super) fn account(&self, number: usize, head: Head) -> Account {
         let mut account = Account {
             serial: head.serial,
             writer: head.writer,
@@ -185,62 +200,6 @@ impl Port {
             }
         }
         account
-    }
-
-    /// Those that are no use to their writers go first: who loses another finds one of them.
-    pub(super) fn retire(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64) -> Vec<Account> {
-        let mut finals = self.retire_some(claims, grace, up_to, &[state::CLOSED]);
-        finals.extend(self.retire_some(claims, grace, up_to, &[state::HELD, state::OPEN]));
-        finals
-    }
-
-    fn retire_some(&mut self, claims: BorrowedFd<'_>, grace: &Grace, up_to: u64, states: &[u32]) -> Vec<Account> {
-        let old = |port: &Self, number: &usize| {
-            let head = port.head(*number);
-            states.contains(&head.state) && head.serial <= up_to && Some(*number) != port.active()
-        };
-        let before: Vec<_> = (0..ACCOUNTS).filter(|n| old(self, n)).map(|n| (n, self.head(n).state)).collect();
-        if before.is_empty() {
-            return Vec::new();
-        }
-        for (number, _) in &before {
-            self.put_state(*number, state::CLOSED);
-        }
-        // Until here an account found held before may still be put to use; until the second wait, one in use before may
-        // still be added to.
-        let waited = grace.wait();
-        let active = self.active();
-        let waited = waited.and_then(|()| grace.wait());
-        let mut finals = Vec::new();
-        for (number, was) in before {
-            if Some(number) == active || waited.is_err() {
-                self.put_state(number, was);
-                continue;
-            }
-            finals.push(self.account(number, self.head(number)));
-            self.free(claims, number);
-        }
-        // No writer begins an account here, so one that could not be begun is begun now.
-        let closed = self.active().is_some_and(|number| self.head(number).state == state::CLOSED);
-        if !self.split && self.follows.is_none() && closed {
-            self.open(claims);
-        }
-        finals
-    }
-
-    fn free(&mut self, claims: BorrowedFd<'_>, number: usize) {
-        for lane in 0..=self.lanes as usize {
-            self.page.set(size(abi::block(lane, number)), abi::Block::default());
-        }
-        self.put_state(number, state::FREE);
-        self.unclaim(claims, number);
-    }
-
-    fn unclaim(&self, claims: BorrowedFd<'_>, number: usize) {
-        for phase in [1, 0] {
-            // One that was never made is as good.
-            let _ = syscall::remove(claims, &self.claim_key(number, phase));
-        }
     }
 
     /// Takes the programs off; afterwards nothing is added.
@@ -274,6 +233,6 @@ impl Port {
 }
 
 /// A number of blocks or bytes; all that are met are far below the limit.
-fn size(number: usize) -> u32 {
+pub(super) fn size(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,11 +1,12 @@
 //! What is told of interfaces: accounts of what passed.
 
 pub use kvmeter_common::network::{CLASSES, Flow};
+use serde::{Deserialize, Serialize};
 
 /// How programs are attached here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// By a link that goes with the agent (Linux 6.6).
+    /// By a link, which can outlive the agent (Linux 6.6).
     Tcx,
     /// As a filter of the clsact queueing discipline.
     Clsact,
@@ -14,6 +15,14 @@ pub enum Hook {
 /// An interface that is or was counted; never given to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub(super) u32);
+
+impl PortId {
+    /// Its number, also for a later agent.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// What passed while one process had the interface. Every number is cumulative.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +41,7 @@ pub struct Account {
 pub const NOBODY: u32 = u32::MAX;
 
 /// Who holds a tap, and in which generation of it: how often its carrier came and went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Carrier changes.
     pub generation: u32,

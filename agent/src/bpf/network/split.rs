@@ -37,6 +37,7 @@ impl NetworkPrograms {
         let Some(pair) = self.ports.get(&id).map(|port| self.pair(port, self.table.as_ref())) else { return Ok(()) };
         self.replace(id, &pair?).map_err(Error::Split)?;
         // Only then does no program name a writer any more.
+        self.ports.entry(id).and_modify(Port::note_made);
         self.grace.wait().map_err(Error::Split)
     }
 }

@@ -95,7 +95,7 @@ struct InfoByFd {
 
 /// `struct bpf_link_info` of a tcx link.
 #[repr(C)]
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct LinkInfo {
     link_type: u32,
     id: u32,
@@ -116,20 +116,20 @@ struct MapElement {
 }
 
 /// Makes a request. Addresses inside must be valid while it lasts; every caller below passes those of its own arguments.
-fn request<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<c_long> {
+pub(super) fn request<T>(command: bpf_cmd, attributes: &mut T) -> io::Result<c_long> {
     // SAFETY: `attributes` is a C structure of the size told, which the kernel reads and may write.
     let answer =
         unsafe { libc::syscall(libc::SYS_bpf, command as u32, std::ptr::from_mut(attributes), size_of::<T>()) };
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-fn owned(answer: c_long) -> io::Result<OwnedFd> {
+pub(super) fn owned(answer: c_long) -> io::Result<OwnedFd> {
     let fd = RawFd::try_from(answer).map_err(io::Error::other)?;
     // SAFETY: the kernel has just opened it for us, nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn number(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
@@ -225,8 +225,8 @@ pub(super) fn unlink(link: BorrowedFd<'_>) -> io::Result<()> {
     request(bpf_cmd::BPF_LINK_DETACH, &mut LinkDetach { link_fd: number(link) }).map(drop)
 }
 
-/// The device that a tcx link is on; 0 once it is gone.
-pub(super) fn linked_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+/// A tcx link: its number, and the device it is on, 0 once that is gone.
+pub(super) fn linked(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     let mut info = LinkInfo::default();
     let mut attributes = InfoByFd {
         bpf_fd: number(link),
@@ -235,7 +235,29 @@ pub(super) fn linked_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     };
     request(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     // SAFETY: the kernel wrote through the address above, which the compiler did not see; integers only.
-    Ok(unsafe { (&raw const info.ifindex).read_volatile() })
+    let info = unsafe { (&raw const info).read_volatile() };
+    Ok((info.id, info.ifindex))
+}
+
+/// Numbers of the links on a tcx hook of a device in the calling thread's network namespace, 64 at most.
+pub(super) fn links_on(ifindex: u32, hook: bpf_attach_type) -> io::Result<Vec<u32>> {
+    const MOST: u32 = 64;
+    let (mut programs, mut links) = ([0_u32; MOST as usize], [0_u32; MOST as usize]);
+    let mut attributes = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: hook as u32,
+        prog_cnt: MOST,
+        // The kernel fills the second list only where the first is wanted (kernel/bpf/mprog.c, `bpf_mprog_query`).
+        prog_ids: programs.as_mut_ptr().expose_provenance() as u64,
+        link_ids: links.as_mut_ptr().expose_provenance() as u64,
+        ..ProgQuery::default()
+    };
+    match request(bpf_cmd::BPF_PROG_QUERY, &mut attributes) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+        // SAFETY: the kernel wrote there, which the compiler did not see; integers, all of them set before.
+        Ok(_) => Ok(unsafe { (&raw const links).read_volatile() }.into_iter().filter(|id| *id != 0).collect()),
+    }
 }
 
 /// How many programs are on a tcx hook of a device.

@@ -32,8 +32,9 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    pub(super) fn new() -> io::Result<Self> {
-        let openers = syscall::create_map(&MapShape {
+    /// `map` gives the map of openers.
+    pub(super) fn new(map: impl FnOnce(&MapShape<'_>) -> io::Result<OwnedFd>) -> io::Result<Self> {
+        let openers = map(&MapShape {
             name: "NETWORK_OPENERS",
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
             key_bytes: 8,
@@ -44,6 +45,11 @@ impl Watches {
             inner: None,
         })?;
         Ok(Self { openers, spaces: BTreeMap::new(), last: 0 })
+    }
+
+    /// Openings were noted here by an earlier agent: its number of the namespace is not given to another.
+    pub(super) fn left(&mut self, key: u64) {
+        self.last = self.last.max(number_of(key));
     }
 
     pub(super) fn openers(&self) -> BorrowedFd<'_> {
@@ -72,15 +78,7 @@ impl Watches {
         if !self.spaces.contains_key(&netns.id()) {
             let number = self.last.checked_add(1).ok_or_else(|| io::Error::other("too many network namespaces"))?;
             self.last = number;
-            let filter = self.filter(templates, writer, number)?;
-            let open = || {
-                let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
-                socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)
-            };
-            let listener = netns.inside(open)??;
-            syscall::put_filter(&listener, filter.as_fd())?;
-            bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
-            self.spaces.insert(netns.id(), Watch { _socket: listener, number, interfaces: 0 });
+            self.listen(templates, writer, netns, number)?;
         }
         let Some(watch) = self.spaces.get_mut(&netns.id()) else { return Err(io::ErrorKind::NotFound.into()) };
         let key = u64::from(watch.number) << 32 | u64::from(ifindex);
@@ -92,10 +90,51 @@ impl Watches {
         added.map(|()| key)
     }
 
-    /// An interface is counted no more.
-    pub(super) fn forget(&mut self, netns: NetNsId, key: u64) {
+    /// Goes on with what an earlier agent noted, under the same number of the namespace where that can be; where it is
+    /// found from now on.
+    pub(super) fn again(
+        &mut self,
+        templates: &Templates,
+        writer: Writer,
+        netns: &NetNs,
+        (ifindex, key): (u32, u64),
+    ) -> io::Result<u64> {
+        /// `BPF_NOEXIST`
+        const NEW: u64 = 1;
+        if key != 0 && !self.spaces.contains_key(&netns.id()) {
+            self.listen(templates, writer, netns, number_of(key))?;
+        }
+        match self.spaces.get_mut(&netns.id()).filter(|watch| key != 0 && watch.number == number_of(key)) {
+            Some(watch) => {
+                watch.interfaces += 1;
+                // What is there says who opened it last.
+                match syscall::insert(&self.openers, &key, &0_u64, NEW) {
+                    Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+                    _there => Ok(key),
+                }
+            }
+            None => self.add(templates, writer, netns, ifindex),
+        }
+    }
+
+    fn listen(&mut self, templates: &Templates, writer: Writer, netns: &NetNs, number: u32) -> io::Result<()> {
+        let filter = self.filter(templates, writer, number)?;
+        let open = || {
+            let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
+            socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)
+        };
+        let listener = netns.inside(open)??;
+        syscall::put_filter(&listener, filter.as_fd())?;
+        bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
+        self.spaces.insert(netns.id(), Watch { _socket: listener, number, interfaces: 0 });
+        Ok(())
+    }
+
+    /// An interface is counted no more; without a namespace, it is one that was left, and is in none that is listened in.
+    pub(super) fn forget(&mut self, netns: Option<NetNsId>, key: u64) {
         // One that was never there is as good.
         let _ = syscall::remove(&self.openers, &key);
+        let Some(netns) = netns else { return };
         if let Some(watch) = self.spaces.get_mut(&netns) {
             watch.interfaces = watch.interfaces.saturating_sub(1);
             if watch.interfaces == 0 {
@@ -103,4 +142,9 @@ impl Watches {
             }
         }
     }
+}
+
+/// The namespace's part of a place among the openers.
+fn number_of(key: u64) -> u32 {
+    u32::try_from(key >> 32).unwrap_or(u32::MAX)
 }

@@ -15,6 +15,9 @@ const ID_DIGITS: usize = 16;
 /// Where a layout lies until it is whole.
 pub(super) const MAKING: &str = "making";
 
+/// The directory of what counts at interfaces, beside those of generations.
+const NETWORK: &str = "net";
+
 /// Whether pins could lie at this path: of its nearest directory that exists.
 pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
     let existing = path.ancestors().find(|at| at.is_dir()).unwrap_or(Path::new("/"));
@@ -22,13 +25,13 @@ pub(super) fn is_bpffs(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes a directory that only its owner may look into.
-pub(super) fn make(dir: &Path) -> io::Result<()> {
+pub(in crate::bpf) fn make(dir: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 /// What lies in a directory; nothing where it is not there.
-pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(in crate::bpf) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -40,7 +43,7 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Removes a directory with all pins in it, links first; how many pins there were.
-pub(super) fn remove(dir: &Path) -> io::Result<u64> {
+pub(in crate::bpf) fn remove(dir: &Path) -> io::Result<u64> {
     let (below, pins): (Vec<_>, Vec<_>) = list(dir)?.into_iter().partition(|path| path.is_dir());
     let mut removed = 0;
     for dir in below {
@@ -58,7 +61,7 @@ pub(super) fn remove(dir: &Path) -> io::Result<u64> {
 }
 
 /// The last part of a path as text.
-pub(super) fn name(path: &Path) -> &str {
+pub(in crate::bpf) fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
@@ -85,8 +88,14 @@ pub(super) fn generation_dir(layout: &Path, generation: u16) -> PathBuf {
     layout.join(format!("g{generation}"))
 }
 
+/// Where what counts at interfaces lies (`bpf/network/pins`).
+pub(super) fn network_dir(layout: &Path) -> PathBuf {
+    layout.join(NETWORK)
+}
+
 /// Directories of links that are of another generation than this one.
 pub(super) fn other_generations(layout: &Path, generation: u16) -> io::Result<Vec<PathBuf>> {
     let own = generation_dir(layout, generation);
-    Ok(list(layout)?.into_iter().filter(|path| path.is_dir() && *path != own).collect())
+    let other = |path: &PathBuf| path.is_dir() && *path != own && name(path) != NETWORK;
+    Ok(list(layout)?.into_iter().filter(other).collect())
 }

@@ -32,8 +32,12 @@ impl<P: Programs> Worker<P> {
             // A turn ends all accounts, and there are few: those that are done make room first.
             let last = self.programs.retire(port, self.model.done(link));
             self.model.retired(link, &last, &whose, now_ns());
+            // They are free only once that is written down.
+            self.save();
+            let whose = |writer: u32| self.procfs.writer(writer);
             self.model.accounts(link, &self.programs.read(port), &whose, now_ns());
         }
+        let whose = |writer: u32| self.procfs.writer(writer);
         if self.model.turn(link, now_ns()) {
             self.programs.next_account(port);
             self.model.accounts(link, &self.programs.read(port), &whose, now_ns());

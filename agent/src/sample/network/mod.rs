@@ -32,7 +32,9 @@
 //! * The agent keeps no tap and no namespace: a tap's file is asked once and closed at once, and a namespace without a VM
 //!   is let go after a second. A VM that takes a persistent tap there later than that is counted from its attachment on.
 
+mod book;
 mod carry;
+mod left;
 mod measure;
 pub mod model;
 pub mod programs;
@@ -53,7 +55,8 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::account::NetworkUsage;
-pub use model::{ClassChange, ClassNames, Unowned, VmKey};
+pub use book::Book;
+pub use model::{ClassChange, ClassNames, Told, Unowned, VmKey};
 use programs::Programs;
 use share::Shared;
 pub use share::{NetworkTally, Usages};
@@ -73,11 +76,19 @@ impl<P: Programs> Network<P> {
     /// # Errors
     /// When the system gives no eventfd or no thread.
     pub fn start(root: PathBuf, programs: P, names: ClassNames) -> io::Result<Self> {
+        Self::start_from(root, programs, names, None)
+    }
+
+    /// The same, going on from an earlier agent's book.
+    ///
+    /// # Errors
+    /// As [`Network::start`].
+    pub fn start_from(root: PathBuf, programs: P, names: ClassNames, book: Option<Book>) -> io::Result<Self> {
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let shared = Arc::new(Shared::default());
         let (orders, receiver) = mpsc::channel();
         let (of_worker, share) = (Arc::clone(&waker), Arc::clone(&shared));
-        let run = move || Worker::new(root, programs, names, share, receiver, of_worker).run();
+        let run = move || Worker::new(root, programs, names, share, receiver, of_worker).run(book);
         let thread = std::thread::Builder::new().name("kvmeter-network".to_owned()).spawn(run)?;
         Ok(Self { orders, waker, shared, thread: Some(thread) })
     }
@@ -90,6 +101,16 @@ impl<P: Programs> Network<P> {
     /// A VM had interfaces of these names while an earlier agent ran; to be told before any VM.
     pub fn former(&self, vm: VmKey, names: BTreeSet<Arc<str>>) {
         self.tell(Order::Former(vm, names));
+    }
+
+    /// What the ledger told of a VM before any of this was counted; to be told when it was born.
+    pub fn base(&self, vm: VmKey, told: Vec<Told>) {
+        self.tell(Order::Base(vm, told));
+    }
+
+    /// The ledger has a VM's last figures: a later agent need not work them out again.
+    pub fn forget(&self, vm: VmKey) {
+        self.tell(Order::Forget(vm));
     }
 
     /// A VM's process has ended.

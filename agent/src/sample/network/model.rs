@@ -6,6 +6,7 @@
 mod accounts;
 mod before;
 mod holders;
+mod keep;
 mod links;
 mod port;
 mod queue;
@@ -18,18 +19,22 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::programs::{CLASSES, Held};
 use crate::{
     account::network::{InterfaceKind, NetworkUsage, Traffic},
     host::{NetNsId, link::Link},
 };
 use accounts::Pending;
+pub use keep::Left;
 use links::Known;
 use port::Port;
+pub use tally::Told;
 use tally::Vm;
 
 /// One incarnation of a VM: its process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct VmKey {
     /// Process id.
     pub tgid: u32,
@@ -134,6 +139,10 @@ pub struct Model {
     /// Who had interfaces of a name when an earlier agent ran, and until when VMs were born that may have got one of them.
     former: BTreeMap<Arc<str>, BTreeSet<VmKey>>,
     former_until_ns: u64,
+    /// VMs that are over, until the ledger has their last figures: the first first.
+    over: Vec<(VmKey, Vm)>,
+    /// Something was decided since [`Model::book`] that a later agent could not work out by itself.
+    decided: bool,
     existences: u64,
     unowned: Unowned,
     out: Vec<Command>,
@@ -144,6 +153,7 @@ impl Model {
     /// Names of the classes, in force from the next reading on: read once more before they change.
     pub fn set_names(&mut self, names: ClassNames) {
         self.names = names;
+        self.decided = true;
     }
 
     /// A class's counts were zeroed in all accounts, after they had been read for the last time.
@@ -154,6 +164,7 @@ impl Model {
             flows.get_mut(class).into_iter().for_each(|flow| *flow = nothing);
         }
         self.names.get_mut(class).into_iter().for_each(|name| *name = None);
+        self.decided = true;
     }
 
     /// What is to be done, in this order.
@@ -163,10 +174,13 @@ impl Model {
 
     /// A VM runs, now or until a moment ago.
     pub fn born(&mut self, vm: VmKey, now_ns: u64) {
-        if self.vms.contains_key(&vm) {
-            return;
+        match self.vms.get_mut(&vm) {
+            // An earlier agent knew it.
+            Some(known) if known.left_ns.is_some() => known.left_ns = None,
+            Some(_) => return,
+            None => drop(self.vms.insert(vm, Vm::default())),
         }
-        self.vms.insert(vm, Vm::default());
+        self.decided = true;
         self.schedule.born(vm, now_ns);
         let waiting: Vec<(LinkKey, u32)> =
             self.pending.keys().copied().filter(|(_, writer)| *writer == vm.tgid).collect();
@@ -188,10 +202,13 @@ impl Model {
     /// The last figures of a VM; from now on nothing is its.
     pub fn finish(&mut self, vm: VmKey) -> Option<Arc<NetworkUsage>> {
         let mut gone = self.vms.remove(&vm)?;
+        self.decided = true;
         for port in self.ports.values_mut() {
             port.forget(vm);
         }
-        Some(gone.usage())
+        let usage = gone.usage();
+        self.hold(vm, gone);
+        Some(usage)
     }
 
     /// The figures of a VM now.

@@ -48,6 +48,18 @@ pub trait Programs: Send + 'static {
     fn recheck(&mut self, port: Self::Port);
     /// This namespace begins to be listened in: what an agent that was killed left there is taken away.
     fn sweep(&mut self, netns: &NetNs);
+    /// A port's number, under which a later agent finds it.
+    fn number(port: Self::Port) -> u32;
+    /// An interface that an earlier agent left under this number.
+    fn left(&self, number: u32) -> Option<Self::Port>;
+    /// These interfaces are written down, with accounts that an earlier agent had given back; others that it left are let
+    /// go.
+    fn take_up(&mut self, known: &[(u32, Vec<u64>)]);
+    /// The namespace of an interface that was left is entered. False if it is no longer there.
+    fn adopt(&mut self, port: Self::Port, netns: &NetNs, ifindex: u32) -> bool;
+    /// Writes down, for a later agent, what `book` gives for programs of a code; then what was given back is emptied, and
+    /// what was ended is let go.
+    fn save(&mut self, book: &mut dyn FnMut(&str) -> Vec<u8>);
     /// Packets so far that went to another writer's account because none was free.
     fn shared_packets(&self) -> u64;
 }
@@ -117,6 +129,26 @@ impl Programs for NetworkPrograms {
             Ok(filters) => tracing::info!(filters, "filters that an earlier agent left were taken away"),
             Err(error) => tracing::debug!(%error, "a namespace cannot be searched for filters that were left"),
         }
+    }
+
+    fn number(port: PortId) -> u32 {
+        port.number()
+    }
+
+    fn left(&self, number: u32) -> Option<PortId> {
+        Self::left(self, number)
+    }
+
+    fn take_up(&mut self, known: &[(u32, Vec<u64>)]) {
+        Self::take_up(self, known);
+    }
+
+    fn adopt(&mut self, port: PortId, netns: &NetNs, ifindex: u32) -> bool {
+        Self::adopt(self, port, netns, ifindex)
+    }
+
+    fn save(&mut self, book: &mut dyn FnMut(&str) -> Vec<u8>) {
+        Self::save(self, book);
     }
 
     fn shared_packets(&self) -> u64 {

@@ -145,6 +145,7 @@ impl<P: Programs> Worker<P> {
         match self.spaces.watch(netns) {
             Ok(true) => {
                 self.programs.sweep(netns);
+                self.adopt(netns);
                 self.list(netns.id());
             }
             Ok(false) => {}

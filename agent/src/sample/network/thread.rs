@@ -13,7 +13,8 @@ use nix::{
 };
 
 use super::{
-    model::{ClassChange, ClassNames, LinkKey, Model, VmKey},
+    book::Book,
+    model::{ClassChange, ClassNames, LinkKey, Model, Told, VmKey},
     programs::Programs,
     share::{NetworkTally, Shared},
     spaces::{Spaces, Touched},
@@ -40,6 +41,8 @@ pub(super) type Asked = HashMap<i32, (LinkKey, u32, HeldTap)>;
 /// What the thread is told.
 pub(super) enum Order<P> {
     Born(VmKey),
+    Base(VmKey, Vec<Told>),
+    Forget(VmKey),
     Former(VmKey, BTreeSet<Arc<str>>),
     Ended(VmKey),
     Look(VmKey),
@@ -100,17 +103,19 @@ impl<P: Programs> Worker<P> {
         }
     }
 
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, book: Option<Book>) {
         if let Ok(own) = NetNs::own() {
             self.programs.sweep(&own);
         }
+        self.take_up(book);
+        self.save();
         loop {
             self.wait();
             let _ = self.waker.read();
             self.hear();
             loop {
                 match self.orders.try_recv() {
-                    Ok(Order::Stop) | Err(mpsc::TryRecvError::Disconnected) => return,
+                    Ok(Order::Stop) | Err(mpsc::TryRecvError::Disconnected) => return self.save(),
                     Ok(order) => self.obey(order),
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
@@ -120,12 +125,17 @@ impl<P: Programs> Worker<P> {
             if self.leaving.values().any(|at| *at <= now_ns()) {
                 self.leave();
             }
+            if self.model.is_decided() {
+                self.save();
+            }
         }
     }
 
     fn obey(&mut self, order: Order<P>) {
         match order {
             Order::Born(vm) => self.model.born(vm, now_ns()),
+            Order::Base(vm, told) => self.model.set_base(vm, told),
+            Order::Forget(vm) => self.model.forget(vm),
             Order::Former(vm, names) => self.model.former(vm, names, now_ns()),
             Order::Ended(vm) => {
                 self.ending.entry(vm).or_insert(now_ns().saturating_add(LET_GO_NS));
@@ -145,6 +155,8 @@ impl<P: Programs> Worker<P> {
                 if let Some(change) = change(&mut self.programs) {
                     self.model.set_names(change.names);
                     self.read(&self.model.counted());
+                    // What a class had counted is written down before it is wiped.
+                    self.save();
                     for class in change.freed {
                         self.programs.wipe_class(class);
                         self.model.wiped(class);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a writer may stay undecided: a VM is found within a second or at the next reconcile.
-const DECIDE_NS: u64 = 60_000_000_000;
+pub(super) const DECIDE_NS: u64 = 60_000_000_000;
 /// Undecided writers at a time.
 const MAX_PENDING: usize = 4_096;
 /// Clock ticks of `/proc/PID/stat` in nanoseconds (USER_HZ is 100 on every architecture with KVM).
@@ -29,9 +29,9 @@ const BUSY: usize = 3;
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) classes: Classes,
-    label: Label,
-    since_ns: u64,
-    first_seen_ns: u64,
+    pub(super) label: Label,
+    pub(super) since_ns: u64,
+    pub(super) first_seen_ns: u64,
 }
 
 impl Model {
@@ -43,6 +43,7 @@ impl Model {
             self.account(link, &mut port, account, whose, now_ns);
         }
         port.opened = false;
+        port.left_ns = None;
         port.current = list.last().map(|account| account.serial);
         let real = |seen: &Seen| seen.last.writer != NOBODY;
         let former = port.accounts.iter().filter(|(serial, seen)| Some(**serial) != port.current && real(seen));
@@ -62,7 +63,9 @@ impl Model {
         for account in list {
             self.account(link, &mut port, account, whose, now_ns);
             port.accounts.remove(&account.serial);
+            port.settled.push(account.serial);
         }
+        self.decided = true;
         self.ports.insert(link, port);
     }
 
@@ -75,6 +78,7 @@ impl Model {
         }
         self.out.retain(|command| !matches!(command, Command::Retire(of, _) if *of == link));
         let Some(port) = self.ports.remove(&link) else { return };
+        self.decided = true;
         for (key, vm) in &mut self.vms {
             if port.moved && port.holders.contains(key) {
                 vm.moved.insert(port.label.clone(), port.told());
@@ -88,6 +92,7 @@ impl Model {
         let late = |pending: &Pending| now_ns.saturating_sub(pending.since_ns) >= DECIDE_NS;
         let expired: Vec<_> = self.pending.iter().filter(|(_, one)| late(one)).map(|(key, _)| *key).collect();
         expired.into_iter().for_each(|key| self.disown(key));
+        self.drop_unclaimed(now_ns);
     }
 
     fn account(
@@ -99,14 +104,15 @@ impl Model {
         now_ns: u64,
     ) {
         let is_new = !port.accounts.contains_key(&account.serial);
+        self.decided |= is_new;
         let seen = port.accounts.entry(account.serial).or_insert_with(|| Seen {
             last: nothing(account),
             owner: port.expected,
             by_writer: false,
-            first_seen_ns: now_ns,
+            first_seen_ns: port.left_ns.map_or(now_ns, |off_ns| account.serial.saturating_add(off_ns)),
             quiet: 0,
         });
-        if seen.last.writer == 0 {
+        if seen.last.writer == 0 && !(is_new && port.left_ns.is_some()) {
             // An account may be older than its writer.
             seen.first_seen_ns = now_ns;
         }
@@ -123,6 +129,7 @@ impl Model {
                 Some(vm) => {
                     seen.owner = Owner::Vm(vm);
                     seen.by_writer = true;
+                    self.decided = true;
                     self.settle_pending((link, account.writer), vm, true);
                 }
                 None => seen.owner = Owner::Writer(account.writer),

@@ -105,6 +105,7 @@ impl Model {
         let Some(owner) = port.before.owner.filter(|vm| self.vms.contains_key(vm)) else { return };
         let more = tally::minus(guest(stats, port.reversed()), port.told());
         if more != Traffic::default() {
+            self.decided = true;
             tally::add(&mut port.before.told, more);
             let label = port.label.clone();
             self.give(Owner::Vm(owner), link, &label, Arc::from(UNCLASSIFIED), more);
@@ -131,6 +132,6 @@ pub(super) fn guest(stats: LinkStats, reversed: bool) -> Traffic {
 }
 
 /// Packets to the guest and of the guest that the link dropped.
-fn dropped(stats: LinkStats, reversed: bool) -> (u64, u64) {
+pub(super) fn dropped(stats: LinkStats, reversed: bool) -> (u64, u64) {
     if reversed { (stats.rx_dropped, stats.tx_dropped) } else { (stats.tx_dropped, stats.rx_dropped) }
 }

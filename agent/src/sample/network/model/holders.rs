@@ -57,6 +57,7 @@ impl Model {
         port.state = if result.is_ok() { State::Attached } else { State::Refused };
         port.expected = port.holder();
         port.landed = result.is_ok();
+        self.decided = true;
         if result.is_ok() && port.before.owner.is_none() {
             self.unowned.unknown_before += 1;
         }
@@ -106,6 +107,7 @@ impl Model {
         };
         if let Some(port) = self.ports.get_mut(&key) {
             if !port.holders.contains(&vm) && port.state != State::Closing {
+                self.decided = true;
                 if port.holders.is_empty() {
                     port.label.0 = Arc::from(known.name.as_str());
                 }
@@ -147,6 +149,7 @@ impl Model {
         let held = Held { generation, tgid: vm.tgid };
         if told != held {
             port.follows = Some(held);
+            self.decided = true;
             self.out.push(Command::Held(key, held));
         }
     }
@@ -158,6 +161,7 @@ impl Model {
             if keys.contains(key) || !port.holders.contains(&vm) {
                 continue;
             }
+            self.decided = true;
             let first = port.holders.first() == Some(&vm);
             port.holders.retain(|holder| *holder != vm);
             port.released(vm);

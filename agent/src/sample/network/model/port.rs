@@ -77,6 +77,10 @@ pub(super) struct Port {
     /// When an account was ended because of a handover, and when that is to be looked at again.
     pub(super) turned_ns: Option<u64>,
     pub(super) turn_at_ns: Option<u64>,
+    /// Accounts that were given back and may not be emptied yet.
+    pub(super) settled: Vec<u64>,
+    /// An earlier agent left it, and its accounts were not read since: from CLOCK_MONOTONIC to CLOCK_BOOTTIME.
+    pub(super) left_ns: Option<u64>,
     /// Since when nobody holds it.
     pub(super) idle_since_ns: Option<u64>,
 }
@@ -103,6 +107,8 @@ impl Port {
             left: None,
             turned_ns: None,
             turn_at_ns: None,
+            settled: Vec::new(),
+            left_ns: None,
             idle_since_ns: None,
         }
     }

@@ -35,17 +35,24 @@ pub(super) type Label = (Arc<str>, InterfaceKind);
 #[derive(Debug, Default)]
 pub(super) struct Vm {
     /// What it holds, or held when its interface went.
-    tallies: BTreeMap<LinkKey, (Label, Tally)>,
-    past: BTreeMap<Label, Tally>,
-    passed: BTreeMap<Label, (Arc<str>, bool)>,
+    pub(super) tallies: BTreeMap<LinkKey, (Label, Tally)>,
+    pub(super) past: BTreeMap<Label, Tally>,
+    pub(super) passed: BTreeMap<Label, (Arc<str>, bool)>,
     /// Namespaces it lives in or holds something in.
     pub(super) spaces: BTreeSet<NetNsId>,
     /// vhost workers known to write for it.
     pub(super) workers: BTreeSet<u32>,
     /// Interfaces that went to another namespace in its hands, and what of their counters is told already.
     pub(super) moved: BTreeMap<Label, Traffic>,
-    published: Option<Arc<NetworkUsage>>,
+    /// What was told of it before any of this was counted.
+    pub(super) base: Vec<Told>,
+    /// An earlier agent knew it, this one has not heard of it; since when.
+    pub(super) left_ns: Option<u64>,
+    pub(super) published: Option<Arc<NetworkUsage>>,
 }
+
+/// What the ledger told: interface, class and traffic.
+pub type Told = (Arc<str>, Arc<str>, Traffic);
 
 impl Vm {
     /// The tally of an interface, begun now if there is none.
@@ -70,6 +77,11 @@ impl Vm {
         let tally = Tally { held: false, ..tally };
         merge(self.past.entry(label).or_default(), &tally);
         full
+    }
+
+    /// What it was given of interfaces that are no more.
+    pub(super) fn add_past(&mut self, label: Label, tally: &Tally) {
+        merge(self.past.entry(label).or_default(), tally);
     }
 
     /// Connections that cannot be counted; those that are gone stay, as not held.

@@ -25,6 +25,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The same, and agents that are killed.
+fn step_or_death() -> impl Strategy<Value = Step> {
+    prop_oneof![12 => step(), 1 => Just(Step::Die)]
+}
+
 /// All that happens, and then everything is heard of and every VM is known.
 fn run(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
     for step in steps {
@@ -37,10 +42,11 @@ fn run(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
     world.check_growth()?;
     let (unowned, undecided) = (world.model.unowned(), world.model.undecided());
     prop_assert_eq!(unowned.regressions, 0);
+    let before = world.kept.unowned;
     let sum = world.told.values().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     // Everything counted went to a VM, to nobody, or is undecided.
-    prop_assert_eq!(sum.0 + unowned.traffic.transmit_packets + undecided.transmit_packets, world.counted.0);
-    prop_assert_eq!(sum.1 + unowned.traffic.receive_packets + undecided.receive_packets, world.counted.1);
+    prop_assert_eq!(sum.0 + before.0 + unowned.traffic.transmit_packets + undecided.transmit_packets, world.counted.0);
+    prop_assert_eq!(sum.1 + before.1 + unowned.traffic.receive_packets + undecided.receive_packets, world.counted.1);
     for (vm, told) in &world.told {
         // Transmitted packets are exactly the writer's, whatever was heard and when.
         prop_assert_eq!(told.0, world.wrote.get(vm).copied().unwrap_or(0), "VM {} transmitted", vm);
@@ -71,6 +77,20 @@ proptest! {
             let received = world.received.get(vm).copied().unwrap_or(0);
             prop_assert!(told.1 <= received, "VM {}: {} of {}", vm, told.1, received);
             // What is not known of an opening is nobody's until it is seen who holds the tap.
+            prop_assert!(unseen || told.1 == received, "VM {}: {} of {}", vm, told.1, received);
+        }
+    }
+
+    #[test]
+    fn over_agents_that_are_killed_every_packet_is_told_once_and_on_no_other_vm(
+        steps in prop::collection::vec(step_or_death(), 1..120),
+    ) {
+        let mut world = World::new(true);
+        run(&mut world, &steps)?;
+        let unseen = steps.iter().any(|step| matches!(step, Step::OpenUnseen(..)));
+        for (vm, told) in &world.told {
+            let received = world.received.get(vm).copied().unwrap_or(0);
+            prop_assert!(told.1 <= received, "VM {}: {} of {}", vm, told.1, received);
             prop_assert!(unseen || told.1 == received, "VM {}: {} of {}", vm, told.1, received);
         }
     }

@@ -6,8 +6,10 @@ use proptest::prelude::*;
 
 use super::super::*;
 use followed::Followed;
+use kept::Kept;
 
 mod followed;
+mod kept;
 
 pub(super) const VMS: u32 = 4;
 pub(super) const TAPS: u32 = 3;
@@ -35,6 +37,8 @@ pub(super) enum Step {
     Look(u32),
     Believe,
     Sample,
+    /// The agent is killed, and another goes on.
+    Die,
 }
 
 /// A tap: each in a namespace of its own, so that announcements of different taps come in any order.
@@ -58,6 +62,7 @@ struct Tap {
 #[derive(Default)]
 pub(super) struct World {
     pub(super) model: Model,
+    pub(super) kept: Kept,
     taps: [Tap; TAPS as usize],
     serial: u64,
     /// Programs follow openings.
@@ -129,8 +134,10 @@ impl World {
             Step::Look(one) => self.looked = Some((one, self.look(one), self.taps.each_ref().map(|tap| tap.existence))),
             Step::Believe => self.believe(),
             Step::Sample => self.sample(),
+            Step::Die => self.die(),
         }
         self.carry_out();
+        self.keep();
     }
 
     fn transmit(&mut self, tap: u32, packets: u64) {

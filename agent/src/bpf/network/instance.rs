@@ -1,0 +1,61 @@
+//! An interface's own two programs: copies of the templates with its constants in them, loaded.
+
+use std::{
+    fmt::Write as _,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Error, NetworkPrograms, attachment::Pair, carrier::Carrier, port::Port, syscall, table::Table, template::Constants,
+};
+use crate::{account::class::ClassTable, bpf::object::OBJECT};
+
+impl NetworkPrograms {
+    /// Differs where programs made now would do another thing than those of another agent, constants of single
+    /// interfaces aside.
+    #[must_use]
+    pub fn code(&self, table: Option<&ClassTable>) -> String {
+        let mut hash = Sha256::new();
+        hash.update(OBJECT);
+        hash.update(format!("{:?} {:?} {}\n", self.writer, self.carrier, self.lanes));
+        hash.update(table.map_or_else(Vec::new, ClassTable::bytes));
+        hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
+            // Writing into a text cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// An interface's two programs.
+    pub(super) fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
+        let constants = Constants {
+            port: port.map(),
+            claims: self.claims.as_fd(),
+            lanes: port.lanes,
+            split: port.split,
+            writer: self.writer,
+            table: table.map(|table| (table.fd.as_fd(), table.mask)),
+            carrier: if port.follows.is_some() { self.carrier } else { Carrier::default() },
+            openers: self.watches.openers(),
+        };
+        let names =
+            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
+        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
+    }
+
+    fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
+        let code = self.templates.instance(name, constants)?;
+        syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, None).map_err(|source| {
+            let mut log = vec![0; 256 * 1024];
+            let _again = syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, Some(&mut log));
+            // Behind the first 0 are words that the verifier took back.
+            let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
+            let lines: Vec<_> = text.lines().collect();
+            let log = lines[lines.len().saturating_sub(4)..].join(" | ");
+            Error::Program { name, log, source }
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! Between agents: what an earlier one left is gone on with, and what this one decides is written down for the next.
+
+use super::{
+    book::Book,
+    model::{Left, LinkKey},
+    programs::Programs,
+    thread::{Worker, now_ns},
+};
+use crate::{clock, host::NetNs};
+
+impl<P: Programs> Worker<P> {
+    /// Goes on from an earlier agent's book. What was counted since it was written is given away at once.
+    pub(super) fn take_up(&mut self, book: Option<Book>) {
+        let Some(book) = book else { return };
+        self.programs.take_up(&book.settled());
+        let now = now_ns();
+        let off_ns = now.saturating_sub(clock::monotonic_ns().unwrap_or(now));
+        let mut model = std::mem::take(&mut self.model);
+        let left = |number| match self.programs.left(number) {
+            Some(port) if self.programs.is_attached(port) => Left::Attached,
+            Some(_) => Left::Gone,
+            None => Left::Lost,
+        };
+        let interfaces = model.resume(book, left, |vm| self.is_same(vm), (now, off_ns));
+        self.model = model;
+        tracing::info!(interfaces = interfaces.len(), "counting of interfaces goes on");
+        for (link, number) in interfaces {
+            if let Some(port) = self.programs.left(number) {
+                self.ports.insert(link, port);
+            }
+        }
+        self.read(&self.model.counted());
+        self.execute();
+    }
+
+    /// A namespace is entered: interfaces in it that were left are looked after again.
+    pub(super) fn adopt(&mut self, netns: &NetNs) {
+        let here: Vec<(LinkKey, P::Port)> =
+            self.ports.iter().filter(|(link, _)| link.netns == netns.id()).map(|(link, port)| (*link, *port)).collect();
+        for (link, port) in here {
+            if self.programs.adopt(port, netns, link.ifindex) {
+                self.programs.recheck(port);
+            } else {
+                // The number of the namespace is another's now, or the interface went elsewhere.
+                self.model.lost(link, now_ns());
+            }
+        }
+    }
+
+    /// Writes down what was decided; what waited for that is done.
+    pub(super) fn save(&mut self) {
+        let (model, ports) = (&self.model, &self.ports);
+        self.programs.save(&mut |code| model.book(code, |link| ports.get(&link).map(|port| P::number(*port))).bytes());
+        self.model.written();
+    }
+}
