@@ -20,8 +20,7 @@ use kvmeter_tests::{
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const CONFIG: &str =
-    "[ledger]\nheartbeat = \"1s\"\n[network.classes]\nfar = [\"198.51.100.0/24\", \"192.0.2.0/24\"]\n";
+const CONFIG: &str = "[ledger]\nheartbeat = \"1s\"\n[network.classes]\nfar = [\"198.51.100.0/24\", \"192.0.2.0/24\"]\n";
 /// The kind of frames that pass: of class `far`.
 const FAR: usize = 0;
 

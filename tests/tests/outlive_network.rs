@@ -8,11 +8,7 @@ use anyhow::{Result, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
     ledger::{number, only},
-    net::{
-        hook::hooks,
-        kind::kinds,
-        link::Link,
-    },
+    net::{hook::hooks, kind::kinds, link::Link},
     pins::Bpffs,
     skip::host,
     traffic::{Both, Told, Wired},
