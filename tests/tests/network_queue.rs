@@ -11,7 +11,7 @@ use kvmeter_tests::{
     agent::Agent,
     net::{kind::kinds, netns::Namespace, sender::Amount},
     skip::host,
-    traffic::{Told, Wired},
+    traffic::{Told, Wired, wait_reading},
 };
 use serde_json::Value;
 
@@ -65,6 +65,8 @@ fn what_a_queueing_discipline_drops_is_received_and_told_as_dropped() -> Result<
         assert_eq!(Told::shown(&agent, "queued")?.all().receive, Amount::of(sent, &frame));
         let stats = wired.link.stats()?;
         assert_eq!(sent, stats.tx_packets + stats.tx_dropped + dropped, "the link knows nothing of them: {stats:?}");
+        // A discipline is looked at behind a reading, and told with the next.
+        wait_reading(&agent)?;
         let shown = agent.metrics()?.bytes(DROPPED, &[("vm_id", "queued"), ("direction", "receive")]);
         assert_eq!(shown, Some(stats.tx_dropped + dropped));
         tc(&namespace, "qdisc delete dev tap0 root")?;
