@@ -5,9 +5,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::setup::{self, Needs};
 use crate::test;
-use crate::workspace::{Profile, Workspace, run};
+use crate::workspace::{Profile, Workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct PacketsArgs {
@@ -18,15 +17,6 @@ pub(crate) struct PacketsArgs {
 
 /// `cargo xtask packets`.
 pub(crate) fn packets(workspace: &Workspace, args: &PacketsArgs) -> Result<()> {
-    setup::prepare(workspace, Needs::default())?;
-    workspace.build(Profile::Dev)?;
-    let mut command = workspace.cargo();
-    command
-        .args(["test", "--quiet", "--package", "kvmeter-tests", "--test", "network", "--"])
-        .args(["--ignored", "--nocapture", "many_packets_each_way_are_told_to_the_last_one"])
-        .env("KVMETER_PACKETS", args.count.to_string())
-        .env("KVMETER_BIN", workspace.binary(Profile::Dev, "kvmeter"))
-        .env("KVMETER_TESTVM", workspace.binary(Profile::Dev, "kvmeter-testvm"));
-    test::as_root(&mut command)?;
-    run(&mut command, "counting packets")
+    let test = "many_packets_each_way_are_told_to_the_last_one";
+    test::long_form(workspace, Profile::Dev, &["network"], &[test], &[("KVMETER_PACKETS", args.count)])
 }

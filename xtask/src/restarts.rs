@@ -5,9 +5,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::setup::{self, Needs};
 use crate::test;
-use crate::workspace::{Profile, Workspace, run};
+use crate::workspace::{Profile, Workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct RestartsArgs {
@@ -21,16 +20,7 @@ pub(crate) struct RestartsArgs {
 
 /// `cargo xtask restarts`.
 pub(crate) fn restarts(workspace: &Workspace, args: &RestartsArgs) -> Result<()> {
-    setup::prepare(workspace, Needs::default())?;
-    workspace.build(Profile::Dev)?;
-    let mut command = workspace.cargo();
-    command
-        .args(["test", "--quiet", "--package", "kvmeter-tests", "--test", "restarts", "--"])
-        .args(["--ignored", "--nocapture", "a_thousand_agents_one_after_another_leave_no_drift"])
-        .env("KVMETER_RESTARTS", args.count.to_string())
-        .env("KVMETER_TAKEOVERS", args.takeovers.to_string())
-        .env("KVMETER_BIN", workspace.binary(Profile::Dev, "kvmeter"))
-        .env("KVMETER_TESTVM", workspace.binary(Profile::Dev, "kvmeter-testvm"));
-    test::as_root(&mut command)?;
-    run(&mut command, "restarting agents")
+    let test = "a_thousand_agents_one_after_another_leave_no_drift";
+    let numbers = [("KVMETER_RESTARTS", args.count), ("KVMETER_TAKEOVERS", args.takeovers)];
+    test::long_form(workspace, Profile::Dev, &["restarts"], &[test], &numbers)
 }

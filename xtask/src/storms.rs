@@ -6,9 +6,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::setup::{self, Needs};
 use crate::test;
-use crate::workspace::{Profile, Workspace, run};
+use crate::workspace::{Profile, Workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct StormsArgs {
@@ -25,18 +24,9 @@ pub(crate) struct StormsArgs {
 
 /// `cargo xtask storms`.
 pub(crate) fn storms(workspace: &Workspace, args: &StormsArgs) -> Result<()> {
-    setup::prepare(workspace, Needs::default())?;
+    let only = args.only.as_deref();
+    let filters: Vec<&str> = ["--test-threads", "1"].into_iter().chain(only).collect();
+    let numbers = [("KVMETER_KILLS", args.kills), ("KVMETER_KILL_MINUTES", args.minutes)];
     // Optimised: so that more agents can be started, and more VMs, in the time there is.
-    workspace.build(Profile::Release)?;
-    let mut command = workspace.cargo();
-    command
-        .args(["test", "--quiet", "--package", "kvmeter-tests", "--test", "storms", "--test", "kills", "--"])
-        .args(["--ignored", "--nocapture", "--test-threads", "1"])
-        .args(&args.only)
-        .env("KVMETER_KILLS", args.kills.to_string())
-        .env("KVMETER_KILL_MINUTES", args.minutes.to_string())
-        .env("KVMETER_BIN", workspace.binary(Profile::Release, "kvmeter"))
-        .env("KVMETER_TESTVM", workspace.binary(Profile::Release, "kvmeter-testvm"));
-    test::as_root(&mut command)?;
-    run(&mut command, "the storms")
+    test::long_form(workspace, Profile::Release, &["storms", "kills"], &filters, &numbers)
 }

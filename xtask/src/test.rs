@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 
 use crate::kernels;
 use crate::setup::{self, Needs};
-use crate::workspace::{Profile, Workspace, on_path};
+use crate::workspace::{Profile, Workspace, on_path, run};
 
 /// The tests of one run; shown as the closing line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,9 +52,8 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
     command
         .args(["test", "--workspace", "--exclude", "kvmeter-ebpf", "--no-fail-fast", "--"])
         .args(filters)
-        .env("KVMETER_SKIP_LOG", &log)
-        .env("KVMETER_BIN", workspace.binary(Profile::Dev, "kvmeter"))
-        .env("KVMETER_TESTVM", workspace.binary(Profile::Dev, "kvmeter-testvm"));
+        .env("KVMETER_SKIP_LOG", &log);
+    drive(&mut command, workspace, Profile::Dev);
     let types = workspace.target(kernels::TYPES);
     if types.is_dir() {
         command.env("KVMETER_BTF_DIR", types);
@@ -91,7 +90,7 @@ pub(crate) fn test(workspace: &Workspace, filters: &[String]) -> Result<(Tally, 
 }
 
 /// Lets cargo start the test programs, and only these, through sudo.
-pub(crate) fn as_root(command: &mut Command) -> Result<()> {
+fn as_root(command: &mut Command) -> Result<()> {
     if geteuid().is_root() {
         return Ok(());
     }
@@ -107,6 +106,34 @@ pub(crate) fn as_root(command: &mut Command) -> Result<()> {
         command.env(format!("CARGO_TARGET_{target}_RUNNER"), &runner);
     }
     Ok(())
+}
+
+/// Says which agent and which test VM tests start.
+fn drive(command: &mut Command, workspace: &Workspace, profile: Profile) {
+    command
+        .env("KVMETER_BIN", workspace.binary(profile, "kvmeter"))
+        .env("KVMETER_TESTVM", workspace.binary(profile, "kvmeter-testvm"));
+}
+
+/// Long forms: tests that are ignored because they take minutes, of these test programs. `filters` choose among them, or
+/// say how; `numbers` are variables that say how much.
+pub(crate) fn long_form(
+    workspace: &Workspace,
+    profile: Profile,
+    programs: &[&str],
+    filters: &[&str],
+    numbers: &[(&str, u64)],
+) -> Result<()> {
+    setup::prepare(workspace, Needs::default())?;
+    workspace.build(profile)?;
+    let mut command = workspace.cargo();
+    command.args(["test", "--quiet", "--package", "kvmeter-tests"]);
+    command.args(programs.iter().flat_map(|program| ["--test", program]));
+    command.args(["--", "--ignored", "--nocapture"]).args(filters);
+    command.envs(numbers.iter().map(|(name, number)| (name, number.to_string())));
+    drive(&mut command, workspace, profile);
+    as_root(&mut command)?;
+    run(&mut command, &format!("the long form of {}", programs.join(" and ")))
 }
 
 /// Runs cargo, shows what it prints, and adds up its `test result:` lines.
