@@ -8,7 +8,7 @@ use super::{
     Top, ask,
     feed::{Feed, Row, Share},
     order::shown,
-    plain::{bytes, escaped, percent},
+    plain::escaped,
 };
 use crate::cli::{Outcome, print, table};
 
@@ -37,21 +37,10 @@ fn text(rows: &[&Row], more: bool) -> String {
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let rates = row.rates.as_deref();
     let told = |key: &str| row.told[key].as_str().filter(|text| !text.is_empty()).unwrap_or("-").to_owned();
-    vec![
-        told("vm_id"),
-        told("name"),
-        row.state.clone(),
-        row.told["shape"]["cpu"].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string()),
-        percent(rates.and_then(|r| r.cpu_percent)),
-        percent(rates.and_then(|r| r.cpu_delay_percent)),
-        bytes(rates.and_then(|r| r.memory_used_bytes).map(|b| b as f64)),
-        bytes(rates.and_then(|r| r.network_in_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.network_out_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.disk_read_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.disk_write_bytes_per_sec)),
-    ]
+    let mut cells = vec![told("vm_id"), told("name"), row.state.clone()];
+    cells.extend(row.numbers());
+    cells
 }
 
 /// One look as one line of JSON.

@@ -12,7 +12,7 @@ use super::{
     feed::Row,
     one,
     order::{Sort, waits},
-    plain::{bytes, percent, plain},
+    plain::{percent, plain},
     view::{KEYS, Place, View},
 };
 
@@ -121,23 +121,11 @@ fn list(frame: &mut Frame<'_>, area: Rect, view: &View, shown: &[&Row]) {
 }
 
 fn cells(row: &Row, wide: bool) -> Vec<Line<'static>> {
-    let rates = row.rates.as_deref();
-    let cpus = row.told["shape"]["cpu"].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string());
     let mut cells = vec![Line::raw(row.title.clone()), Line::raw(row.state.clone())];
     if wide {
         cells.insert(1, Line::raw(row.tenant.clone()));
     }
-    let numbers = [
-        cpus,
-        percent(rates.and_then(|r| r.cpu_percent)),
-        percent(rates.and_then(|r| r.cpu_delay_percent)),
-        bytes(rates.and_then(|r| r.memory_used_bytes).map(|b| b as f64)),
-        bytes(rates.and_then(|r| r.network_in_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.network_out_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.disk_read_bytes_per_sec)),
-        bytes(rates.and_then(|r| r.disk_write_bytes_per_sec)),
-    ];
-    cells.extend(numbers.map(|number| Line::raw(number).right_aligned()));
+    cells.extend(row.numbers().map(|number| Line::raw(number).right_aligned()));
     cells
 }
 

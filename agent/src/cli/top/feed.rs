@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use kvmeter_common::vm::RoleTime;
 use serde_json::Value;
 
-use super::plain::plain;
+use super::plain::{bytes, percent, plain};
 use crate::{
     account::{CpuUsage, Role},
     clock,
@@ -36,6 +36,24 @@ pub struct Row {
     pub waits: Vec<Share>,
     /// All that the agent tells of it.
     pub told: Value,
+}
+
+impl Row {
+    /// As both lists show it: vCPUs, CPU and waiting in percent, memory, network in and out, disk read and written.
+    #[must_use]
+    pub fn numbers(&self) -> [String; 8] {
+        let rates = self.rates.as_deref();
+        [
+            self.told["shape"]["cpu"].as_u64().map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            percent(rates.and_then(|r| r.cpu_percent)),
+            percent(rates.and_then(|r| r.cpu_delay_percent)),
+            bytes(rates.and_then(|r| r.memory_used_bytes).map(|b| b as f64)),
+            bytes(rates.and_then(|r| r.network_in_bytes_per_sec)),
+            bytes(rates.and_then(|r| r.network_out_bytes_per_sec)),
+            bytes(rates.and_then(|r| r.disk_read_bytes_per_sec)),
+            bytes(rates.and_then(|r| r.disk_write_bytes_per_sec)),
+        ]
+    }
 }
 
 /// A part of a VM with rates of its own.
