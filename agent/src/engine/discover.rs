@@ -176,7 +176,7 @@ impl Engine {
         self.drop_vanished(&still, at);
         self.follow_groups(&still, at);
         self.follow_disks(&still, at);
-        self.follow_network(&still);
+        self.follow_network(still);
         self.follow_memory();
         let missed: Vec<u32> = found
             .into_iter()

@@ -190,9 +190,7 @@ impl Engine {
 
     /// At a reconcile: disks come and go. `still` are not looked at.
     pub(super) fn follow_disks(&mut self, still: &HashSet<u32>, at: Instant2) {
-        let tgids = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid);
-        let tgids: Vec<u32> = tgids.filter(|tgid| !still.contains(tgid)).collect();
-        for tgid in tgids {
+        for tgid in self.stirred_vms(still) {
             self.ask_disks(tgid, at);
         }
     }

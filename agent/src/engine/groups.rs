@@ -16,9 +16,7 @@ impl Engine {
 
     /// At a reconcile: VMs are moved from group to group, and strangers come into them. `still` are not looked at.
     pub(super) fn follow_groups(&mut self, still: &HashSet<u32>, at: Instant2) {
-        let living = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid);
-        let stirred: Vec<u32> = living.filter(|tgid| !still.contains(tgid)).collect();
-        self.search_groups(&stirred, at);
+        self.search_groups(&self.stirred_vms(still), at);
     }
 
     fn search_groups(&mut self, tgids: &[u32], at: Instant2) {

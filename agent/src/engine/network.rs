@@ -105,8 +105,7 @@ fn change(
 ) -> Result<(Numbers, ClassChange), Box<dyn std::error::Error>> {
     let mut next = now.after(classes)?;
     programs.set_classes(ClassTable::new(classes, &next)?.as_ref())?;
-    let names = std::array::from_fn(|number| next.name(number).cloned());
-    let change = ClassChange { names, freed: next.gone().collect() };
+    let change = ClassChange { names: next.names(), freed: next.gone().collect() };
     // The thread reads and wipes them before it does anything else.
     for number in &change.freed {
         next.release(*number);
@@ -234,9 +233,9 @@ impl Engine {
     }
 
     /// All VMs but the `still` ones are looked at again.
-    pub(super) fn follow_network(&self, still: &HashSet<u32>) {
+    pub(super) fn follow_network(&self, still: HashSet<u32>) {
         if let Some(counting) = &self.counting {
-            counting.network.reconcile(still.clone());
+            counting.network.reconcile(still);
         }
     }
 

@@ -38,6 +38,12 @@ impl Engine {
         still
     }
 
+    /// Living VMs that a reconcile looks at.
+    pub(super) fn stirred_vms(&self, still: &HashSet<u32>) -> Vec<u32> {
+        let living = self.registry.live().filter(|vm| !vm.exiting).map(|vm| vm.fixed.tgid);
+        living.filter(|tgid| !still.contains(tgid)).collect()
+    }
+
     /// Once a sample.
     pub(super) fn trim(&mut self, at: Instant2) {
         if self.still.trim_ns > 0 && at.boot_ns >= self.still.trim_ns {

@@ -97,6 +97,12 @@ impl Numbers {
         }
     }
 
+    /// The names by their numbers, those that are gone among them.
+    #[must_use]
+    pub fn names<const N: usize>(&self) -> [Option<Arc<str>>; N] {
+        std::array::from_fn(|number| self.name(number).cloned())
+    }
+
     /// Numbers of names that are gone: no program counts under them once the table that follows is in place.
     pub fn gone(&self) -> impl Iterator<Item = usize> {
         self.uses.iter().enumerate().filter_map(|(number, used)| matches!(used, Use::Gone(_)).then_some(number))

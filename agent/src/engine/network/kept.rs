@@ -41,8 +41,7 @@ pub(super) fn start(root: &Path, classes: &Classes, pins: &Path) -> Result<Count
     } else {
         (before, None)
     };
-    let names = |numbers: &Numbers| std::array::from_fn(|number| numbers.name(number).cloned());
-    let names: ClassNames = first.map_or_else(|| names(&numbers), |change: ClassChange| change.names);
+    let names: ClassNames = first.map_or_else(|| numbers.names(), |change: ClassChange| change.names);
     if book.is_none() {
         // From the first moment on there is one.
         programs.save(&mut |code| Book::first(code, &names).bytes());
