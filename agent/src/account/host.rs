@@ -95,6 +95,14 @@ pub struct LedgerState {
     pub space: Option<(u64, u64)>,
 }
 
+impl LedgerState {
+    /// Whether less space is left than there should be; `None` where nobody can tell.
+    #[must_use]
+    pub fn space_low(&self) -> Option<bool> {
+        self.space.map(|(free, least)| free < least)
+    }
+}
+
 /// The operator's inventory, as the views show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InventoryState {

@@ -101,9 +101,7 @@ pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>, kept:
         single(&catalog::LEDGER_SPOOLED, ledger.spooled as f64),
         single(&catalog::HISTORY_EVICTED, kept.evicted as f64),
     ];
-    if let Some((free, least)) = ledger.space {
-        all.push(single(&catalog::LEDGER_SPACE_LOW, f64::from(u8::from(free < least))));
-    }
+    all.extend(ledger.space_low().map(|low| single(&catalog::LEDGER_SPACE_LOW, f64::from(u8::from(low)))));
     if let Some(free) = free_bytes {
         all.push(single(&catalog::LEDGER_FREE, free as f64));
     }

@@ -11,7 +11,10 @@ use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
 use super::{PrometheusMetrics, Status, agent, vm};
-use crate::account::{Snapshot, past::Past};
+use crate::{
+    account::{Snapshot, past::Past},
+    host::free_bytes,
+};
 
 /// What a scrape is built from.
 #[derive(Clone)]
@@ -29,11 +32,6 @@ pub struct Collected {
 }
 
 impl Collected {
-    fn free_bytes(&self) -> Option<u64> {
-        let stat = nix::sys::statvfs::statvfs(&self.data_dir).ok()?;
-        Some(stat.blocks_available().saturating_mul(stat.fragment_size()))
-    }
-
     /// The scrape's text and its content type.
     ///
     /// # Errors
@@ -43,7 +41,7 @@ impl Collected {
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let status = self.status.as_of(&snapshot.host);
         let kept = self.history.kept();
-        let own = || agent::own(&status, &snapshot.host.ledger, self.free_bytes(), kept);
+        let own = || agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept);
         let families = vm::families(&snapshot).chain(agent::host(&snapshot)).chain(own()).chain(self.counted.gather());
         let (encoder, mut text) = (TextEncoder::new(), Vec::new());
         for family in families.filter(|family| !family.get_metric().is_empty()) {

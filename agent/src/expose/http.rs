@@ -202,7 +202,7 @@ async fn status(State(views): State<Views>) -> Response {
             "sequence": ledger.sequence, "spooled": ledger.spooled, "degraded": ledger.degraded,
             "refused": ledger.refused, "dropped_heartbeats": ledger.dropped_heartbeats, "last_error": ledger.last_error,
             "hurt": ledger.hurt, "free_bytes": ledger.space.map(|space| space.0),
-            "space_low": ledger.space.map(|(free, least)| free < least),
+            "space_low": ledger.space_low(),
         },
     }))
     .into_response()

@@ -55,15 +55,6 @@ pub(super) fn rotated(dir: &Path) -> io::Result<Vec<Rotated>> {
     Ok(found)
 }
 
-/// Bytes that an unprivileged writer may still add to the file system of a directory (statvfs(3), `f_bavail`).
-///
-/// # Errors
-/// The system's.
-pub fn free_bytes(dir: &Path) -> io::Result<u64> {
-    let stat = nix::sys::statvfs::statvfs(dir)?;
-    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
-}
-
 /// Device and inode of an open file.
 pub(super) fn identity(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|meta| (meta.dev(), meta.ino()))

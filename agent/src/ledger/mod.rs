@@ -54,7 +54,7 @@ pub(crate) use digest::sum as line_sum;
 pub use error::{LedgerError, LineError, Op};
 pub use export::{Cursor, CursorError, Event, ExportError, ExportFormat, Exporter, FollowError, Follower, export};
 pub use fact::{Coverage, Evidence, Mark, Shape, Stamp, StoredFile, Subject, TimeQuality};
-pub use files::{Listing, free_bytes};
+pub use files::Listing;
 pub use input::{InputError, Notes, ledger_files};
 pub use interval::{OpenInterval, OpenStorage};
 pub use journal::{Committed, Journal, Keeping, Look, Space, Written};

@@ -4,7 +4,7 @@ use crate::{
     app::METERING,
     config::{Config, Recorder},
     expose::status::Feature,
-    ledger::free_bytes,
+    host::free_bytes,
 };
 
 /// The row; nothing where the ledger is no file.

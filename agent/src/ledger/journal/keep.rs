@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::super::carry::{self, Carry};
 use super::super::error::{LedgerError, Op};
-use super::super::files::free_bytes;
 use super::super::manifest::{Entry, Manifest};
 use super::super::retention::{self, Due};
 use super::super::{Mark, Stamp, Store, reader, torn};
 use super::Journal;
+use crate::host::free_bytes;
 
 /// How a ledger's files are cut and kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
