@@ -2,6 +2,8 @@
 //!
 //! Its environment is emptied, so that no test depends on who runs it.
 
+mod lines;
+
 use std::{
     ffi::OsString,
     os::unix::net::UnixStream,
@@ -18,7 +20,6 @@ use tempfile::TempDir;
 use crate::{
     command::binary,
     http::{self, Answer},
-    ledger::{Life, ledger_in, only},
     metrics::Metrics,
     port,
 };
@@ -67,6 +68,19 @@ impl Agent {
 
     /// Starts one as set up.
     pub fn with(setup: Setup) -> Result<Self> {
+        let mut agent = Self::spawn(setup)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Starts one and does not wait for anything but its socket.
+    pub fn hasty() -> Result<Self> {
+        let agent = Self::spawn(Setup::default())?;
+        agent.wait_until("its socket", PATIENCE, |agent| Ok(agent.socket.exists()))?;
+        Ok(agent)
+    }
+
+    fn spawn(setup: Setup) -> Result<Self> {
         let dir = match setup.dir {
             Some(dir) => dir,
             None => TempDir::new()?,
@@ -85,9 +99,7 @@ impl Agent {
         let pins = setup.pins.map_or_else(|| "off".into(), PathBuf::into_os_string);
         command.env(PIN_DIR, &pins);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut agent = Self { child, dir: Some(dir), socket, port, pins };
-        agent.wait_ready()?;
-        Ok(agent)
+        Ok(Self { child, dir: Some(dir), socket, port, pins })
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -217,44 +229,11 @@ impl Agent {
         })
     }
 
-    /// All ledger lines so far.
-    pub fn ledger(&self) -> Result<Vec<Value>> {
-        ledger_in(self.dir())
-    }
-
-    /// Waits for the stop of the one life a vm_id has had, and returns that life, held against the laws.
-    pub fn ended(&self, vm_id: &str) -> Result<Life> {
-        self.stop_line(vm_id)?;
-        only(&self.ledger()?, vm_id)
-    }
-
-    /// Ledger lines of a kind about a vm_id.
-    pub fn lines(&self, kind: &str, vm_id: &str) -> Result<Vec<Value>> {
-        Ok(self.ledger()?.into_iter().filter(|line| line["kind"] == kind && line["vm_id"] == vm_id).collect())
-    }
-
-    /// Waits for the one stop line of a vm_id and returns it.
-    pub fn stop_line(&self, vm_id: &str) -> Result<Value> {
-        self.wait_until("a stop line", PATIENCE, |a| Ok(!a.lines("vm.compute.stop", vm_id)?.is_empty()))?;
-        let mut lines = self.lines("vm.compute.stop", vm_id)?;
-        ensure!(lines.len() == 1, "{} stop lines for {vm_id}", lines.len());
-        lines.pop().context("one line")
-    }
-
     /// Runs the `kvmeter` command against this agent.
     pub fn command(&self, args: &[&str]) -> Result<Output> {
         let mut command = Command::new(binary()?);
         command.env_clear().env(PIN_DIR, &self.pins).arg("--config").arg(self.dir().join("kvmeter.toml")).args(args);
         Ok(command.stdin(Stdio::null()).output()?)
-    }
-
-    /// Proves the ledger with `kvmeter ledger verify`; an error with its report unless it is whole.
-    pub fn verify(&self) -> Result<()> {
-        let output = self.command(&["ledger", "verify"])?;
-        if !output.status.success() {
-            bail!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(())
     }
 
     /// Sends a signal.

@@ -103,6 +103,19 @@ fn sighup_says_which_keys_need_a_restart_and_leaves_them() -> Result<()> {
 }
 
 #[test]
+fn a_signal_that_comes_while_it_starts_is_heeded_once_it_runs() -> Result<()> {
+    let Some(_host) = host("a_signal_that_comes_while_it_starts_is_heeded_once_it_runs") else { return Ok(()) };
+    let agent = Agent::hasty()?;
+    agent.signal(Signal::SIGHUP)?;
+    told(&agent, "configuration reloaded", 1)?;
+    let agent = Agent::hasty()?;
+    let (status, _, dir) = agent.stop()?;
+    let log = std::fs::read_to_string(dir.path().join("agent.log"))?;
+    assert!(status.success() && log.contains("kvmeter ended in order"), "{status}: {log}");
+    Ok(())
+}
+
+#[test]
 fn a_key_nobody_set_needs_no_restart() -> Result<()> {
     let Some(_host) = host("a_key_nobody_set_needs_no_restart") else { return Ok(()) };
     let agent = start("sample_interval = \"30s\"\n")?;

@@ -92,8 +92,10 @@ pub fn run(source: Source) -> anyhow::Result<()> {
         .build()
         .context("the runtime cannot be started")?;
     let outcome = runtime.block_on(async {
+        // Before anything can be seen of it: whoever sees it may send one, and would kill what does not listen.
+        let signals = Signals::listen()?;
         let mut app = start::start(source, config, level).await?;
-        let outcome = app.attend().await;
+        let outcome = app.attend(signals).await;
         app.stop().await?;
         outcome
     });
@@ -117,22 +119,34 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn listen_to(kind: SignalKind) -> anyhow::Result<Signal> {
-    signal(kind).context("signals cannot be received")
+/// What it is told by signals; those that come while it starts are kept.
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let to = |kind| signal(kind).context("signals cannot be received");
+        Ok(Self {
+            term: to(SignalKind::terminate())?,
+            int: to(SignalKind::interrupt())?,
+            hup: to(SignalKind::hangup())?,
+        })
+    }
 }
 
 impl App {
     /// Waits for signals; returns when it is time to end.
-    async fn attend(&mut self) -> anyhow::Result<()> {
-        let (mut term, mut int) = (listen_to(SignalKind::terminate())?, listen_to(SignalKind::interrupt())?);
-        let mut hup = listen_to(SignalKind::hangup())?;
+    async fn attend(&mut self, mut signals: Signals) -> anyhow::Result<()> {
         let mut told = false;
         let first_seq = self.sequence_before;
         loop {
             tokio::select! {
-                _ = term.recv() => return Ok(()),
-                _ = int.recv() => return Ok(()),
-                _ = hup.recv() => self.reload(),
+                _ = signals.term.recv() => return Ok(()),
+                _ = signals.int.recv() => return Ok(()),
+                _ = signals.hup.recv() => self.reload(),
                 ended = &mut self.engine => {
                     return match ended {
                         Ok(Ok(())) => Ok(()),

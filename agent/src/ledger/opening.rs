@@ -8,6 +8,7 @@ use std::path::Path;
 use super::error::{LedgerError, Op};
 use super::journal::Keeper;
 use super::lock::WriteLock;
+use super::manifest::Manifest;
 use super::standing::Before;
 use super::{Draft, FILE_NAME, FileStore, Journal, Kind, Mark, Recovered, Stamp, Store, Subject};
 use super::{digest, torn};
@@ -45,7 +46,8 @@ impl Journal<FileStore> {
         store.sync().map_err(|e| io("sync", Op::Sync, e))?;
         found.torn = torn::untold(dir, found.next_seq)?;
         if found.ledger_id.is_empty() {
-            found.ledger_id = draw_ledger_id()?;
+            found.ledger_id = before.drawn().map_or_else(draw_ledger_id, Ok)?;
+            note_id(dir, &found.ledger_id);
         }
         let mut journal = Self::resume(store, path, lock, host_id, &found);
         journal.stand_on(segment, Keeper::new(dir, entries));
@@ -78,6 +80,14 @@ fn make_dir(dir: &Path) -> Result<(), LedgerError> {
     match dir.parent() {
         Some(parent) if fresh && !parent.as_os_str().is_empty() => torn::sync_dir(parent),
         _ => Ok(()),
+    }
+}
+
+/// Keeps the id of a ledger that has no line yet: kernel programs count for it before its first line is durable, and
+/// whoever goes on after a kill in between must know them for its own.
+fn note_id(dir: &Path, id: &str) {
+    if let Err(error) = Manifest::new(id, Vec::new(), None, digest::NO_PREV).store(dir) {
+        tracing::warn!(%error, "the new ledger's id cannot be kept until its first line is");
     }
 }
 

@@ -130,6 +130,12 @@ impl Before {
         Ok(entries)
     }
 
+    /// The id that was drawn for a ledger whose first line was never written.
+    pub(super) fn drawn(&self) -> Option<String> {
+        let manifest = self.manifest.as_ref()?;
+        (manifest.head.is_none() && manifest.files.is_empty()).then(|| manifest.ledger.clone())
+    }
+
     /// Whether the manifest is about this ledger.
     pub(super) fn belongs(&self, dir: &Path, found: &Recovered) -> Result<(), LedgerError> {
         match &self.manifest {
