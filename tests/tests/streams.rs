@@ -167,7 +167,7 @@ fn a_slow_reader_is_told_how_many_it_lost() -> Result<()> {
     assert!(lost > 0 && told.is_subset(&beats), "{lost} lost");
     assert_eq!(told.len() as u64 + lost, beats.len() as u64, "told and lost are all there were");
     agent.wait_until("the count", PATIENCE, |agent| {
-        let counted = agent.metrics()?.one("kvmeter_events_lost_total", &[("stage", "stream")]);
+        let counted = agent.metrics()?.one("kvmeter_watch_dropped_total", &[]);
         Ok(counted >= Some(lost as f64))
     })?;
     agent.stop()?;

@@ -137,7 +137,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
-    let streams = Streams::new(bus.clone(), ledger::reread(&config), sequence_before);
+    let streams = Streams::new(&bus, ledger::reread(&config), sequence_before);
     // Attached before the first line is written.
     let hooks = hooks::Hooks::start(&config.hooks, &facts, &bus, &metrics);
     // Only a file is there for the next agent, and only of a file can what was counted be told whether it is told.

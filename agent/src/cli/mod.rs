@@ -6,6 +6,7 @@ mod annotate;
 mod client;
 mod doctor;
 mod ledger;
+mod manual;
 mod release;
 mod table;
 mod top;
@@ -113,6 +114,15 @@ enum Command {
         #[arg(long)]
         markdown: bool,
     },
+    /// Prints what a shell needs to complete this command's words
+    #[command(after_help = manual::COMPLETION_EXAMPLES)]
+    Completions {
+        /// Whose
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page of a command, or writes those of all
+    #[command(after_help = manual::EXAMPLES)]
+    Man(manual::Man),
 }
 
 #[derive(Args)]
@@ -189,6 +199,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         }
         Command::Catalog { markdown: true } => print(&catalog::markdown()),
         Command::Catalog { markdown: false } => print(&catalog_table()),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man(man) => manual::man(&man),
     }
 }
 

@@ -77,7 +77,7 @@ pub const SOURCES: [&str; 14] = [
     "walk",
 ];
 /// Where the agent itself can lose something, beside the kernel programs.
-pub const OWN_STAGES: [&str; 13] = [
+pub const OWN_STAGES: [&str; 14] = [
     "final_io",
     "final_network",
     "heartbeat",
@@ -89,6 +89,7 @@ pub const OWN_STAGES: [&str; 13] = [
     "network_writer",
     "past",
     "storage_files",
+    "stream_queue",
     "uevent",
     "unread",
 ];

@@ -13,7 +13,9 @@ use crate::{
     host::ProgramStats,
 };
 
-fn single(metric: &'static Metric, value: f64) -> MetricFamily {
+/// A family of one number.
+#[must_use]
+pub fn single(metric: &'static Metric, value: f64) -> MetricFamily {
     let mut family = Family::new(metric);
     family.push(&[], value);
     family.done()

@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
-use super::{PrometheusMetrics, Status, agent, vm};
+use super::{PrometheusMetrics, Status, agent, catalog, stream::Streams, vm};
 use crate::{
     account::{Snapshot, past::Past},
     host::free_bytes,
@@ -27,6 +27,8 @@ pub struct Collected {
     pub data_dir: PathBuf,
     /// Who keeps the past.
     pub history: Arc<dyn Past>,
+    /// Whose readers may be too slow.
+    pub streams: Streams,
     /// What the agent counts about its own work.
     pub counted: PrometheusMetrics,
 }
@@ -42,7 +44,12 @@ impl Collected {
         let status = self.status.as_of(&snapshot.host);
         let kept = self.history.kept();
         let own = || agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept);
-        let families = vm::families(&snapshot).chain(agent::host(&snapshot)).chain(own()).chain(self.counted.gather());
+        let watched = agent::single(&catalog::WATCH_DROPPED, self.streams.dropped() as f64);
+        let families = vm::families(&snapshot)
+            .chain(agent::host(&snapshot))
+            .chain(own())
+            .chain([watched])
+            .chain(self.counted.gather());
         let (encoder, mut text) = (TextEncoder::new(), Vec::new());
         for family in families.filter(|family| !family.get_metric().is_empty()) {
             encoder.encode(&[family], &mut text)?;

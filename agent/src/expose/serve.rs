@@ -43,6 +43,7 @@ pub fn views(
         status: Arc::clone(&status),
         data_dir: own.data_dir,
         history: Arc::clone(&history),
+        streams: streams.clone(),
         counted: own.counted,
     };
     Views {

@@ -49,6 +49,8 @@ metrics! {
         "Look-ups of who a VM is that were answered from memory (hit), and that were not (miss).";
     HISTORY_EVICTED: Counter "kvmeter_history_evicted_total" [] "samples",
         "Samples let go before their time, for the bound of memory.";
+    WATCH_DROPPED: Counter "kvmeter_watch_dropped_total" [] "events",
+        "Samples and ledger lines that readers of streams were too slow for; each was told how many.";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",

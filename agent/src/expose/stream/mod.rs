@@ -6,7 +6,15 @@ mod events;
 mod ring;
 mod samples;
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
     http::HeaderMap,
@@ -37,8 +45,6 @@ const MOST_WAITING: usize = 64;
 const MOST_STREAMS: usize = 2_048;
 /// A comment this often, so that who reads knows that the agent lives.
 const BEAT: Duration = Duration::from_secs(15);
-/// Where losses of readers are counted.
-const STAGE: &str = "stream";
 /// Where it is counted what the ring did not get; readers get it from the ledger's files.
 const QUEUE_STAGE: &str = "stream_queue";
 /// Lines that wait for the ring.
@@ -52,21 +58,21 @@ pub type Reread = Arc<dyn Fn(u64, u64) -> io::Result<Lines> + Send + Sync>;
 /// What streams are made from beside the snapshot and the history.
 #[derive(Clone)]
 pub struct Streams {
-    bus: Bus,
     ring: Arc<Ring>,
     reread: Reread,
     room: Arc<Semaphore>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Streams {
     /// Of this bus, which nothing was published on yet; lines of before come from `reread`, the newest of which is
     /// `before`. To be called on the runtime.
     #[must_use]
-    pub fn new(bus: Bus, reread: Reread, before: u64) -> Self {
+    pub fn new(bus: &Bus, reread: Reread, before: u64) -> Self {
         let ring = Ring::new(before);
         let subscription = bus.attach("streams", QUEUE_STAGE, Interest::of(Kind::ALL), QUEUE);
         tokio::spawn(Arc::clone(&ring).fill(subscription));
-        Self { bus, ring, reread, room: Arc::new(Semaphore::new(MOST_STREAMS)) }
+        Self { ring, reread, room: Arc::new(Semaphore::new(MOST_STREAMS)), dropped: Arc::default() }
     }
 
     /// A place for one more.
@@ -76,7 +82,13 @@ impl Streams {
     }
 
     fn count_lost(&self, count: u64) {
-        self.bus.count_lost(STAGE, count);
+        self.dropped.fetch_add(count, Relaxed);
+    }
+
+    /// What readers were too slow for so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
     }
 }
 
