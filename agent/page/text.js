@@ -23,6 +23,7 @@ export function bytes(value) {
 }
 
 export const rate = (value) => (value === undefined || value === null ? ABSENT : `${bytes(value)}/s`);
+export const number = (value) => (value === undefined || value === null ? ABSENT : Number(value.toPrecision(3)).toLocaleString());
 export const percent = (value) => (value === undefined || value === null ? ABSENT : `${value.toFixed(1)} %`);
 
 export function when(text) {

@@ -1,6 +1,6 @@
 // One VM: who it is, its hour, day or week, its events, its neighbours and its exits.
 
-import { el, bytes, rate, percent, when, name, facts, table } from "./text.js";
+import { el, bytes, rate, percent, number, when, name, facts, table } from "./text.js";
 import { get, segment, stream } from "./api.js";
 import { chart } from "./chart.js";
 import { recent, line } from "./events.js";
@@ -17,6 +17,12 @@ const CHARTS = [
   ["Disk", rate, [{ label: "Read", token: "in", key: "disk_read_bytes_per_sec" }, { label: "Written", token: "out", key: "disk_write_bytes_per_sec" }]],
 ];
 
+// What the VM's workload says of itself, where it is asked.
+const WORKLOAD = [
+  ["Requests a second, as the workload says", number, [{ label: "Requests", token: "cpu", key: "requests_per_sec", band: true }]],
+  ["Latency of 95 in 100 requests, ms, as the workload says", number, [{ label: "Latency", token: "delay", key: "latency_p95_ms", band: true }]],
+];
+
 export function vm(content, signal, id) {
   const path = `v1/vms/${segment(id)}`;
   // Seconds; `until` is absent while it follows the time.
@@ -28,7 +34,8 @@ export function vm(content, signal, id) {
     span = end >= Date.now() / 1000 ? { length } : { length, until: end };
     draw();
   };
-  const charts = CHARTS.map(([title, form, series]) => chart(title, form, series, zoom));
+  const charts = [...CHARTS, ...WORKLOAD].map(([title, form, series]) => chart(title, form, series, zoom));
+  const workload = charts.slice(CHARTS.length);
   const buttons = RANGES.map(([title, length]) => el("button", { type: "button", onclick: () => { span = { length }; draw(); } }, title));
   const shown = el("span", { class: "count", role: "status", id: "span" });
   const note = el("p", { class: "bad", role: "alert" });
@@ -50,7 +57,8 @@ export function vm(content, signal, id) {
     try {
       const [answer, detail] = await Promise.all([get(`${path}/usage/range?${query}`, signal), get(path, signal)]);
       if (mine !== asked) return;
-      charts.forEach((one) => one.show(answer, events));
+      workload.forEach((one) => { one.figure.hidden = !detail.workload; });
+      charts.filter((one) => !one.figure.hidden).forEach((one) => one.show(answer, events));
       shown.textContent = `${when(answer.since)} – ${when(answer.until)}, a point each ${answer.resolution_seconds} s`;
       tell(detail);
       note.textContent = "";
@@ -66,6 +74,7 @@ export function vm(content, signal, id) {
       ["Hypervisor", detail.hypervisor], ["vCPUs", detail.shape?.cpu], ["Configured memory", detail.shape?.mem_bytes && bytes(detail.shape.mem_bytes)],
       ["Started", when(detail.started_at)], ["Stopped", detail.stopped_at && when(detail.stopped_at)], ["Cause", detail.stop_cause],
       ["Process", detail.pid], ["Control group", name(detail.cgroup)],
+      ["Workload asked at", detail.workload && name(detail.workload.address)], ["Its answer", detail.workload && (detail.workload.error ? `no signal: ${name(detail.workload.error)}` : "whole")],
     ]));
     more.replaceChildren(neighbours(detail), exits(detail), notMeasured(detail));
   }

@@ -24,3 +24,4 @@ pub mod sample;
 pub mod storage;
 pub mod units;
 pub mod vm;
+pub mod workload;

@@ -10,6 +10,7 @@ pub mod past;
 pub mod snapshot;
 pub mod usage;
 pub mod work;
+pub mod workload;
 
 pub use disk::{DiskUsage, GroupTold};
 pub use histogram::Histogram;
@@ -18,3 +19,4 @@ pub use memory::{Integral, MemoryUsage};
 pub use network::NetworkUsage;
 pub use snapshot::{Snapshot, VmState, VmView};
 pub use usage::{Carry, CpuUsage, Role, Told};
+pub use workload::Workload;

@@ -1,7 +1,7 @@
 //! What is asked of the recent past of a VM, and what is answered: the words that the views share. Pure.
 
 /// Values of a sample.
-pub const COLUMNS: usize = 8;
+pub const COLUMNS: usize = 10;
 
 /// Their names in the API, in the order of columns.
 pub const NAMES: [&str; COLUMNS] = [
@@ -13,6 +13,8 @@ pub const NAMES: [&str; COLUMNS] = [
     "network_out_bytes_per_sec",
     "disk_read_bytes_per_sec",
     "disk_write_bytes_per_sec",
+    "requests_per_sec",
+    "latency_p95_ms",
 ];
 
 /// Points of one answer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kvmeter_common::thread::cause;
 
-use super::{CpuUsage, DiskUsage, Host, MemoryUsage, NetworkUsage};
+use super::{CpuUsage, DiskUsage, Host, MemoryUsage, NetworkUsage, Workload};
 use crate::{
     bpf::{SocketBytes, Work},
     clock::Instant2,
@@ -129,6 +129,8 @@ pub struct VmView {
     pub first_run_ns: Option<u64>,
     /// The newest sample, once there are two readings to make one from.
     pub latest: Option<Arc<Sample>>,
+    /// Where its workload is asked, and what was found there; absent where it is not asked.
+    pub workload: Option<Arc<Workload>>,
 }
 
 impl VmView {

@@ -43,6 +43,7 @@ use crate::{
     lifecycle::Bus,
     logging::LevelHandle,
     vm::{exit_class, thread},
+    workload::{self, Asker},
 };
 
 /// How long the engine may take to take a statement: it answers between two turns.
@@ -172,6 +173,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         inventory: config.inventory.path.clone(),
         annotations: ledger::annotations(&config),
         history: Arc::clone(&history),
+        workloads: config.workload.label.clone().map(|label| Asker::start(asking(&config, label))),
         metrics,
         bus,
     };
@@ -197,6 +199,12 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         hooks,
         sequence_before,
     })
+}
+
+/// What workloads are asked for.
+fn asking(config: &Config, label: String) -> workload::Settings {
+    let asked = config.workload.clone();
+    workload::Settings { label, requests: asked.requests, latency: asked.latency, timeout: asked.timeout }
 }
 
 /// Starts the engine's thread; what it ends with comes back.

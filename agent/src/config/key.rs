@@ -88,6 +88,10 @@ pub(super) const KEYS: &[Key] = &[
     optional("metrics.otlp", Text, "otlp", cfg!(feature = "otlp")),
     live("network.classes", Table),
     live("inventory.path", Text),
+    fixed("workload.label", Text),
+    fixed("workload.requests", List),
+    fixed("workload.latency", List),
+    fixed("workload.timeout", Text),
     live("hooks", Table),
     fixed("storage.pools", Table),
 ];

@@ -17,6 +17,7 @@ mod storage;
 mod suggest;
 mod take;
 mod url;
+mod workload;
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ pub use resolved::{
     Annotations, Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Ledger, Log, LogFormat, LogLevel, Metrics,
     Network, Recorder, SecretAs,
 };
-pub use url::Url;
+pub use url::{Url, UrlError};
 
 /// The file that is read when none is named; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/kvmeter/kvmeter.toml";

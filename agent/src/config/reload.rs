@@ -79,6 +79,10 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("metrics.statsd", old.metrics.statsd != new.metrics.statsd),
         ("metrics.otlp", old.metrics.otlp != new.metrics.otlp),
         ("network.classes", old.network.classes != new.network.classes),
+        ("workload.label", old.workload.label != new.workload.label),
+        ("workload.requests", old.workload.requests != new.workload.requests),
+        ("workload.latency", old.workload.latency != new.workload.latency),
+        ("workload.timeout", old.workload.timeout != new.workload.timeout),
         ("hooks", old.hooks != new.hooks),
     ]
     .into_iter()

@@ -56,6 +56,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),
         network: super::network::network(&mut taker),
+        workload: super::workload::workload(&mut taker, &default.workload),
         pools: super::storage::pools(&mut taker),
         hooks: super::hooks::hooks(&mut taker),
     };

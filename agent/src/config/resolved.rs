@@ -44,6 +44,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// What is told of network traffic.
     pub network: Network,
+    /// What is asked of workloads.
+    pub workload: Workload,
     /// Directories with images and snapshots.
     pub pools: Vec<Pool>,
     /// What is run when something happens.
@@ -220,6 +222,34 @@ pub struct Network {
     pub classes: Classes,
 }
 
+/// `[workload]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// The label that holds the address; unset asks nobody.
+    pub label: Option<String>,
+    /// Counters of requests, the first that is there is taken.
+    pub requests: Vec<String>,
+    /// Histograms or summaries of latency, likewise.
+    pub latency: Vec<String>,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for Workload {
+    /// The names are those of Prometheus' client libraries, of OpenTelemetry's semantic conventions and of Micrometer.
+    fn default() -> Self {
+        let latency =
+            ["http_request_duration_seconds", "http_server_request_duration_seconds", "http_server_requests_seconds"];
+        let counts = latency.iter().map(|name| format!("{name}_count"));
+        Self {
+            label: None,
+            requests: ["http_requests_total".to_owned()].into_iter().chain(counts).collect(),
+            latency: latency.map(str::to_owned).to_vec(),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -260,6 +290,7 @@ impl Default for Config {
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false, statsd: None, otlp: None },
             network: Network::default(),
+            workload: Workload::default(),
             pools: Vec::new(),
             hooks: Vec::new(),
         }

@@ -52,6 +52,10 @@ const OTHERS: &[(&str, &str)] = &[
     #[cfg(feature = "otlp")]
     ("metrics.otlp", "\"http://127.0.0.1:4318/v1/metrics\""),
     ("network.classes", "{ internal = [\"10.0.0.0/8\"] }"),
+    ("workload.label", "\"metrics_url\""),
+    ("workload.requests", "[\"hits_total\"]"),
+    ("workload.latency", "[\"hit_ms\"]"),
+    ("workload.timeout", "\"5s\""),
     ("hooks", "[{ name = \"a\", command = [\"/x\"] }]"),
 ];
 
@@ -83,6 +87,13 @@ fn the_default_file_shows_every_key_that_is_built() {
         let table = if section.is_empty() { Some(&shown) } else { shown.get(section).and_then(|v| v.as_table()) };
         assert!(table.is_some_and(|table| table.contains_key(name)), "{}", key.path);
     }
+}
+
+#[test]
+fn a_latency_without_a_unit_and_a_name_that_is_none_are_told() {
+    assert!(problems("workload.latency = [\"took\"]")[0].contains("end in their unit, _seconds"));
+    assert!(problems("workload.requests = [\"5xx\"]")[0].contains("names of metrics such as \"http_requests_total\""));
+    assert_eq!(good("workload.label = \"\"").workload.label, None);
 }
 
 #[test]

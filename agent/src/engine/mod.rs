@@ -35,6 +35,7 @@ mod still;
 mod storage;
 mod throttle;
 mod tick;
+mod workload;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -54,6 +55,7 @@ use crate::{
     lifecycle::Bus,
     metrics,
     vm::{Line, Registry, Tally},
+    workload::Asker,
 };
 
 pub use annotate::{Annotate, Refused};
@@ -151,6 +153,7 @@ pub struct Engine {
     /// Since when the kernel programs count, this agent's or those before, CLOCK_BOOTTIME nanoseconds.
     attached_ns: u64,
     history: Arc<Store>,
+    workloads: Option<Asker>,
     /// Where boots and states are counted.
     metrics: metrics::Shared,
     /// How many VMs it was told to be in each state.

@@ -23,6 +23,7 @@ use crate::{
     metrics,
     storage::Pool,
     vm::{Registry, Tally},
+    workload::Asker,
 };
 
 /// What an engine is made of.
@@ -53,6 +54,8 @@ pub struct Parts {
     pub annotations: Option<PathBuf>,
     /// Where samples are kept.
     pub history: Arc<Store>,
+    /// Asks workloads, where that is wanted.
+    pub workloads: Option<Asker>,
     /// Where boots and states are counted.
     pub metrics: metrics::Shared,
     /// Tells of durable lines, and what was lost of them.
@@ -169,6 +172,7 @@ impl Engine {
             network_asked_ns: now.boot_ns,
             network_missed: 0,
             history: parts.history,
+            workloads: parts.workloads,
             attached_ns,
             why,
             metrics: parts.metrics,

@@ -180,6 +180,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         read_ns: vm.alive_ns,
         first_run_ns: vm.first_run_ns,
         latest: vm.rates.latest().cloned(),
+        workload: vm.workload.as_ref().map(|place| place.told()),
     });
     vm.changed = !told;
     vm.view = Some(Arc::clone(&view));

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::{Engine, scan::Process};
+use super::{Engine, scan::Process, workload::workload};
 use crate::{
     bpf::{Readings, VmReading, Want},
     clock::{self, Instant2},
+    history::Reading,
     vm::Origin,
 };
 
@@ -169,7 +170,8 @@ impl Engine {
             if !vm.rates.is_due(at.boot_ns, spacing) {
                 continue;
             }
-            let reading = vm.reading();
+            let workload = self.workloads.as_ref().and_then(|asker| workload(asker, vm));
+            let reading = Reading { workload, ..vm.reading() };
             if let Some(sample) = vm.rates.offer(at.boot_ns, spacing, &text, reading).cloned() {
                 if self.history.keeps() {
                     let line = vm.samples.get_or_insert_with(|| self.history.track(&vm.fixed.vm_id));

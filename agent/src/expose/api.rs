@@ -90,6 +90,9 @@ pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &dyn Past) -> Value {
     if let Some(latest) = &vm.latest {
         more.insert("latest".into(), json!(latest.as_ref()));
     }
+    if let Some(workload) = &vm.workload {
+        more.insert("workload".into(), json!(workload.as_ref()));
+    }
     more.insert("samples".into(), json!(history.len(&vm.fixed.vm_id)));
     if let Some(object) = value.as_object_mut() {
         object.extend(more);

@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_idle_vm_costs_next_to_nothing() {
-        let row = |n: u64| Row { at_ms: n * 10_000, codes: [1, 1, 77_000_001, 99_000_001, 1, 1, 1, 1] };
+        let row = |n: u64| Row { at_ms: n * 10_000, codes: [1, 1, 77_000_001, 99_000_001, 1, 1, 1, 1, 0, 0] };
         let rows: Vec<Row> = (0..BLOCK as u64).map(row).collect();
         let block = Block::pack(&rows).unwrap();
         assert!(block.bytes() < 512, "{} bytes", block.bytes());

@@ -8,7 +8,7 @@ use super::Sample;
 use crate::account::past::COLUMNS;
 
 /// Whether a column is a level in whole bytes; else it is a rate.
-const LEVEL: [bool; COLUMNS] = [false, false, true, true, false, false, false, false];
+const LEVEL: [bool; COLUMNS] = [false, false, true, true, false, false, false, false, false, false];
 
 /// Low bits of a single-precision number that a rate is kept without: 24 significant ones less 13.
 const DROPPED: u32 = 11;
@@ -25,6 +25,8 @@ pub fn codes(sample: &Sample) -> [u64; COLUMNS] {
         rate(sample.network_out_bytes_per_sec),
         rate(sample.disk_read_bytes_per_sec),
         rate(sample.disk_write_bytes_per_sec),
+        rate(sample.requests_per_sec),
+        rate(sample.latency_p95_ms),
     ]
 }
 

@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_gap_has_no_values_and_a_value_nobody_measured_is_absent() {
-        let row = |at_ms, code| Row { at_ms, codes: [code, 0, 1 + 4096, 0, 0, 0, 0, 0] };
+        let row = |at_ms, code| Row { at_ms, codes: [code, 0, 1 + 4096, 0, 0, 0, 0, 0, 0, 0] };
         let range = Range::new(0, 30_000, Some(10_000), 1).unwrap();
         let points = points(&range, [row(1_000, 0), row(2_000, 1), row(29_999, 1), row(30_000, 1)]);
         assert_eq!(points.iter().map(|p| (p.at_ms, p.count)).collect::<Vec<_>>(), [(0, 2), (10_000, 0), (20_000, 1)]);
@@ -79,7 +79,7 @@ mod tests {
             times in vec(0u64..100_000, 0..200), since in 0u64..50_000, span in 1u64..50_000, resolution in 1u64..20,
         ) {
             let range = Range::new(since, since + span, Some(resolution * 1_000), 1).unwrap();
-            let rows = times.iter().map(|at| Row { at_ms: *at, codes: [0, 0, *at + 1, 0, 0, 0, 0, 0] });
+            let rows = times.iter().map(|at| Row { at_ms: *at, codes: [0, 0, *at + 1, 0, 0, 0, 0, 0, 0, 0] });
             let points = points(&range, rows);
             prop_assert_eq!(points.len() as u64, range.count());
             for point in points {

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::account::{CpuUsage, usage::percent};
+use crate::{
+    account::{CpuUsage, usage::percent},
+    workload::Signal,
+};
 
 /// One point of a VM's line.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
     /// RFC 3339.
     pub at: String,
@@ -35,6 +38,12 @@ pub struct Sample {
     /// Bytes written to storage, a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_write_bytes_per_sec: Option<f64>,
+    /// Requests a second, as the workload says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_sec: Option<f64>,
+    /// The 95th percentile of their latency in milliseconds, as the workload says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_p95_ms: Option<f64>,
 }
 
 /// What a sample is made from: cumulative numbers and levels of one instant. What was not measured is `None`.
@@ -50,6 +59,8 @@ pub struct Reading {
     pub memory_used: Option<u64>,
     /// Configured memory in bytes.
     pub memory_limit: Option<u64>,
+    /// What the workload says, of the time between two answers.
+    pub workload: Option<Signal>,
 }
 
 /// What the next sample of a VM is made against, and the newest one.
@@ -98,6 +109,8 @@ impl Rates {
             network_out_bytes_per_sec: rate(second(now.network), second(before.network)),
             disk_read_bytes_per_sec: rate(first(now.disk), first(before.disk)),
             disk_write_bytes_per_sec: rate(second(now.disk), second(before.disk)),
+            requests_per_sec: now.workload.and_then(|signal| signal.requests_per_sec),
+            latency_p95_ms: now.workload.and_then(|signal| signal.latency_p95_ms),
         })))
     }
 

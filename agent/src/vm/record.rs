@@ -13,6 +13,7 @@ use crate::{
     history::{Line as HistoryLine, Rates, Reading},
     host::ThrottleSource,
     vm::{Line, Origin, disk::VmDisk, sockets::VmSockets},
+    workload::Place,
 };
 
 /// Counters that an earlier agent told and that the kernel keeps nowhere: this agent goes on from them.
@@ -119,6 +120,8 @@ pub struct Vm {
     pub rates: Rates,
     /// Where its samples are kept, once it has one.
     pub samples: Option<Arc<HistoryLine>>,
+    /// Where its workload is asked, if it is.
+    pub workload: Option<Arc<Place>>,
 }
 
 impl Vm {
@@ -167,6 +170,7 @@ impl Vm {
             stop_line: Line::None,
             rates: Rates::default(),
             samples: None,
+            workload: None,
         }
     }
 
@@ -230,6 +234,7 @@ impl Vm {
             network: self.shown_network().and_then(|usage| usage.seen_passing()),
             memory_used: self.memory.usage().used_bytes(),
             memory_limit: Some(self.fixed.mem_bytes).filter(|bytes| *bytes > 0),
+            workload: None,
         }
     }
 

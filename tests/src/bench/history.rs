@@ -78,6 +78,7 @@ impl Machine {
             network_out_bytes_per_sec: rate(self, 5e5),
             disk_read_bytes_per_sec: Some(self.near(1e5) * factor * f64::from(u8::from(chance < 0.2))),
             disk_write_bytes_per_sec: Some(self.near(4e5) * factor),
+            ..Sample::default()
         }
     }
 }

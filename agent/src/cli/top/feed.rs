@@ -143,6 +143,7 @@ fn whole(vm: &Value) -> Reading {
         network: network(vm),
         memory_used: vm["memory"]["used_bytes"].as_u64(),
         memory_limit: vm["shape"]["mem_bytes"].as_u64(),
+        workload: None,
     }
 }
 

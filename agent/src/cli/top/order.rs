@@ -104,17 +104,7 @@ mod tests {
     use std::sync::Arc;
 
     fn row(title: &str, cpu: Option<f64>) -> Row {
-        let rates = Sample {
-            at: String::new(),
-            cpu_percent: cpu,
-            cpu_delay_percent: None,
-            memory_used_bytes: None,
-            memory_limit_bytes: None,
-            network_in_bytes_per_sec: None,
-            network_out_bytes_per_sec: None,
-            disk_read_bytes_per_sec: None,
-            disk_write_bytes_per_sec: None,
-        };
+        let rates = Sample { cpu_percent: cpu, ..Sample::default() };
         Row { title: title.into(), incarnation: title.into(), rates: Some(Arc::new(rates)), ..Row::default() }
     }
 

@@ -9,17 +9,7 @@ fn store(samples: usize, max_bytes: u64) -> Store {
 }
 
 fn sample(cpu: Option<f64>, memory: Option<u64>) -> Sample {
-    Sample {
-        at: String::new(),
-        cpu_percent: cpu,
-        cpu_delay_percent: None,
-        memory_used_bytes: memory,
-        memory_limit_bytes: Some(1 << 30),
-        network_in_bytes_per_sec: None,
-        network_out_bytes_per_sec: None,
-        disk_read_bytes_per_sec: None,
-        disk_write_bytes_per_sec: None,
-    }
+    Sample { cpu_percent: cpu, memory_used_bytes: memory, memory_limit_bytes: Some(1 << 30), ..Sample::default() }
 }
 
 /// Noise that does not compress well, the same at each call.
