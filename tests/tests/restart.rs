@@ -203,3 +203,30 @@ fn an_agent_told_to_end_does_so_in_order_and_closes_no_interval() -> Result<()> 
     }
     verify_in(dir.path())
 }
+
+#[test]
+fn a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much() -> Result<()> {
+    const SET_BY: u64 = 3_600;
+    let Some(_host) = host("a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much") else { return Ok(()) };
+    let config = "[bpf]\nenabled = \"off\"\n";
+    let dir = Agent::with(Setup::of(config))?.kill()?;
+    let before = ledger_in(dir.path())?;
+    let last = before.last().context("no line")?;
+    // In a time namespace in which the host has run for an hour more: what an hour's step back of the wall clock shows.
+    let boottime = format!("--boottime={SET_BY}");
+    let wrapper = ["unshare", "--time", "--fork", "--kill-child", &boottime].map(Into::into).to_vec();
+    let agent = Agent::with(Setup { dir: Some(dir), wrapper, ..Setup::of(config) })?;
+    let steps = |agent: &Agent| -> Result<Vec<Value>> {
+        Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == "clock.step").collect())
+    };
+    agent.wait_until("a line", PATIENCE, |agent| Ok(!steps(agent)?.is_empty()))?;
+    agent.wait_samples(2)?;
+    let told = steps(&agent)?;
+    ensure!(told.len() == 1, "{told:?}");
+    let at = |key: &str| unix_ns(&told[0][key]);
+    let by = at("stepped_from")? - at("emitted_at")?;
+    ensure!(by.abs_diff(SET_BY * 1_000_000_000) < 100_000_000, "{by} ns: {}", told[0]);
+    let since = number(&told[0]["mono_ns"])? - number(&last["mono_ns"])?;
+    ensure!(since > SET_BY * 1_000_000_000, "between {last} and {}", told[0]);
+    agent.verify()
+}

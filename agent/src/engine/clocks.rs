@@ -36,6 +36,11 @@ impl Clocks {
         Self { last: now, asleep }
     }
 
+    /// The last look was an earlier agent's. How long the host had been suspended by then it did not write down.
+    pub(super) fn begin_at(&mut self, last: Instant2) {
+        self.last = last;
+    }
+
     /// Compares with the last look, which this one becomes.
     fn look(&mut self, now: Instant2, asleep: Option<Asleep>) -> Found {
         let mut found = Found::default();
@@ -98,6 +103,14 @@ mod tests {
         let back = clocks.look(at(2_000_000_000, 7_000_000_000), Some(AWAKE));
         assert_eq!(back, Found { stepped_from: Some(51_000_000_000), suspended_ns: None });
         assert_eq!(clocks.look(at(3_000_000_000, 8_050_000_000), Some(AWAKE)), Found::default());
+    }
+
+    #[test]
+    fn a_clock_set_while_no_agent_ran_is_told_by_the_next() {
+        let mut clocks = Clocks::new(at(9_000_000_000, 70_000_000_000), Some(AWAKE));
+        clocks.begin_at(at(1_000_000_000, 50_000_000_000));
+        let found = clocks.look(at(9_000_000_001, 70_000_000_001), Some(AWAKE));
+        assert_eq!(found, Found { stepped_from: Some(58_000_000_001), suspended_ns: None });
     }
 
     #[test]

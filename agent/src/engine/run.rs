@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{Control, Engine};
 use crate::{
     clock,
-    ledger::{Draft, Kind, Recovered, Shape, Subject},
+    ledger::{Draft, Kind, Recovered, Shape, Stamp, Subject},
 };
 
 /// Turns closer together than this are made one: a burst of wake-ups is read once, not once each.
@@ -39,8 +39,12 @@ impl Engine {
         self.resume_recent(&recovered.lately, now);
         self.first_inventory(now);
         self.first_scan(recovered.open, &found, now);
-        let watched = recovered.watched.filter(|(boot_id, _)| *boot_id == self.boot_id);
-        let since = watched.map(|(_, at)| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns });
+        let watched = recovered.watched.as_ref().filter(|(boot_id, _)| *boot_id == self.boot_id);
+        let instant = |at: &Stamp| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns };
+        let since = watched.map(|(_, at)| instant(at));
+        if let Some(clocks) = recovered.clocks.as_ref().filter(|_| watched.is_some()) {
+            self.clocks.begin_at(instant(clocks));
+        }
         self.resume_storage(recovered.open_storage, since, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {

@@ -101,6 +101,8 @@ pub(super) struct Intervals {
     storage: HashMap<Subject, OpenStorage>,
     seen: HashMap<String, (u64, u64)>,
     writing_boot: String,
+    /// Both clocks at one instant of that boot, as the newest line has it that tells of its own instant.
+    clocks: Option<Stamp>,
 }
 
 impl Intervals {
@@ -143,6 +145,11 @@ impl Intervals {
         Some((self.writing_boot.clone(), Stamp { unix_ns, mono_ns }))
     }
 
+    /// What both clocks showed at one instant of the boot lines are written in, the newest that is known.
+    pub(super) const fn clocks(&self) -> Option<Stamp> {
+        self.clocks
+    }
+
     /// What is open, in the order it began.
     pub(super) fn finish(self) -> (Vec<OpenInterval>, Vec<OpenStorage>) {
         let mut compute: Vec<_> = self.compute.into_values().collect();
@@ -172,6 +179,11 @@ impl Intervals {
         if line.fact.boot_id == self.writing_boot {
             let seen = self.seen.entry(line.fact.boot_id.clone()).or_default();
             *seen = (seen.0.max(line.recorded_at), seen.1.max(line.fact.mono_ns));
+            if matches!(line.fact.kind, Kind::AgentUp | Kind::AgentDown | Kind::ClockStep | Kind::VmComputeUsage) {
+                self.clocks = Some(Stamp { unix_ns: line.fact.emitted_at, mono_ns: line.fact.mono_ns });
+            }
+        } else {
+            self.clocks = None;
         }
     }
 

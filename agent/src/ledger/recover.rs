@@ -37,6 +37,8 @@ pub struct Recovered {
     pub lately: Lately,
     /// The boot that lines were written in last, and the newest instant at which an agent wrote one.
     pub watched: Option<(String, Stamp)>,
+    /// Both clocks at the newest instant of that boot that a line is of.
+    pub clocks: Option<Stamp>,
     /// What was cut from the tail on this opening.
     pub torn: Option<Torn>,
     /// Bytes of whole lines.
@@ -128,6 +130,7 @@ impl Recovery {
             return Err(LedgerError::Headless { path: live.to_owned(), seq: due.seq });
         }
         self.state.watched = self.intervals.watched();
+        self.state.clocks = self.intervals.clocks();
         (self.state.open, self.state.open_storage) = self.intervals.finish();
         Ok((self.state, self.segment))
     }
