@@ -5,14 +5,14 @@
 //! oldest and the newest and holds what it saw against that file.
 
 mod apt;
-mod boot;
+pub(crate) mod boot;
 mod cpio;
-mod fetch;
-mod list;
+pub(crate) mod fetch;
+pub(crate) mod list;
 mod modules;
 mod parcel;
 mod report;
-mod statics;
+pub(crate) mod statics;
 mod table;
 
 use std::fs;

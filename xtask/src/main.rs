@@ -19,6 +19,7 @@ mod packaging;
 mod packets;
 mod page;
 mod paths;
+mod power;
 mod restarts;
 mod run;
 mod setup;
@@ -87,6 +88,8 @@ enum Task {
     Storms(storms::StormsArgs),
     /// A thousand agents one after another under load, held against the kernel's own counters (needs root)
     Restarts(restarts::RestartsArgs),
+    /// Kills emulated machines under an agent at work, with a disk that loses its cache, and proves each ledger; takes an hour
+    PowerCuts(power::PowerArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {
         /// Only compare, and fail if it is out of date
@@ -156,6 +159,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Packets(args) => packets::packets(&workspace, &args),
         Task::Storms(args) => storms::storms(&workspace, &args),
         Task::Restarts(args) => restarts::restarts(&workspace, &args),
+        Task::PowerCuts(args) => power::power(&workspace, &args),
         Task::Docs { check } => docs::docs(&workspace, check),
     }
 }

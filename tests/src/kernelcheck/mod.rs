@@ -15,6 +15,7 @@ pub mod lives;
 pub mod memory;
 pub mod network;
 pub mod parcel;
+mod power;
 pub mod programs;
 pub mod suites;
 pub mod vhost;

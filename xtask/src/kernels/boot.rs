@@ -51,18 +51,23 @@ pub(crate) fn boot(folder: &Path, kernel: &Fetched, programs: &[Program], short:
 }
 
 fn machine(kernel: &Fetched, initrd: &Path, disk: &Path) -> Command {
+    let mut command = emulator(kernel, initrd, "");
+    command.arg("-drive").arg(format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()));
+    command
+}
+
+/// A machine without a disk, whose console is its standard output; `words` are added to the kernel's command line.
+pub(crate) fn emulator(kernel: &Fetched, initrd: &Path, words: &str) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     command.args(["-accel", "tcg,thread=single", "-cpu", "max,-cx16", "-smp", "2", "-m", "2048"]);
-    command.args(["-append", "console=ttyS0 quiet panic=-1"]).arg("-kernel").arg(&kernel.image);
-    command.arg("-initrd").arg(initrd).arg("-drive");
-    command.arg(format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()));
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.arg("-append").arg(format!("console=ttyS0 quiet panic=-1 {words}")).arg("-kernel").arg(&kernel.image);
+    command.arg("-initrd").arg(initrd).stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
 
 /// An own `init`, its programs and the modules; the kernel opens `/dev/console` before anything is mounted.
-fn first_file_system(kernel: &Fetched, programs: &[Program]) -> Result<Vec<u8>> {
+pub(crate) fn first_file_system(kernel: &Fetched, programs: &[Program]) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.directory("dev");
     archive.device("dev/console", 5, 1);

@@ -1,6 +1,6 @@
 //! The kernels, and where Debian has them.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::KernelsArgs;
 
@@ -63,6 +63,11 @@ pub(crate) fn chosen(args: &KernelsArgs) -> Result<Vec<&'static Kernel>> {
         bail!("--only {}: there are {}", args.only.as_deref().unwrap_or_default(), known.join(", "));
     }
     Ok(chosen)
+}
+
+/// The kernel of a series.
+pub(crate) fn named(series: &str) -> Result<&'static Kernel> {
+    KERNELS.iter().find(|kernel| kernel.series == series).with_context(|| format!("there is no kernel {series}"))
 }
 
 #[cfg(test)]

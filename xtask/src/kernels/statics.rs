@@ -31,13 +31,17 @@ pub(crate) struct Program {
 pub(crate) fn build(workspace: &Workspace, suites: bool) -> Result<Vec<Program>> {
     let mut command = cargo(workspace, "build");
     run(command.args(["--package", "kvmeter", "--bins"]), "building static programs")?;
-    let built = workspace.target("kernels/build").join(TARGET).join("debug");
     let mut programs: Vec<_> =
-        BINARIES.iter().map(|name| Program { name: format!("bin/{name}"), file: built.join(name) }).collect();
+        BINARIES.iter().map(|name| Program { name: format!("bin/{name}"), file: built(workspace, name) }).collect();
     if suites {
         programs.extend(tests(workspace)?);
     }
     Ok(programs)
+}
+
+/// Where a program is once it is built; linked statically it runs on the host as well.
+pub(crate) fn built(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.target("kernels/build").join(TARGET).join("debug").join(name)
 }
 
 fn cargo(workspace: &Workspace, verb: &str) -> Command {
