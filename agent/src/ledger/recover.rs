@@ -10,7 +10,7 @@ use super::manifest::{Entry, Head, Segment};
 use super::ordinal::Ordinals;
 use super::scan::{RawLine, Scanner};
 use super::{Kind, Laid, Lately, Line, Mark, OpenInterval, OpenStorage, Past, Stamp, Torn};
-use super::{carry, digest};
+use super::{carry, digest, torn};
 
 /// What an existing ledger says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Recovered {
     pub(super) good_bytes: u64,
     /// Bytes of the last whole line with its newline.
     pub(super) last_bytes: u64,
-    /// Bytes after the last newline.
+    /// Bytes after the last whole line.
     pub(super) torn_bytes: u64,
     pub(super) ordinals: Ordinals,
 }
@@ -114,9 +114,18 @@ impl Recovery {
                 self.state.clean = false;
                 break;
             }
-            let damaged =
-                |source| LedgerError::Damaged { path: path.to_owned(), line: raw.number, offset: raw.offset, source };
-            let line = self.state.accept(&raw).map_err(damaged)?;
+            let line = match self.state.accept(&raw) {
+                Ok(line) => line,
+                Err(source) => {
+                    let Some(end) = torn::group_end(&raw, &mut scanner).map_err(io)? else {
+                        let (line, offset) = (raw.number, raw.offset);
+                        return Err(LedgerError::Damaged { path: path.to_owned(), line, offset, source });
+                    };
+                    self.state.torn_bytes = end - raw.offset;
+                    self.state.clean = false;
+                    break;
+                }
+            };
             self.segment.line(line.seq, line.recorded_at, &raw.bytes);
             self.note(&line);
             self.meet(path)?;

@@ -1,13 +1,21 @@
-//! Cuts a torn tail back to the last newline and keeps the cut bytes beside the ledger as `torn-<seq>.bin`,
+//! Cuts a torn tail back to the last line that is whole and keeps the cut bytes beside the ledger as `torn-<seq>.bin`,
 //! where `seq` is the number of the `ledger.recovered` line that tells of it. A crash in between loses nothing:
 //! the side file is renamed into place and synced before the ledger is cut.
+//!
+//! A power cut may tear a group anywhere: the file has its new length, and of its blocks some were written. Those that
+//! were not read as zeros, which no line has in it, and whole lines may stand behind them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::Line;
 use super::error::{LedgerError, Op};
+use super::scan::{RawLine, Scanner};
+
+/// The least that a disk writes at once.
+const SECTOR_BYTES: u64 = 512;
 
 /// Bytes that were cut from a ledger's tail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +45,44 @@ pub(super) fn untold(dir: &Path, seq: u64) -> Result<Option<Torn>, LedgerError> 
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(LedgerError::Io { doing: "look at", path, op: Op::Open, source }),
     }
+}
+
+/// Where the file ends, if all from `first` on is what a power cut left of one group, which nobody was told of: whole
+/// sectors of zeros in the first line that is none, and behind it lines with such or of one instant of writing. Lines of
+/// two instants are of two groups, the earlier of which was durable, so that is damage, as is any other wrong byte.
+pub(super) fn group_end(first: &RawLine, scanner: &mut Scanner<impl BufRead>) -> io::Result<Option<u64>> {
+    let (begin, mut end, mut instant) = (first.offset, first.end(), None);
+    if !lacks_sectors(first, begin) {
+        return Ok(None);
+    }
+    while let Some(raw) = scanner.next_line()? {
+        end = raw.end();
+        if !raw.complete || lacks_sectors(&raw, begin) {
+            continue;
+        }
+        let Ok(line) = Line::parse(&raw.bytes) else { return Ok(None) };
+        if *instant.get_or_insert(line.recorded_at) != line.recorded_at {
+            return Ok(None);
+        }
+    }
+    Ok(Some(end))
+}
+
+/// Whether a line has zeros, and all of them where they stand because sectors were not written: from where one begins, or
+/// the first line of the group, to where one ends, or the file.
+fn lacks_sectors(raw: &RawLine, begin: u64) -> bool {
+    let place = |at: usize| raw.offset + at as u64;
+    let is_edge = |at: u64| at.is_multiple_of(SECTOR_BYTES);
+    let zero = |at: usize| raw.bytes.get(at) == Some(&0);
+    let mut zeros = (0..raw.bytes.len()).filter(|at| zero(*at)).peekable();
+    let begins = |at: usize| place(at) == begin || is_edge(place(at));
+    let ends =
+        |at: usize| is_edge(place(at + 1)) || (at + 1 == raw.bytes.len() && (!raw.complete || raw.is_too_long()));
+    zeros.peek().is_some() && zeros.all(|at| (zero_before(raw, at) || begins(at)) && (zero(at + 1) || ends(at)))
+}
+
+fn zero_before(raw: &RawLine, at: usize) -> bool {
+    at.checked_sub(1).and_then(|before| raw.bytes.get(before)) == Some(&0)
 }
 
 /// Makes names in a directory durable.

@@ -150,6 +150,7 @@ impl Shared {
         if state.off {
             return Answer::Off;
         }
+        let flushed = request == Request::Flush;
         match request {
             Request::Read { offset, length } => match place(&state.disk, offset, length as usize) {
                 Some(offset) => return Answer::Done(state.disk.read(offset, length as usize)),
@@ -162,7 +163,7 @@ impl Shared {
             Request::Flush => state.disk.flush(),
         }
         state.requests += 1;
-        state.count(told);
+        state.count(told, flushed);
         if state.off { Answer::Off } else { Answer::Done(Vec::new()) }
     }
 
@@ -226,11 +227,12 @@ impl State {
         self.off || self.trouble.is_some()
     }
 
-    /// Takes a cut where one is due.
-    fn count(&mut self, told: Told) {
+    /// Takes a cut where one is due. Those of even numbers wait for the end of a flush: then the file system has just
+    /// committed, maybe the new length of a file whose bytes are still to come.
+    fn count(&mut self, told: Told, flushed: bool) {
         let Some(from) = self.from else { return };
         let Some(due) = self.plan.moments.get(self.cuts.len()) else { return };
-        if self.requests < from + due {
+        if self.requests < from + due || (due.is_multiple_of(2) && !flushed) {
             return;
         }
         if self.cuts.len() + 1 == self.plan.moments.len() {

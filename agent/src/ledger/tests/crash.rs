@@ -136,6 +136,80 @@ fn every_prefix_of_a_ledger_recovers() {
     }
 }
 
+/// A ledger of two groups, and where the second begins.
+fn two_groups(dir: &Path) -> (Vec<u8>, usize) {
+    let (mut journal, _) = open(dir);
+    let facts = day();
+    journal.append(&facts[..5], at(50)).unwrap();
+    let durable = usize::try_from(fs::metadata(file(dir)).unwrap().len()).unwrap();
+    journal.append(&facts[5..], at(51)).unwrap();
+    (fs::read(file(dir)).unwrap(), durable)
+}
+
+#[test]
+fn a_group_that_a_power_cut_tore_anywhere_is_cut_back_and_told() {
+    const SECTOR: usize = 512;
+    let (_root, dir) = fresh_dir();
+    let (whole, durable) = two_groups(&dir);
+    // Sectors with bytes of the second group; one that was not written has zeros where its bytes would be.
+    let sectors: Vec<_> = (durable / SECTOR..whole.len().div_ceil(SECTOR)).collect();
+    let mut behind = 0;
+    for round in 1..200_u64 {
+        let (_root, dir) = fresh_dir();
+        open(&dir);
+        let mut bytes = whole.clone();
+        let dice = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
+        for (_, sector) in sectors.iter().enumerate().filter(|(bit, _)| dice >> bit & 1 == 1) {
+            let end = (sector * SECTOR + SECTOR).min(bytes.len());
+            bytes[(sector * SECTOR).max(durable)..end].fill(0);
+        }
+        fs::write(file(&dir), &bytes).unwrap();
+        let same = bytes.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+        let good = whole[..same].iter().rposition(|b| *b == b'\n').unwrap() + 1;
+        let torn = &bytes[good..];
+        behind += u64::from(torn.contains(&b'\n'));
+        let kept = whole[..good].iter().filter(|b| **b == b'\n').count() as u64;
+        let (mut journal, found) = open(&dir);
+        assert_eq!(found.torn.as_ref().map(|torn| torn.bytes), Some(torn.len() as u64).filter(|bytes| *bytes > 0));
+        let next = kept + 1 + u64::from(found.torn.is_some());
+        assert_eq!(found.next_seq, next, "round {round}");
+        if let Some(kept) = found.torn {
+            assert_eq!(fs::read(kept.path).unwrap(), torn);
+        }
+        journal.append(&[agent(Kind::AgentUp, 60)], at(60)).unwrap();
+        assert_eq!(verified(&dir).exit_code(), 0, "round {round}: {}", verified(&dir));
+    }
+    assert!(behind > 100, "lines stand behind the tear: {behind}");
+}
+
+#[test]
+fn zeros_in_a_group_that_was_durable_and_other_bytes_in_the_last_one_are_damage() {
+    let (_root, dir) = fresh_dir();
+    let (whole, durable) = two_groups(&dir);
+    let refused = |place: std::ops::Range<usize>, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[place].fill(byte);
+        fs::write(file(&dir), &bytes).unwrap();
+        let error = Journal::open(&dir, HOST, BOOT, at(60)).unwrap_err();
+        assert!(matches!(error, LedgerError::Damaged { .. }), "{error}");
+        assert_eq!(fs::read(file(&dir)).unwrap(), bytes, "nothing was changed");
+    };
+    // One zero is no sector, and sectors before lines of two instants were durable.
+    refused(durable - 100..durable - 99, 0);
+    refused(whole.len() - 100..whole.len() - 99, 0);
+    refused(1024..1536, 0);
+    refused(durable + 100..durable + 101, b'~');
+    refused(durable.next_multiple_of(512)..durable.next_multiple_of(512) + 512, b' ');
+    // Known to have been durable, by the manifest that a clean stop writes.
+    fs::write(file(&dir), &whole).unwrap();
+    open(&dir).0.close();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 512 * 512..].fill(0);
+    fs::write(file(&dir), &bytes).unwrap();
+    let error = Journal::open(&dir, HOST, BOOT, at(60)).unwrap_err();
+    assert!(matches!(error, LedgerError::Headless { .. }), "{error}");
+}
+
 #[test]
 fn damage_before_the_tail_stops_the_ledger_and_names_the_place() {
     let (_root, dir) = fresh_dir();
