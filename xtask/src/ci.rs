@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::kernels::{self, KernelsArgs};
+use crate::power::{self, PowerArgs};
 use crate::test::{self, Tally};
 use crate::workspace::Workspace;
 use crate::{BenchArgs, bench, docs, lint, packaging, setup};
@@ -22,6 +23,9 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     // Before the tests: one of them reads the types that these kernels bring.
     let short = KernelsArgs { short: true, only: None };
     step(&mut steps, "kernels", || kernels::kernels(workspace, &short));
+    // A few of the hundreds of the long form, with the kernel and the programs of the step before.
+    let few = PowerArgs { count: 4, between: 3, seed: None, control: false };
+    step(&mut steps, "power-cuts", || power::power(workspace, &few));
     step(&mut steps, "test", || {
         let (counted, outcome) = test::test(workspace, &[])?;
         tally = counted;
@@ -32,7 +36,7 @@ pub(crate) fn ci(workspace: &Workspace) -> Result<()> {
     step(&mut steps, "bench", || bench::bench(workspace, &quick));
     println!();
     for (name, took, passed) in &steps {
-        println!("ci: {name:<10} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });
+        println!("ci: {name:<11} {:>7.1} s  {}", took.as_secs_f64(), if *passed { "ok" } else { "FAILED" });
     }
     println!("{tally}");
     let failed: Vec<_> = steps.iter().filter(|(_, _, passed)| !passed).map(|(name, _, _)| *name).collect();

@@ -45,8 +45,9 @@ const FOR_BENCH: [(&str, &str, &str); 6] = [
 ];
 
 /// A program, or a file, that booting other kernels takes, and the package that has it: they are Debian's, so is apt.
-const FOR_KERNELS: [(&str, &str); 5] = [
+const FOR_KERNELS: [(&str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("debugfs", "e2fsprogs"),
     ("dpkg-deb", "dpkg"),
     ("xz", "xz-utils"),
     ("zstd", "zstd"),

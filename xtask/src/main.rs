@@ -72,7 +72,7 @@ enum Task {
         /// Only tests whose name contains one of these
         filters: Vec<String>,
     },
-    /// What decides whether a change lands: lint, docs --check, packaging, test, kernels --short
+    /// What decides whether a change lands: lint, docs --check, packaging, kernels --short, power-cuts, test
     Ci,
     /// The agent and its checks on Debian's kernels 5.10 to 7.2, each booted in emulation; writes docs/kernels.md
     Kernels(kernels::KernelsArgs),
@@ -88,7 +88,7 @@ enum Task {
     Storms(storms::StormsArgs),
     /// A thousand agents one after another under load, held against the kernel's own counters (needs root)
     Restarts(restarts::RestartsArgs),
-    /// Kills emulated machines under an agent at work, with a disk that loses its cache, and proves each ledger; takes an hour
+    /// Kills emulated machines under an agent at work, with a disk that loses its cache, and proves each ledger; takes half an hour
     PowerCuts(power::PowerArgs),
     /// Write docs/metrics.md from the agent's own catalog
     Docs {

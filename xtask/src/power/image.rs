@@ -47,7 +47,7 @@ pub(crate) fn metering(home: &Path, image: &[u8]) -> Result<Option<PathBuf>> {
 /// A rotation under way has given the live file a second name, and the copying made it two files. They are one again if
 /// they have the same bytes: two ledger files never do, for no line comes twice.
 fn relink(copy: &Path) -> Result<()> {
-    let live = copy.join("ledger.jsonl");
+    let live = copy.join(super::verdict::LIVE);
     let Ok(bytes) = fs::read(&live) else { return Ok(()) };
     for path in super::verdict::rotated(copy)? {
         if !bytes.is_empty() && fs::read(&path).is_ok_and(|other| other == bytes) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +12,9 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::told::Told;
+
+/// The file that lines are appended to.
+pub(crate) const LIVE: &str = "ledger.jsonl";
 
 /// The agent's programs, which run here as they ran in the machine.
 #[derive(Debug)]
@@ -56,12 +60,15 @@ pub(crate) fn judge(metering: Option<&Path>, told: &Told, programs: &Programs) -
     let mut verdict = before.holds(told)?;
     verdict.torn = before.torn.len() as u64;
     verdict.holes = before.torn.contains(&b'\n');
-    let proof = verify(dir, programs)?;
-    ensure!(
-        proof.is_ok() != (verdict.torn > 0),
-        "{} bytes are torn, and before the next start verify says: {proof:?}",
-        verdict.torn
-    );
+    // Where there is no file yet there is nothing to prove.
+    if dir.join(LIVE).exists() {
+        let proof = verify(dir, programs)?;
+        ensure!(
+            proof.is_ok() != (verdict.torn > 0),
+            "{} bytes are torn, and before the next start verify says: {proof:?}",
+            verdict.torn
+        );
+    }
     let acks = dir.with_extension("acks");
     let ran = Command::new(&programs.cycle).arg(dir).arg(&acks).output().context("cannot open the ledger again")?;
     ensure!(ran.status.success(), "it cannot be gone on with: {}", String::from_utf8_lossy(&ran.stderr).trim());
@@ -100,9 +107,12 @@ pub(crate) fn rotated(dir: &Path) -> Result<Vec<PathBuf>> {
 impl Ledger {
     /// Reads it. Only at its end may it be torn: the first line that is none, and all that is behind it.
     fn read(dir: &Path) -> Result<Self> {
-        let (mut ledger, live) = (Self::default(), dir.join("ledger.jsonl"));
-        let text = fs::read(&live).with_context(|| format!("cannot read {}", live.display()))?;
-        for path in rotated(dir)? {
+        let (mut ledger, live, rotated) = (Self::default(), dir.join(LIVE), rotated(dir)?);
+        let text = match fs::read(&live) {
+            Err(error) if error.kind() == ErrorKind::NotFound && rotated.is_empty() => Vec::new(),
+            other => other.with_context(|| format!("cannot read {}", live.display()))?,
+        };
+        for path in rotated {
             let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             if bytes == text {
                 // The live file, under the name that it is going to have.
