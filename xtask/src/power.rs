@@ -135,7 +135,7 @@ impl Series {
     /// Lets a machine run and judges its cuts; the disk and what was told at its end.
     fn machine(&mut self, args: &PowerArgs, (disk, told): Start, plan: Plan) -> Result<Start> {
         let began = Instant::now();
-        let (what, number) = (format!("{plan:?}"), self.sum.kills + 1);
+        let (what, number) = (plan.to_string(), self.sum.kills + 1);
         let disk = (Disk::new(disk, args.control), told);
         let cuts = machine::run(&self.home, &self.kernel, disk, plan, &mut self.dice)
             .with_context(|| format!("kill {number}: see {}", self.home.display()))?;

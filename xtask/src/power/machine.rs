@@ -2,6 +2,7 @@
 //! killed. On the way there further cuts are taken: what the disk would be if the power went at that moment. One that is
 //! to be gone on with more than once is saved, with its disk.
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -40,6 +41,18 @@ pub(crate) struct Plan {
     pub(crate) moments: Vec<u64>,
     /// It ends by being saved, and not killed.
     pub(crate) saved: bool,
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = match (self.resumes, self.after) {
+            (true, _) => "goes on",
+            (false, Mark::Mounted) => "boots",
+            (false, Mark::Busy) => "boots to load",
+        };
+        let end = if self.saved { "saved" } else { "killed" };
+        write!(out, "{from}, {end} after {:?} writes and flushes", self.moments)
+    }
 }
 
 /// What a cut left.
