@@ -124,6 +124,7 @@ async fn listen(config: &Config) -> anyhow::Result<Option<TcpListener>> {
 /// Starts everything.
 pub(super) async fn start(source: Source, config: Config, level: LevelHandle) -> anyhow::Result<App> {
     let root = Path::new("/");
+    lift_limits();
     let facts = HostFacts::gather(root);
     facts.errors.iter().for_each(|error| tracing::debug!("{error}"));
     let boot_id = facts.boot_id.clone().context("/proc/sys/kernel/random/boot_id cannot be read")?;
@@ -181,8 +182,11 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
-    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams);
-    serve::serve(views, annotations(&config, remote.clone()), tcp, unix);
+    let bounds = bounds(&config);
+    let counts = bounds.counts();
+    let views =
+        serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams, &counts);
+    serve::serve(views, annotations(&config, remote.clone()), &counts, bounds, tcp, unix);
     left.keep();
     Ok(App {
         source,
@@ -205,6 +209,13 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
 fn asking(config: &Config, label: String) -> workload::Settings {
     let asked = config.workload.clone();
     workload::Settings { label, requests: asked.requests, latency: asked.latency, timeout: asked.timeout }
+}
+
+/// How many connections are taken.
+fn bounds(config: &Config) -> serve::Bounds {
+    let connections = usize::try_from(config.http.max_connections).unwrap_or(usize::MAX);
+    // What cannot be asked is as low as it is anywhere.
+    serve::Bounds { connections, files: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft) }
 }
 
 /// Starts the engine's thread; what it ends with comes back.

@@ -87,6 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     optional("metrics.statsd", Text, "statsd", cfg!(feature = "statsd")),
     optional("metrics.otlp", Text, "otlp", cfg!(feature = "otlp")),
     live("network.classes", Table),
+    fixed("http.max_connections", Integer),
     live("inventory.path", Text),
     fixed("workload.label", Text),
     fixed("workload.requests", List),

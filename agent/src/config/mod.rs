@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
 pub use resolved::{
-    Annotations, Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Ledger, Log, LogFormat, LogLevel, Metrics,
-    Network, Recorder, SecretAs,
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Http, Ledger, Log, LogFormat, LogLevel,
+    Metrics, Network, Recorder, SecretAs,
 };
 pub use url::{Url, UrlError};
 

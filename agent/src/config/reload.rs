@@ -70,6 +70,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("ledger.min_free", old.ledger.min_free != new.ledger.min_free),
         ("ledger.retain", old.ledger.retain != new.ledger.retain),
         ("ledger.readers", old.ledger.readers != new.ledger.readers),
+        ("http.max_connections", old.http != new.http),
         ("inventory.path", old.inventory != new.inventory),
         ("memory.pss_interval", old.memory.pss_interval != new.memory.pss_interval),
         ("metrics.linger", old.metrics.linger != new.metrics.linger),

@@ -7,7 +7,7 @@ use super::key::{KEYS, Support};
 use super::problem::{Origin, Problem, Problems, Warning};
 use super::raw::{Entry, Table, Value};
 use super::resolved::{
-    Annotations, Bpf, BpfMode, Config, Discovery, History, Inventory, Ledger, Log, LogFormat, LogLevel, Memory,
+    Annotations, Bpf, BpfMode, Config, Discovery, History, Http, Inventory, Ledger, Log, LogFormat, LogLevel, Memory,
     Metrics, Recorder,
 };
 use super::take::Taker;
@@ -52,6 +52,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
         },
         history,
         ledger: ledger(&mut taker, &default.ledger),
+        http: Http { max_connections: taker.number("http.max_connections", default.http.max_connections, 8, 1 << 16) },
         inventory: inventory(&mut taker),
         memory: memory(&mut taker, &default.memory),
         metrics: metrics(&mut taker, &default.metrics),

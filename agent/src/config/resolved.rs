@@ -36,6 +36,8 @@ pub struct Config {
     pub history: History,
     /// The metering ledger.
     pub ledger: Ledger,
+    /// The HTTP server.
+    pub http: Http,
     /// How memory is read.
     pub memory: Memory,
     /// Whose VMs are.
@@ -186,6 +188,13 @@ pub struct Ledger {
     pub readers: Vec<String>,
 }
 
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Connections over TCP at the same time, streams of events apart.
+    pub max_connections: u32,
+}
+
 /// `[inventory]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
@@ -286,6 +295,7 @@ impl Default for Config {
                 min_free: Bytes::mib(256),
                 readers: Vec::new(),
             },
+            http: Http { max_connections: 256 },
             inventory: Inventory::default(),
             memory: Memory { pss_interval: seconds(60) },
             metrics: Metrics { linger: seconds(120), histograms: false, per_vcpu: false, statsd: None, otlp: None },

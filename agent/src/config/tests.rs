@@ -41,6 +41,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("ledger.max_unread", "\"3GiB\""),
     ("ledger.min_free", "\"1GiB\""),
     ("ledger.readers", "[\"billing\"]"),
+    ("http.max_connections", "64"),
     ("inventory.path", "\"/etc/kvmeter/inventory.toml\""),
     ("memory.pss_interval", "\"5m\""),
     ("metrics.linger", "\"5m\""),

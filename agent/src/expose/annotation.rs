@@ -5,12 +5,11 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{
     body::Bytes,
-    extract::{ConnectInfo, State, connect_info::Connected, rejection::BytesRejection},
+    extract::{ConnectInfo, State, rejection::BytesRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
-    serve::IncomingStream,
 };
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 
 use super::problem::Problem;
 use crate::lifecycle::annotation::{MAX_BODY, Request, parse};
@@ -44,9 +43,9 @@ pub struct Peer {
     uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+impl Peer {
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        Self { uid: stream.peer_cred().ok().map(|peer| peer.uid()) }
     }
 }
 

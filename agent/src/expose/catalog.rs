@@ -3,6 +3,7 @@
 
 use crate::{
     account::{Role, VmState, network::InterfaceKind},
+    expose::connection,
     metrics::Outcome,
     vm::{exit_class, exit_reason},
 };
@@ -98,6 +99,7 @@ pub fn values(label: &str) -> String {
         "vm_id" => "one a VM: its UUID, else name or VMM id, else <vmm>-<pid>-<hash>".to_owned(),
         "incarnation" => "one a life of a VM's process".to_owned(),
         "name" | "uuid" | "tenant" | "cgroup" => "free text, at most 128 bytes; empty if unknown".to_owned(),
+        "listener" => connection::LISTENERS.join(", "),
         "version" | "git_commit" => "one each".to_owned(),
         _ => String::new(),
     }
@@ -108,6 +110,7 @@ pub fn values(label: &str) -> String {
 pub fn reasons(metric: &Metric) -> String {
     match metric.name {
         "kvmeter_vm_exits_total" => exit_class::labels().collect::<Vec<_>>().join(", "),
+        "kvmeter_http_connections_cut_total" => connection::CUTS.join(", "),
         "kvmeter_vm_userspace_exits_total" => exit_reason::labels().collect::<Vec<_>>().join(", "),
         _ => {
             let all = crate::ledger::Reason::ALL.iter().map(|r| r.as_str());

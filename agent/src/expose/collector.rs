@@ -10,7 +10,7 @@ use std::{path::PathBuf, sync::Arc};
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
-use super::{PrometheusMetrics, Status, agent, catalog, stream::Streams, vm};
+use super::{PrometheusMetrics, Status, agent, catalog, connection::Counts, stream::Streams, vm};
 use crate::{
     account::{Snapshot, past::Past},
     host::free_bytes,
@@ -31,6 +31,8 @@ pub struct Collected {
     pub streams: Streams,
     /// What the agent counts about its own work.
     pub counted: PrometheusMetrics,
+    /// What bounds of connections cost.
+    pub connections: Counts,
 }
 
 impl Collected {
@@ -49,6 +51,7 @@ impl Collected {
             .chain(agent::host(&snapshot))
             .chain(own())
             .chain([watched])
+            .chain(self.connections.families())
             .chain(self.counted.gather());
         let (encoder, mut text) = (TextEncoder::new(), Vec::new());
         for family in families.filter(|family| !family.get_metric().is_empty()) {

@@ -8,6 +8,7 @@ pub mod api;
 pub mod catalog;
 #[cfg(feature = "metrics")]
 pub mod collector;
+pub mod connection;
 pub mod disk;
 #[cfg(feature = "metrics")]
 pub mod family;

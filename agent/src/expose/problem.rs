@@ -52,6 +52,12 @@ impl Problem {
         Self { kind: "about:blank", title: "Service Unavailable", status: 503, detail, parameter: None }
     }
 
+    /// The rest of the request did not come.
+    #[must_use]
+    pub fn late(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Request Timeout", status: 408, detail, parameter: None }
+    }
+
     /// The agent failed.
     #[must_use]
     pub fn internal(detail: String) -> Self {

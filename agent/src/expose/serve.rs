@@ -2,8 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use axum::extract::ConnectInfo;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::watch,
 };
 
@@ -12,8 +13,9 @@ use super::Collected;
 use super::{
     Status,
     annotation::{Annotations, Peer},
+    connection::{self, Counts, Listener, Places, attend},
     http::{self, Views},
-    stream::Streams,
+    stream::{MOST_STREAMS, Streams},
 };
 use crate::account::{Snapshot, past::Past};
 
@@ -36,6 +38,8 @@ pub fn views(
     history_ns: watch::Receiver<u64>,
     history: Arc<dyn Past>,
     streams: Streams,
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only a scrape tells of them"))]
+    counts: &Counts,
 ) -> Views {
     #[cfg(feature = "metrics")]
     let collected = Collected {
@@ -45,6 +49,7 @@ pub fn views(
         history: Arc::clone(&history),
         streams: streams.clone(),
         counted: own.counted,
+        connections: counts.clone(),
     };
     Views {
         snapshots,
@@ -58,20 +63,66 @@ pub fn views(
     }
 }
 
-/// Serves on whatever listens, each in its own task.
-pub fn serve(views: Views, annotations: Annotations, tcp: Option<TcpListener>, unix: UnixListener) {
-    if let Some(tcp) = tcp {
-        let router = http::tcp_router(views.clone());
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(tcp, router).await {
-                tracing::error!(%error, "HTTP over TCP has ended");
-            }
-        });
+/// How many connections there may be at the same time.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Over TCP.
+    pub connections: usize,
+    /// Descriptors that the agent may have; a flood leaves most of them to what is metered.
+    pub files: u64,
+}
+
+/// Connections over the Unix socket: whoever may use it is trusted, and has mistakes.
+const UNIX_CONNECTIONS: usize = 128;
+
+impl Bounds {
+    fn fitting(&self, wanted: usize) -> usize {
+        wanted.min(usize::try_from(self.files / 8).unwrap_or(usize::MAX)).max(8)
     }
-    let router = http::unix_router(views, annotations).into_make_service_with_connect_info::<Peer>();
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(unix, router).await {
-            tracing::error!(%error, "HTTP over the Unix socket has ended");
+
+    /// Counters, and room for what fits.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let tcp = self.fitting(self.connections);
+        if tcp < self.connections {
+            let Self { connections, files } = self;
+            tracing::warn!(
+                wanted = connections,
+                taken = tcp,
+                open_files = files,
+                "http.max_connections is lowered to an eighth of the descriptors that the agent may have"
+            );
         }
-    });
+        Counts::new([tcp, self.fitting(UNIX_CONNECTIONS)])
+    }
+}
+
+/// Serves on whatever listens, each in its own task, with places and streams of its own: a flood of the one locks nobody
+/// out of the other.
+pub fn serve(
+    views: Views,
+    annotations: Annotations,
+    counts: &Counts,
+    bounds: Bounds,
+    tcp: Option<TcpListener>,
+    unix: UnixListener,
+) {
+    let places = |listener| Places::of(counts.clone(), listener);
+    let apart = || {
+        let streams = views.streams.apart(bounds.fitting(MOST_STREAMS));
+        Views { streams, ..views.clone() }
+    };
+    if let Some(tcp) = tcp {
+        let router = http::tcp_router(apart());
+        let one = move |stream, slot| connection::serve(stream, slot, (), router.clone(), |_| {});
+        tokio::spawn(attend(tcp, places(Listener::Tcp), one));
+    }
+    let router = http::unix_router(apart(), annotations);
+    let one = move |stream: UnixStream, slot| {
+        let peer = ConnectInfo(Peer::of(&stream));
+        connection::serve(stream, slot, (), router.clone(), move |request| {
+            request.extensions_mut().insert(peer);
+        })
+    };
+    tokio::spawn(attend(unix, places(Listener::Unix), one));
 }

@@ -51,6 +51,10 @@ metrics! {
         "Samples let go before their time, for the bound of memory.";
     WATCH_DROPPED: Counter "kvmeter_watch_dropped_total" [] "events",
         "Samples and ledger lines that readers of streams were too slow for; each was told how many.";
+    HTTP_CONNECTIONS: Gauge "kvmeter_http_connections" ["listener"] "connections",
+        "HTTP connections that hold a place, by where they came in: tcp, unix. Streams of events hold none.";
+    HTTP_CUT: Counter "kvmeter_http_connections_cut_total" ["listener", "reason"] "connections",
+        "HTTP connections ended by the agent: crowded (gave way to a newcomer while it kept the agent waiting), slow_request, slow_answer.";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",

@@ -41,8 +41,8 @@ pub use samples::samples;
 
 /// What waits for a slow reader at most.
 const MOST_WAITING: usize = 64;
-/// Streams at the same time.
-const MOST_STREAMS: usize = 2_048;
+/// Streams at the same time, of each listener.
+pub(super) const MOST_STREAMS: usize = 2_048;
 /// A comment this often, so that who reads knows that the agent lives.
 const BEAT: Duration = Duration::from_secs(15);
 /// Where it is counted what the ring did not get; readers get it from the ledger's files.
@@ -62,6 +62,7 @@ pub struct Streams {
     reread: Reread,
     room: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
+    most: usize,
 }
 
 impl Streams {
@@ -72,12 +73,18 @@ impl Streams {
         let ring = Ring::new(before);
         let subscription = bus.attach("streams", QUEUE_STAGE, Interest::of(Kind::ALL), QUEUE);
         tokio::spawn(Arc::clone(&ring).fill(subscription));
-        Self { ring, reread, room: Arc::new(Semaphore::new(MOST_STREAMS)), dropped: Arc::default() }
+        let room = Arc::new(Semaphore::new(MOST_STREAMS));
+        Self { ring, reread, room, most: MOST_STREAMS, dropped: Arc::default() }
+    }
+
+    /// The same with places of their own.
+    pub(super) fn apart(&self, most: usize) -> Self {
+        Self { room: Arc::new(Semaphore::new(most)), most, ..self.clone() }
     }
 
     /// A place for one more.
     fn enter(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        let full = |_| Problem::unavailable(format!("{MOST_STREAMS} streams are open, which is the most"));
+        let full = |_| Problem::unavailable(format!("{} streams are open, which is the most", self.most));
         Arc::clone(&self.room).try_acquire_owned().map_err(full)
     }
 

@@ -1,0 +1,144 @@
+//! Takes connections, each to a place of its own.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
+
+use super::{
+    counts::Cut,
+    slot::{Places, Slot},
+};
+
+/// How often it is looked for somebody who gives way while nobody does.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long the system is left alone when it has no descriptor or memory for a connection.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often such an error is told at most.
+const TELL: Duration = Duration::from_secs(60);
+
+/// What connections come in at.
+pub(in crate::expose) trait Door: Send {
+    /// A connection.
+    type Stream: Send;
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Door for TcpListener {
+    type Stream = TcpStream;
+    async fn next(&self) -> io::Result<TcpStream> {
+        let stream = self.accept().await?.0;
+        // An answer is written at once; nothing is gained by waiting for more.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+impl Door for UnixListener {
+    type Stream = UnixStream;
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Takes connections for ever and has each served in a task of its own.
+pub(in crate::expose) async fn attend<D: Door, F>(
+    door: D,
+    places: Places,
+    serve: impl Fn(D::Stream, Arc<Slot>) -> F + Send,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = places.counts.room(places.listener);
+    let mut taken = Taken { slots: Vec::new(), places };
+    let mut told: Option<Instant> = None;
+    loop {
+        let stream = match door.next().await {
+            Ok(stream) => stream,
+            Err(error) if is_of_the_connection(&error) => continue,
+            Err(error) => {
+                // Trying again at once would only burn a CPU. One that gives way leaves a descriptor.
+                if told.is_none_or(|told| told.elapsed() >= TELL) {
+                    told = Some(Instant::now());
+                    tracing::error!(%error, "connections cannot be taken");
+                }
+                taken.cut_one();
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Some(permit) = taken.place(&room).await else { return };
+        let slot = Slot::new(&taken.places, permit);
+        let leaves = Leaves(Arc::clone(&slot));
+        let served = serve(stream, Arc::clone(&slot));
+        let task = tokio::spawn(async move {
+            served.await;
+            drop(leaves);
+        });
+        taken.slots.push((slot, task.abort_handle()));
+    }
+}
+
+/// Such an error is about one connection that is gone already.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Gives the place back however the connection's task ends.
+struct Leaves(Arc<Slot>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Who has a place.
+struct Taken {
+    slots: Vec<(Arc<Slot>, AbortHandle)>,
+    places: Places,
+}
+
+impl Taken {
+    /// A place for one more, of somebody who gives way if need be. Nobody does only while all are being answered; then it
+    /// is waited for, and newcomers with it, where the system lets them wait. `None` never comes.
+    async fn place(&mut self, room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        if self.slots.len() >= 64 && self.slots.len() >= 2 * self.held() {
+            self.forget_gone();
+        }
+        if let Ok(permit) = Arc::clone(room).try_acquire_owned() {
+            return Some(permit);
+        }
+        loop {
+            self.cut_one();
+            match timeout(LOOK, Arc::clone(room).acquire_owned()).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) => continue,
+            }
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.slots.iter().filter(|(slot, _)| slot.holds_place()).count()
+    }
+
+    fn forget_gone(&mut self) {
+        self.slots.retain(|(slot, _)| slot.holds_place());
+    }
+
+    /// Ends the connection that has kept the agent waiting longest, if one does.
+    fn cut_one(&mut self) {
+        self.forget_gone();
+        let waiting = self.slots.iter().enumerate().filter_map(|(at, (slot, _))| Some((slot.gives_way()?, at)));
+        let Some((_, at)) = waiting.min() else { return };
+        let (_, task) = self.slots.swap_remove(at);
+        task.abort();
+        self.places.counts.cut(self.places.listener, Cut::Crowded);
+    }
+}
