@@ -8,6 +8,7 @@ use axum::{
         Path as UrlPath, Query, State,
         rejection::{PathRejection, QueryRejection},
     },
+    http::HeaderMap,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -20,7 +21,9 @@ use tokio::{
 use super::Collected;
 use super::{
     annotation::{self, Annotations},
-    api, fleet, network, page,
+    api,
+    compress::compress,
+    etag, fleet, network, page,
     problem::Problem,
     status::Status,
     storage,
@@ -105,6 +108,7 @@ fn router(views: Views) -> Router {
         .merge(page::routes())
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(wrong_method)
+        .layer(axum::middleware::from_fn(compress))
         .with_state(views)
 }
 
@@ -221,9 +225,21 @@ struct ListQuery {
     detail: bool,
 }
 
-async fn vms(State(views): State<Views>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
+async fn vms(
+    State(views): State<Views>,
+    headers: HeaderMap,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Response {
     match query {
-        Ok(Query(query)) => Json(api::list(&views.snapshot(), query.detail, views.history.as_ref())).into_response(),
+        Ok(Query(ListQuery { detail: true })) => {
+            Json(api::list(&views.snapshot(), true, views.history.as_ref())).into_response()
+        }
+        // It changes when VMs do, not with each sample.
+        Ok(Query(_)) => {
+            let list = api::list(&views.snapshot(), false, views.history.as_ref()).to_string();
+            let tag = etag::of(list.as_bytes());
+            etag::answer(&headers, "application/json", list, &tag)
+        }
         Err(_) => Problem::parameter("detail", "detail must be true or false".to_owned()).into_response(),
     }
 }

@@ -8,8 +8,10 @@ pub mod api;
 pub mod catalog;
 #[cfg(feature = "metrics")]
 pub mod collector;
+mod compress;
 pub mod connection;
 pub mod disk;
+mod etag;
 #[cfg(feature = "metrics")]
 pub mod family;
 #[cfg(not(feature = "metrics"))]
