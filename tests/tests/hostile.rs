@@ -64,9 +64,31 @@ fn read_to_end(stream: &mut TcpStream) -> Result<Vec<u8>> {
     }
 }
 
+/// How long another client waits for its scrapes, and how long samples take meanwhile, for whoever reads it.
+fn scrapes(agent: &Agent) -> Result<String> {
+    let samples = |agent: &Agent| -> Result<[f64; 2]> {
+        let all = agent.metrics()?;
+        let of = |part| all.one(&format!("kvmeter_sample_duration_seconds_{part}"), &[]).unwrap_or(0.0);
+        Ok([of("sum"), of("count")])
+    };
+    let [sum, count] = samples(agent)?;
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        ensure!(http::get(connect(agent)?, "/metrics")?.0 == 200);
+        took.push(began.elapsed());
+    }
+    agent.wait_samples(5)?;
+    let [sum_after, count_after] = samples(agent)?;
+    let mean = (sum_after - sum) / (count_after - count) * 1e3;
+    took.sort_unstable();
+    Ok(format!("/metrics takes {:?}, p99 {:?}, a sample {mean:.2} ms", took[100], took[197]))
+}
+
 fn flood(name: &str, places: usize, clients: usize) -> Result<()> {
     let Some(_host) = host(name) else { return Ok(()) };
     let agent = with_places(places)?;
+    let quiet = scrapes(&agent)?;
     let mut slow = Vec::new();
     for at in 0..clients {
         let mut stream = connect(&agent)?;
@@ -96,15 +118,9 @@ fn flood(name: &str, places: usize, clients: usize) -> Result<()> {
         }
         slow
     });
-    let mut took = Vec::new();
-    for _ in 0..50 {
-        let began = Instant::now();
-        ensure!(http::get(connect(&agent)?, "/metrics")?.0 == 200);
-        took.push(began.elapsed());
-    }
+    let beset = scrapes(&agent)?;
     others_are_served(&agent)?;
-    took.sort_unstable();
-    eprintln!("{clients} slow clients, {places} places: /metrics took {:?} and at most {:?}", took[25], took[49]);
+    eprintln!("{clients} slow clients, {places} places; before: {quiet}; then: {beset}");
     let mut slow = feeder.join().ok().context("the feeder died")?;
     // Nobody of them is served, and nobody stays for ever.
     for stream in &mut slow {

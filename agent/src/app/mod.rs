@@ -23,7 +23,7 @@ use crate::{
     account::{Snapshot, snapshot::Detail},
     config::{self, Config, Overrides},
     engine::{Control, EngineError, Remote, Settings},
-    expose::Status,
+    expose::{Status, web::Web},
     heap,
     hooks::Hooks,
     host::HostFacts,
@@ -71,6 +71,7 @@ struct App {
     history_ns: watch::Sender<u64>,
     status: Arc<Status>,
     hooks: Hooks,
+    web: Arc<Web>,
     /// Number of the last line before this agent's.
     sequence_before: u64,
 }
@@ -188,6 +189,7 @@ impl App {
 
     /// Reads the configuration again; takes over what can be, says what cannot. A broken file changes nothing.
     fn reload(&mut self) {
+        self.web.reload();
         let (new, warnings) = match self.source.load() {
             Ok(loaded) => loaded,
             Err(problems) => {

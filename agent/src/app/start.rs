@@ -34,6 +34,7 @@ use crate::{
         http, serve,
         status::{self, Feature, Unavailable},
         stream::Streams,
+        web::Web,
     },
     heap,
     history::{Limits, Store},
@@ -128,6 +129,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let facts = HostFacts::gather(root);
     facts.errors.iter().for_each(|error| tracing::debug!("{error}"));
     let boot_id = facts.boot_id.clone().context("/proc/sys/kernel/random/boot_id cannot be read")?;
+    let web = Arc::new(Web::open(config.web_config.as_deref())?);
     let tcp = listen(&config).await?;
     let unix = http::listen_unix(&config.socket)?;
     let left = SocketFile(Some(config.socket.clone()));
@@ -186,7 +188,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let counts = bounds.counts();
     let views =
         serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams, &counts);
-    serve::serve(views, annotations(&config, remote.clone()), &counts, bounds, tcp, unix);
+    serve::serve(views, annotations(&config, remote.clone()), &counts, bounds, Arc::clone(&web), tcp, unix);
     left.keep();
     Ok(App {
         source,
@@ -201,6 +203,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         history_ns,
         status,
         hooks,
+        web,
         sequence_before,
     })
 }

@@ -23,7 +23,10 @@ use crate::{
     app::{self, Source},
     cause,
     config::{Config, Overrides, Problems},
-    expose::catalog,
+    expose::{
+        catalog,
+        web::{Web, WebError},
+    },
     hooks::Hooks,
     host::HostFacts,
 };
@@ -130,6 +133,9 @@ struct RunArgs {
     /// TCP address for metrics and API, or "off"
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
+    /// TLS and passwords for it, in the form of Prometheus' exporters
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// Where the ledger is kept
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -166,7 +172,9 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kvmeter: {error:#}");
-            let misused = error.downcast_ref::<Problems>().is_some() || error.downcast_ref::<Misuse>().is_some();
+            let misused = error.downcast_ref::<Problems>().is_some()
+                || error.downcast_ref::<WebError>().is_some()
+                || error.downcast_ref::<Misuse>().is_some();
             ExitCode::from(if misused { 2 } else { 1 })
         }
     }
@@ -183,7 +191,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
     let source = Source { path: cli.config, overrides };
     match cli.command {
         Command::Run(args) => {
-            let overrides = Overrides { listen: args.listen, data_dir: args.data_dir, socket: cli.socket };
+            let RunArgs { listen, web_config, data_dir } = args;
+            let overrides = Overrides { listen, web_config, data_dir, socket: cli.socket };
             app::run(Source { overrides, ..source }).map(|()| Outcome::Done)
         }
         Command::Vms { json } => vms::list(&socket(&source)?, json),
@@ -223,6 +232,7 @@ fn check(source: Source) -> anyhow::Result<Outcome> {
     for warning in &warnings {
         eprintln!("warning: {warning}");
     }
+    Web::open(config.web_config.as_deref())?;
     // What depends on the host, and on who asks, is no mistake in the file.
     for error in Hooks::check(&config.hooks, &HostFacts::gather(Path::new("/"))) {
         eprintln!("warning: here and now {}", cause::chain(&error));

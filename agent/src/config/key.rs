@@ -54,6 +54,7 @@ use Kind::{Bool, Integer, List, Table, Text};
 /// All keys.
 pub(super) const KEYS: &[Key] = &[
     fixed("listen", Text),
+    fixed("web_config", Text),
     fixed("socket", Text),
     fixed("data_dir", Text),
     live("sample_interval", Text),

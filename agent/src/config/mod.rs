@@ -37,6 +37,8 @@ pub const DEFAULT_PATH: &str = "/etc/kvmeter/kvmeter.toml";
 pub struct Overrides {
     /// `--listen ADDR`, an address or `off`.
     pub listen: Option<String>,
+    /// `--web-config FILE`; a relative one is taken from the working directory.
+    pub web_config: Option<PathBuf>,
     /// `--socket PATH`; a relative one is taken from the working directory.
     pub socket: Option<PathBuf>,
     /// `--data-dir D`, likewise.

@@ -46,14 +46,18 @@ pub(super) struct Table {
 
 /// Lays the flags over the table.
 pub(super) fn read_overrides(table: &mut Table, overrides: Overrides, problems: &mut Vec<Problem>) {
-    let Overrides { listen, socket, data_dir } = overrides;
+    let Overrides { listen, web_config, socket, data_dir } = overrides;
     let mut set = |path, flag, text| {
         table.entries.insert(path, Entry { value: Value::Text(text), origin: Origin::Flag(flag) });
     };
     if let Some(listen) = listen {
         set("listen", "--listen", listen);
     }
-    for (path, flag, given) in [("socket", "--socket", socket), ("data_dir", "--data-dir", data_dir)] {
+    for (path, flag, given) in [
+        ("web_config", "--web-config", web_config),
+        ("socket", "--socket", socket),
+        ("data_dir", "--data-dir", data_dir),
+    ] {
         let Some(given) = given else { continue };
         match absolute(&given) {
             Ok(text) => set(path, flag, text),

@@ -44,6 +44,7 @@ impl Config {
 fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
     [
         ("listen", old.listen != new.listen),
+        ("web_config", old.web_config != new.web_config),
         ("socket", old.socket != new.socket),
         ("data_dir", old.data_dir != new.data_dir),
         ("sample_interval", old.sample_interval != new.sample_interval),

@@ -1,6 +1,6 @@
 //! Raw table → [`Config`]: every bound and every rule between keys stands here.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::key::{KEYS, Support};
@@ -41,6 +41,7 @@ pub(super) fn resolve(table: Table, problems: Vec<Problem>) -> Result<(Config, V
     let history = history(&mut taker, sample_interval, &default.history);
     let config = Config {
         listen: taker.listen("listen", default.listen),
+        web_config: optional_path(&mut taker, "web_config", "/etc/kvmeter/web.yml"),
         socket: taker.path("socket", &default.socket, MAX_SOCKET_PATH),
         data_dir: taker.path("data_dir", &default.data_dir, MAX_PATH),
         sample_interval,
@@ -113,12 +114,16 @@ fn ledger(taker: &mut Taker, default: &Ledger) -> Ledger {
 }
 
 fn inventory(taker: &mut Taker) -> Inventory {
-    let entry = taker.table.entries.get("inventory.path");
+    Inventory { path: optional_path(taker, "inventory.path", "/etc/kvmeter/inventory.toml") }
+}
+
+/// A path; `""` is none.
+fn optional_path(taker: &mut Taker, key: &str, like: &str) -> Option<PathBuf> {
+    let entry = taker.table.entries.get(key);
     if entry.is_none_or(|entry| entry.value == Value::Text(String::new())) {
-        return Inventory::default();
+        return None;
     }
-    let path = taker.path("inventory.path", Path::new("/etc/kvmeter/inventory.toml"), MAX_PATH);
-    Inventory { path: Some(path) }
+    Some(taker.path(key, Path::new(like), MAX_PATH))
 }
 
 /// A reading walks every page of a VM, so the least distance is a second; 0 is none at all.

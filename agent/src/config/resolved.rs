@@ -18,6 +18,8 @@ use crate::units::Bytes;
 pub struct Config {
     /// Where HTTP is served over TCP; `None` serves the Unix socket only.
     pub listen: Option<SocketAddr>,
+    /// The file that says who may ask over TCP; `None` asks nothing of anybody.
+    pub web_config: Option<PathBuf>,
     /// The Unix socket that the commands talk to.
     pub socket: PathBuf,
     /// Where the ledger is kept.
@@ -264,6 +266,7 @@ impl Default for Config {
         let seconds = Duration::from_secs;
         Self {
             listen: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9973)),
+            web_config: None,
             socket: PathBuf::from("/run/kvmeter/kvmeter.sock"),
             data_dir: PathBuf::from("/var/lib/kvmeter"),
             sample_interval: seconds(1),

@@ -15,6 +15,7 @@ mod storage;
 /// A value other than the default for every key that this version resolves.
 const OTHERS: &[(&str, &str)] = &[
     ("listen", "\"[::1]:1\""),
+    ("web_config", "\"/x/web.yml\""),
     ("socket", "\"/x/s\""),
     ("data_dir", "\"/x\""),
     ("sample_interval", "\"2s\""),

@@ -31,6 +31,7 @@ pub mod storage;
 pub mod stream;
 pub mod usage;
 pub mod vm;
+pub mod web;
 pub mod work;
 pub mod work_detail;
 

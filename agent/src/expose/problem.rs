@@ -40,6 +40,12 @@ impl Problem {
         Self { parameter: Some(parameter.into()), ..Self::parameter("", detail) }
     }
 
+    /// Not without saying who asks.
+    #[must_use]
+    pub fn unauthorized(detail: String) -> Self {
+        Self { kind: "about:blank", title: "Unauthorized", status: 401, detail, parameter: None }
+    }
+
     /// Not for this peer.
     #[must_use]
     pub fn forbidden(detail: String) -> Self {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use axum::extract::ConnectInfo;
+use axum::{extract::ConnectInfo, middleware};
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     sync::watch,
@@ -16,6 +16,7 @@ use super::{
     connection::{self, Counts, Listener, Places, attend},
     http::{self, Views},
     stream::{MOST_STREAMS, Streams},
+    web::{Web, guard},
 };
 use crate::account::{Snapshot, past::Past};
 
@@ -104,6 +105,7 @@ pub fn serve(
     annotations: Annotations,
     counts: &Counts,
     bounds: Bounds,
+    web: Arc<Web>,
     tcp: Option<TcpListener>,
     unix: UnixListener,
 ) {
@@ -113,8 +115,14 @@ pub fn serve(
         Views { streams, ..views.clone() }
     };
     if let Some(tcp) = tcp {
-        let router = http::tcp_router(apart());
-        let one = move |stream, slot| connection::serve(stream, slot, (), router.clone(), |_| {});
+        let router = http::tcp_router(apart()).layer(middleware::from_fn_with_state(Arc::clone(&web), guard));
+        let one = move |stream, slot| {
+            let (web, router) = (Arc::clone(&web), router.clone());
+            async move {
+                let tls = web.fresh().await.tls.clone();
+                connection::serve(stream, slot, tls, router, |_| {}).await;
+            }
+        };
         tokio::spawn(attend(tcp, places(Listener::Tcp), one));
     }
     let router = http::unix_router(apart(), annotations);

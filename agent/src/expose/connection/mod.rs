@@ -5,10 +5,20 @@
 
 mod attend;
 mod counts;
+#[cfg(feature = "tls")]
+mod io;
 mod serve;
 mod slot;
 mod watched;
 
 pub use counts::{CUTS, Counts, LISTENERS};
 
-pub(super) use {attend::attend, counts::Listener, serve::serve, slot::Places};
+pub(super) use {
+    attend::attend,
+    counts::Listener,
+    serve::{Handshake, serve},
+    slot::Places,
+};
+
+#[cfg(feature = "tls")]
+pub(super) use io::Io;
