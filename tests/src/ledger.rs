@@ -19,7 +19,7 @@ use crate::command::binary;
 
 /// The checker that the agent's own tests use: it knows nothing of the agent.
 #[path = "../../agent/src/ledger/tests/strict.rs"]
-mod strict;
+pub mod strict;
 
 /// What is published about a line.
 const SCHEMA: &str = include_str!("../../docs/ledger.schema.json");

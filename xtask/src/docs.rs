@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: `docs/metrics.md` and `docs/ledger.schema.json`, written by the agent from its own catalog and
+//! `cargo xtask docs`: `docs/metrics.md`, `docs/openapi.json` and `docs/ledger.schema.json`, written by the agent from its own catalog and
 //! types, so that they cannot be wrong.
 
 use std::fs;
@@ -10,8 +10,11 @@ use crate::setup::{self, Needs};
 use crate::workspace::{Profile, Workspace};
 
 /// What the agent writes about itself: a file, and the command that prints it.
-const WRITTEN: [(&str, &[&str]); 2] =
-    [("docs/metrics.md", &["catalog", "--markdown"]), ("docs/ledger.schema.json", &["ledger", "schema"])];
+const WRITTEN: [(&str, &[&str]); 3] = [
+    ("docs/metrics.md", &["catalog", "--markdown"]),
+    ("docs/openapi.json", &["catalog", "--openapi"]),
+    ("docs/ledger.schema.json", &["ledger", "schema"]),
+];
 
 pub(crate) fn docs(workspace: &Workspace, check: bool) -> Result<()> {
     setup::prepare(workspace, Needs::default())?;

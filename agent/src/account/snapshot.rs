@@ -8,9 +8,10 @@ use super::{CpuUsage, DiskUsage, Host, MemoryUsage, NetworkUsage, Workload};
 use crate::{
     bpf::{SocketBytes, Work},
     clock::Instant2,
-    history::Sample,
     vm::Owner,
 };
+
+pub use crate::history::Sample;
 
 /// Whether a VM's process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

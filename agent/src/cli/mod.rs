@@ -24,7 +24,7 @@ use crate::{
     cause,
     config::{Config, Overrides, Problems},
     expose::{
-        catalog,
+        catalog, openapi,
         web::{Web, WebError},
     },
     hooks::Hooks,
@@ -116,6 +116,9 @@ enum Command {
         /// Print docs/metrics.md
         #[arg(long)]
         markdown: bool,
+        /// Print docs/openapi.json, what the API answers
+        #[arg(long, conflicts_with = "markdown")]
+        openapi: bool,
     },
     /// Prints what a shell needs to complete this command's words
     #[command(after_help = manual::COMPLETION_EXAMPLES)]
@@ -206,8 +209,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Config(ConfigCommand::Check { file }) => {
             check(Source { path: file.or(source.path.clone()), ..source })
         }
-        Command::Catalog { markdown: true } => print(&catalog::markdown()),
-        Command::Catalog { markdown: false } => print(&catalog_table()),
+        Command::Catalog { markdown: true, .. } => print(&catalog::markdown()),
+        Command::Catalog { openapi: true, .. } => print(&format!("{:#}\n", openapi::document())),
+        Command::Catalog { .. } => print(&catalog_table()),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man(man) => manual::man(&man),
     }

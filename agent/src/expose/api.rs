@@ -3,30 +3,94 @@
 use std::collections::BTreeMap;
 
 use kvmeter_common::vm::RoleTime;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
-use super::{disk, network, vm::roles, work_detail};
-use crate::{
-    account::{Snapshot, VmView, past::Past},
-    clock::rfc3339,
-    ledger::Shape,
+use super::{
+    answer::{At, Decimal, Entries, Nullable, answers},
+    disk::{self, Disk},
+    network::{self, NetworkInterface},
+    vm::roles,
+    work_detail::{self, Work},
 };
+use crate::account::{Snapshot, VmView, past::Past, snapshot::Sample};
 
-/// A VM in the list.
-#[derive(Debug, Serialize)]
-pub struct VmEntry<'a> {
-    vm_id: &'a str,
-    incarnation: &'a str,
-    name: &'a str,
-    uuid: &'a str,
-    tenant: &'a str,
-    labels: &'a BTreeMap<String, String>,
-    hypervisor: &'a str,
-    state: &'static str,
-    shape: Shape,
-    started_at: String,
-    stopped_at: Option<String>,
+answers! {
+    /// A VM in the list.
+    struct VmEntry<'a> {
+        vm_id: &'a str = "Its name to everyone: its UUID if it has one.";
+        incarnation: &'a str = "One life of its process.";
+        name: &'a str = "Its human name; empty if none.";
+        uuid: &'a str = "Its UUID; empty if none.";
+        tenant: &'a str = "Whom it belongs to; empty if nobody says.";
+        labels: &'a BTreeMap<String, String> = "Its labels.";
+        hypervisor: &'a str = "The VMM's family.";
+        state: &'static str = "running, paused or stopped.";
+        shape: Size = "What it is sized at; a part that is not known is absent.";
+        started_at: At = "When its process started.";
+        stopped_at: Nullable<At> = "When it ended.";
+    }
+
+    /// What a VM is sized at.
+    struct Size {
+        cpu: Option<u32> = "vCPUs.";
+        mem_bytes: Option<u64> = "Memory.";
+        storage_bytes: Option<u64> = "Disks.";
+    }
+
+    /// The VMs, by vm_id.
+    struct VmList<'a> {
+        vms: Vec<VmEntry<'a>> = "Each VM that lives, or ended a while ago.";
+    }
+
+    /// The same with all that is known of each.
+    struct VmDetails<'a> {
+        vms: Vec<VmDetail<'a>> = "Each VM that lives, or ended a while ago.";
+    }
+
+    /// A VM with all that is known. What was not measured is absent. Nanoseconds and bytes that grow for ever are decimal
+    /// texts.
+    struct VmDetail<'a> {
+        ..entry: VmEntry<'a>,
+        ..process: VmProcess<'a>,
+        ..work: Work,
+        ..interfaces: VmNetwork,
+        ..disk: Disk,
+        ..rest: VmRest<'a>,
+    }
+
+    /// A VM's process.
+    struct VmProcess<'a> {
+        pid: u32 = "Its process id.";
+        vmm: &'a str = "The executable's short name.";
+        cgroup: &'a str = "Its control group; empty if not known.";
+        adopted: bool = "Whether it was found running rather than seen starting.";
+        cpu_source: &'static str = "Where CPU time comes from.";
+        read_at: At = "When its numbers were read.";
+        first_run_at: Option<At> = "When its guest ran first.";
+        cpu_ns: Option<Entries<Decimal>> = "CPU time by role.";
+        cpu_delay_ns: Option<Entries<Decimal>> = "Time runnable but not running, by role.";
+    }
+
+    /// A VM's network.
+    struct VmNetwork {
+        network: Option<Vec<NetworkInterface>> = "Its interfaces.";
+    }
+
+    /// Where a VM's workload is asked for its own metrics.
+    struct VmWorkload<'a> {
+        address: &'a str = "As the label has it.";
+        requests: Option<&'a str> = "The metric that requests are counted in.";
+        latency: Option<&'a str> = "The metric of their latency.";
+        error: Option<&'a str> = "Why there is no signal now.";
+    }
+
+    /// What else is known of a VM.
+    struct VmRest<'a> {
+        stop_cause: Option<&'a str> = "What its end was seen to be.";
+        stop_reason: Option<&'a str> = "The reason told in the ledger; empty if none.";
+        latest: Option<&'a Sample> = "Its newest sample.";
+        workload: Option<VmWorkload<'a>> = "Where its workload is asked, and what was found there.";
+        samples: usize = "Samples that are kept of it.";
+    }
 }
 
 /// One VM for the list.
@@ -42,62 +106,72 @@ pub fn entry(vm: &VmView) -> VmEntry<'_> {
         labels: &vm.owner.labels,
         hypervisor: &fixed.hypervisor,
         state: vm.state().as_str(),
-        shape: Shape { cpu: fixed.vcpus, mem_bytes: fixed.mem_bytes, storage_bytes: fixed.storage_bytes },
-        started_at: rfc3339(fixed.started_at),
-        stopped_at: vm.end.as_ref().map(|end| rfc3339(end.stopped_at)),
+        shape: Size {
+            cpu: (fixed.vcpus > 0).then_some(fixed.vcpus),
+            mem_bytes: (fixed.mem_bytes > 0).then_some(fixed.mem_bytes),
+            storage_bytes: (fixed.storage_bytes > 0).then_some(fixed.storage_bytes),
+        },
+        started_at: At::unix(fixed.started_at),
+        stopped_at: Nullable(vm.end.as_ref().map(|end| At::unix(end.stopped_at))),
     }
 }
 
-/// The list, sorted by vm_id; with `full`, all that is known of each.
+/// The list, sorted by vm_id.
 #[must_use]
-pub fn list(snapshot: &Snapshot, full: bool, history: &dyn Past) -> Value {
+pub fn list(snapshot: &Snapshot) -> VmList<'_> {
+    VmList { vms: sorted(snapshot).into_iter().map(entry).collect() }
+}
+
+/// The same with all that is known of each.
+#[must_use]
+pub fn details<'a>(snapshot: &'a Snapshot, history: &dyn Past) -> VmDetails<'a> {
+    VmDetails { vms: sorted(snapshot).into_iter().map(|vm| detail(vm, snapshot, history)).collect() }
+}
+
+fn sorted(snapshot: &Snapshot) -> Vec<&VmView> {
     let mut vms: Vec<_> = snapshot.vms.iter().map(AsRef::as_ref).collect();
-    vms.sort_by(|a, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
-    let one = |vm: &VmView| if full { detail(vm, snapshot, history) } else { json!(entry(vm)) };
-    json!({ "vms": vms.into_iter().map(one).collect::<Vec<_>>() })
+    vms.sort_by(|a: &&VmView, b| a.fixed.vm_id.cmp(&b.fixed.vm_id));
+    vms
 }
 
-/// One VM with all that is known. What was not measured is absent.
+/// One VM with all that is known.
 #[must_use]
-pub fn detail(vm: &VmView, snapshot: &Snapshot, history: &dyn Past) -> Value {
-    let mut value = json!(entry(vm));
-    let mut more = Map::new();
-    more.insert("pid".into(), json!(vm.fixed.tgid));
-    more.insert("vmm".into(), json!(vm.fixed.vmm));
-    more.insert("cgroup".into(), json!(vm.fixed.cgroup));
-    more.insert("adopted".into(), json!(vm.fixed.adopted));
-    more.insert("cpu_source".into(), json!(vm.source));
-    more.insert("read_at".into(), json!(rfc3339(snapshot.taken.unix_of(snapshot.read_ns(vm)))));
-    if let Some(first) = vm.first_run_ns {
-        more.insert("first_run_at".into(), json!(rfc3339(snapshot.taken.unix_of(first))));
+pub fn detail<'a>(vm: &'a VmView, snapshot: &Snapshot, history: &dyn Past) -> VmDetail<'a> {
+    let by_role = |of: fn(RoleTime) -> u64| {
+        let one =
+            |(role, time): (crate::account::Role, RoleTime)| (role.as_label().to_owned(), Decimal::from(of(time)));
+        vm.cpu.is_some().then(|| Entries(roles(vm).map(one).collect()))
+    };
+    let instant = |boot_ns| At::unix(snapshot.taken.unix_of(boot_ns));
+    VmDetail {
+        entry: entry(vm),
+        process: VmProcess {
+            pid: vm.fixed.tgid,
+            vmm: &vm.fixed.vmm,
+            cgroup: &vm.fixed.cgroup,
+            adopted: vm.fixed.adopted,
+            cpu_source: vm.source,
+            read_at: instant(snapshot.read_ns(vm)),
+            first_run_at: vm.first_run_ns.map(instant),
+            cpu_ns: by_role(|time| time.runtime_ns),
+            cpu_delay_ns: by_role(|time| time.run_delay_ns),
+        },
+        work: work_detail::of(vm, snapshot.sampled_ns),
+        interfaces: VmNetwork { network: network::detail(vm) },
+        disk: disk::of(vm, snapshot.taken),
+        rest: VmRest {
+            stop_cause: vm.end.as_ref().map(|end| end.cause.as_str()),
+            stop_reason: vm.end.as_ref().map(|end| end.reason.as_str()),
+            latest: vm.latest.as_deref(),
+            workload: vm.workload.as_deref().map(|workload| VmWorkload {
+                address: &workload.address,
+                requests: workload.requests.as_deref(),
+                latency: workload.latency.as_deref(),
+                error: workload.error.as_deref(),
+            }),
+            samples: history.len(&vm.fixed.vm_id),
+        },
     }
-    if vm.cpu.is_some() {
-        let by_role = |of: fn(RoleTime) -> u64| -> Value {
-            roles(vm).map(|(role, time)| (role.as_label().to_owned(), json!(of(time).to_string()))).collect()
-        };
-        more.insert("cpu_ns".into(), by_role(|time| time.runtime_ns));
-        more.insert("cpu_delay_ns".into(), by_role(|time| time.run_delay_ns));
-    }
-    more.extend(work_detail::of(vm, snapshot.sampled_ns));
-    if let Some(network) = network::detail(vm) {
-        more.insert("network".into(), network);
-    }
-    more.extend(disk::of(vm, snapshot.taken));
-    if let Some(end) = &vm.end {
-        more.insert("stop_cause".into(), json!(end.cause));
-        more.insert("stop_reason".into(), json!(end.reason));
-    }
-    if let Some(latest) = &vm.latest {
-        more.insert("latest".into(), json!(latest.as_ref()));
-    }
-    if let Some(workload) = &vm.workload {
-        more.insert("workload".into(), json!(workload.as_ref()));
-    }
-    more.insert("samples".into(), json!(history.len(&vm.fixed.vm_id)));
-    if let Some(object) = value.as_object_mut() {
-        object.extend(more);
-    }
-    value
 }
 
 /// The newest life of a vm_id.

@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
-
 use super::{
+    answer::{At, Decimal, answers},
     catalog::{self, Metric},
     family::Family,
     vm::{Fill, labels},
 };
 use crate::{
     account::{DiskUsage, VmView, snapshot::Detail},
-    clock::{Instant2, rfc3339},
-    host::disk::image::{Disks, Image},
+    clock::Instant2,
+    host::disk::image::Image,
 };
 
 /// Characters of a path that are shown.
@@ -55,40 +54,83 @@ fn sockets(family: &mut Family, vm: &VmView, _: Detail) {
     family.push(&[id, name, "transmit"], bytes.transmit as f64);
 }
 
-/// All that is known of a VM's storage and sockets; what was not measured is absent, with the reason beside it.
+answers! {
+    /// A VM's storage and its VMM's sockets; what was not measured is absent, with the reason beside it.
+    struct Disk {
+        host_socket_bytes: Option<SocketBytes> = "Bytes of the VMM's own sockets.";
+        host_socket_why_not: Option<String> = "Why they are not counted.";
+        disk_read_bytes: Option<Decimal> = "Bytes read from storage.";
+        disk_written_bytes: Option<Decimal> = "Bytes written to storage.";
+        disk_cancelled_write_bytes: Option<Decimal> = "Bytes written that never reached storage.";
+        disk_why_not: Option<String> = "Why reads and writes are not known.";
+        disk_cgroup: Option<GroupIo> = "The same as its control group has it.";
+        disk_cgroup_why_not: Option<String> = "Why that is not known.";
+        disk_capacity_bytes: Option<Decimal> = "What its disks hold.";
+        disk_allocated_bytes: Option<Decimal> = "What they take.";
+        disks: Option<Vec<DiskImage>> = "Each disk.";
+        disks_why_not: Option<String> = "Why they are not known.";
+        disks_untold: Option<u32> = "Disks beyond those that are listed.";
+        disks_unobserved: Option<Vec<&'static str>> = "Disks that cannot be looked at.";
+    }
+
+    /// Bytes of sockets.
+    struct SocketBytes {
+        receive: Decimal = "Received.";
+        transmit: Decimal = "Sent.";
+    }
+
+    /// What a control group read and wrote.
+    struct GroupIo {
+        source: &'static str = "Where the kernel counts it.";
+        read_bytes: Decimal = "Bytes read.";
+        written_bytes: Decimal = "Bytes written.";
+        since: At = "From when on.";
+    }
+
+    /// One disk.
+    struct DiskImage {
+        path: String = "Where it is, control characters replaced.";
+        kind: &'static str = "block or file.";
+        role: &'static str = "What it is to the VM.";
+        read_only: bool = "Whether the VM may only read it.";
+        format: Option<&'static str> = "The image's format.";
+        capacity_bytes: Option<Decimal> = "What it holds.";
+        allocated_bytes: Option<Decimal> = "What it takes.";
+        deleted: Option<bool> = "True where its name is gone.";
+        why: Option<String> = "What is not known of it, and why.";
+    }
+}
+
+/// All that is known of a VM's storage and sockets.
 #[must_use]
-pub fn of(vm: &VmView, taken: Instant2) -> Map<String, Value> {
-    let mut all = Map::new();
-    let bytes = |bytes: u64| json!(bytes.to_string());
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            all.insert(key.to_owned(), value);
-        }
-    };
-    put("host_socket_bytes", vm.sockets.map(|b| json!({"receive": bytes(b.receive), "transmit": bytes(b.transmit)})));
-    put("host_socket_why_not", vm.unsocketed.as_deref().map(|why| json!(why)));
-    let Some(disk) = &vm.disk else { return all };
-    put("disk_read_bytes", disk.io.map(|io| bytes(io.read_bytes)));
-    put("disk_written_bytes", disk.io.map(|io| bytes(io.written_bytes)));
-    put("disk_cancelled_write_bytes", disk.io.map(|io| bytes(io.cancelled_bytes)));
-    put("disk_why_not", disk.io_why_not.as_deref().map(|why| json!(why)));
-    put(
-        "disk_cgroup",
-        disk.group.map(|group| {
-            let (io, since) = (group.io, rfc3339(taken.unix_of(group.since_ns)));
-            let (read, written) = (bytes(io.read_bytes), bytes(io.written_bytes));
-            json!({"source": group.source, "read_bytes": read, "written_bytes": written, "since": since})
+pub fn of(vm: &VmView, taken: Instant2) -> Disk {
+    let own = |why: &std::sync::Arc<str>| why.to_string();
+    let disk = vm.disk.as_deref();
+    let io = disk.and_then(|disk| disk.io);
+    let disks = disk.and_then(|disk| disk.disks.as_deref());
+    Disk {
+        host_socket_bytes: vm
+            .sockets
+            .map(|bytes| SocketBytes { receive: bytes.receive.into(), transmit: bytes.transmit.into() }),
+        host_socket_why_not: vm.unsocketed.as_ref().map(own),
+        disk_read_bytes: io.map(|io| io.read_bytes.into()),
+        disk_written_bytes: io.map(|io| io.written_bytes.into()),
+        disk_cancelled_write_bytes: io.map(|io| io.cancelled_bytes.into()),
+        disk_why_not: disk.and_then(|disk| disk.io_why_not.as_deref().map(str::to_owned)),
+        disk_cgroup: disk.and_then(|disk| disk.group).map(|group| GroupIo {
+            source: group.source,
+            read_bytes: group.io.read_bytes.into(),
+            written_bytes: group.io.written_bytes.into(),
+            since: At::unix(taken.unix_of(group.since_ns)),
         }),
-    );
-    put("disk_cgroup_why_not", disk.group_why_not.as_deref().map(|why| json!(why)));
-    put("disk_capacity_bytes", disk.capacity_bytes().map(bytes));
-    put("disk_allocated_bytes", disk.allocated_bytes().map(bytes));
-    put("disks", disk.disks.as_deref().map(|disks| disks.images.iter().map(one).collect()));
-    put("disks_why_not", disk.disks_why_not.as_deref().map(|why| json!(why)));
-    let found = |of: fn(&Disks) -> bool| disk.disks.as_deref().filter(|disks| of(disks));
-    put("disks_untold", found(|disks| disks.untold > 0).map(|disks| json!(disks.untold)));
-    put("disks_unobserved", found(|disks| !disks.unobserved.is_empty()).map(|disks| json!(disks.unobserved)));
-    all
+        disk_cgroup_why_not: disk.and_then(|disk| disk.group_why_not.as_deref().map(str::to_owned)),
+        disk_capacity_bytes: disk.and_then(|disk| disk.capacity_bytes()).map(Decimal::from),
+        disk_allocated_bytes: disk.and_then(|disk| disk.allocated_bytes()).map(Decimal::from),
+        disks: disks.map(|disks| disks.images.iter().map(one).collect()),
+        disks_why_not: disk.and_then(|disk| disk.disks_why_not.as_deref().map(str::to_owned)),
+        disks_untold: disks.filter(|disks| disks.untold > 0).map(|disks| disks.untold),
+        disks_unobserved: disks.filter(|disks| !disks.unobserved.is_empty()).map(|disks| disks.unobserved.clone()),
+    }
 }
 
 /// A path that ends up on terminals: what steers one is replaced.
@@ -97,19 +139,16 @@ fn shown(path: &Path) -> String {
     text.chars().take(MAX_PATH).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-fn one(image: &Image) -> Value {
-    let mut value = json!({
-        "path": shown(&image.path),
-        "kind": if image.is_block { "block" } else { "file" },
-        "role": image.role.as_str(),
-        "read_only": image.read_only,
-    });
-    let Some(object) = value.as_object_mut() else { return value };
-    let mut put = |key: &str, value: Option<Value>| object.extend(value.map(|value| (key.to_owned(), value)));
-    put("format", image.format.map(|format| json!(format.as_str())));
-    put("capacity_bytes", image.capacity_bytes.map(|bytes| json!(bytes.to_string())));
-    put("allocated_bytes", image.allocated_bytes.map(|bytes| json!(bytes.to_string())));
-    put("deleted", image.deleted.then_some(json!(true)));
-    put("why", image.why.as_deref().map(|why| json!(why)));
-    value
+fn one(image: &Image) -> DiskImage {
+    DiskImage {
+        path: shown(&image.path),
+        kind: if image.is_block { "block" } else { "file" },
+        role: image.role.as_str(),
+        read_only: image.read_only,
+        format: image.format.map(|format| format.as_str()),
+        capacity_bytes: image.capacity_bytes.map(Decimal::from),
+        allocated_bytes: image.allocated_bytes.map(Decimal::from),
+        deleted: image.deleted.then_some(true),
+        why: image.why.as_deref().map(str::to_owned),
+    }
 }

@@ -23,10 +23,9 @@ use super::{
     annotation::{self, Annotations},
     api,
     compress::compress,
-    etag, fleet, network, page,
+    etag, fleet, openapi, own_status, page,
     problem::Problem,
     status::Status,
-    storage,
     stream::{self, Streams},
     usage,
 };
@@ -105,6 +104,7 @@ fn router(views: Views) -> Router {
         .route("/v1/events", get(stream::events))
         .route("/v1/usage", get(fleet::latest))
         .route("/v1/usage/range", get(fleet::range))
+        .route("/v1/openapi.json", get(openapi::get))
         .merge(page::routes())
         .fallback(|uri: axum::http::Uri| async move { Problem::not_found(format!("there is no {}", uri.path())) })
         .method_not_allowed_fallback(wrong_method)
@@ -180,41 +180,8 @@ async fn healthz(State(views): State<Views>) -> Response {
 }
 
 async fn status(State(views): State<Views>) -> Response {
-    let snapshot = views.snapshot();
-    let host = &snapshot.host;
-    let (kvm, ledger) = (host.kvm, &host.ledger);
-    let hung = host.hung.iter().map(|(thread, since)| (*thread, clock::rfc3339(snapshot.taken.unix_of(*since))));
-    let hung: std::collections::BTreeMap<_, _> = hung.collect();
-    Json(serde_json::json!({
-        "version": views.status.version,
-        "git_commit": env!("KVMETER_GIT_COMMIT"),
-        "kernel": views.status.kernel,
-        "health": views.health().err().unwrap_or_else(|| "ok".to_owned()),
-        "cpu_source": views.status.cpu_source,
-        "snapshot": { "serial": snapshot.serial, "taken_at": clock::rfc3339(snapshot.taken.unix_ns) },
-        "features": views.status.as_of(host).features,
-        "kvm": { "created": kvm.created, "count": kvm.count, "held": kvm.held, "processes_denied": kvm.denied },
-        "network": network::status(&snapshot),
-        "storage": storage::status(&host.storage),
-        "history": history_status(views.history.as_ref()),
-        "unrun_vms": host.unrun_vms,
-        "losses": host.losses,
-        "wake_ups": { "produced": host.wake_ups.0, "received": host.wake_ups.1 },
-        "sample_errors": host.sample_errors,
-        "hung": hung,
-        "ledger": {
-            "sequence": ledger.sequence, "spooled": ledger.spooled, "degraded": ledger.degraded,
-            "refused": ledger.refused, "dropped_heartbeats": ledger.dropped_heartbeats, "last_error": ledger.last_error,
-            "hurt": ledger.hurt, "free_bytes": ledger.space.map(|space| space.0),
-            "space_low": ledger.space_low(),
-        },
-    }))
-    .into_response()
-}
-
-fn history_status(history: &dyn Past) -> serde_json::Value {
-    let held = history.kept();
-    serde_json::json!({ "vms": held.lines, "bytes": held.bytes, "evicted_samples": held.evicted })
+    let health = views.health().err().unwrap_or_else(|| "ok".to_owned());
+    Json(own_status::answer(&views.snapshot(), &views.status, health, views.history.as_ref())).into_response()
 }
 
 /// Parameters of the list.
@@ -232,14 +199,16 @@ async fn vms(
 ) -> Response {
     match query {
         Ok(Query(ListQuery { detail: true })) => {
-            Json(api::list(&views.snapshot(), true, views.history.as_ref())).into_response()
+            Json(api::details(&views.snapshot(), views.history.as_ref())).into_response()
         }
         // It changes when VMs do, not with each sample.
-        Ok(Query(_)) => {
-            let list = api::list(&views.snapshot(), false, views.history.as_ref()).to_string();
-            let tag = etag::of(list.as_bytes());
-            etag::answer(&headers, "application/json", list, &tag)
-        }
+        Ok(Query(_)) => match serde_json::to_vec(&api::list(&views.snapshot())) {
+            Ok(list) => {
+                let tag = etag::of(&list);
+                etag::answer(&headers, "application/json", list, &tag)
+            }
+            Err(error) => Problem::internal(format!("the list cannot be written: {error}")).into_response(),
+        },
         Err(_) => Problem::parameter("detail", "detail must be true or false".to_owned()).into_response(),
     }
 }

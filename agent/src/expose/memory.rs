@@ -1,8 +1,7 @@
 //! The series and the JSON of a VM's memory. A size is shown only while the VM runs, a counter also after its end.
 
-use serde_json::{Map, Value, json};
-
 use super::{
+    answer::{Decimal, answers},
     catalog::{self, Metric},
     family::{Family, MetricFamily},
     vm::{Fill, labels},
@@ -69,31 +68,60 @@ fn guest_faults(family: &mut Family, vm: &VmView, _: Detail) {
     }
 }
 
-/// All that is known of a VM's memory; what was not measured is absent. Bytes and counts, all whole; the integral is a
-/// decimal string, as it is in the ledger, up to `sampled_ns`.
+answers! {
+    /// What a VM holds of memory; what was not measured is absent.
+    struct Memory {
+        resident_bytes: Option<Resident> = "Resident memory by what it is.";
+        used_bytes: Option<u64> = "Resident memory, hugetlb included.";
+        hugetlb_bytes: Option<u64> = "Memory in huge pages of hugetlbfs.";
+        swap_bytes: Option<u64> = "Swapped out.";
+        peak_resident_bytes: Option<u64> = "The most that was resident.";
+        pss_bytes: Option<u64> = "Resident memory, what is shared divided by its sharers.";
+        cgroup_bytes: Option<u64> = "What its control group is charged.";
+        cgroup_why_not: Option<String> = "Why that is not known.";
+        byte_ns: Option<Decimal> = "The integral of used memory over time, byte-nanoseconds.";
+        peak_bytes: Option<u64> = "The most that was used at a reading.";
+        page_faults: Option<Faults> = "Page faults of the process.";
+        guest_page_faults: Option<u64> = "Page faults of the guest that KVM resolved.";
+        why_not: Option<String> = "Why memory is not read.";
+        read: &'static str = "When it is read.";
+    }
+
+    /// Resident memory by what it is, bytes.
+    struct Resident {
+        anon: u64 = "Anonymous.";
+        file: u64 = "Of files.";
+        shmem: u64 = "Shared.";
+    }
+
+    /// Page faults.
+    struct Faults {
+        minor: u64 = "Without input.";
+        major: u64 = "With input.";
+    }
+}
+
+/// What is known of a VM's memory up to `sampled_ns`.
 #[must_use]
-pub fn json(memory: &MemoryUsage, sampled_ns: u64) -> Value {
-    let mut all = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            all.insert(key.to_owned(), value);
-        }
-    };
-    let resident =
-        memory.resident.map(|by| json!({ "anon": by.anon_bytes, "file": by.file_bytes, "shmem": by.shmem_bytes }));
-    put("resident_bytes", resident);
-    put("used_bytes", memory.used_bytes().map(Value::from));
-    put("hugetlb_bytes", memory.hugetlb_bytes.map(Value::from));
-    put("swap_bytes", memory.swap_bytes.map(Value::from));
-    put("peak_resident_bytes", memory.peak_resident_bytes.map(Value::from));
-    put("pss_bytes", memory.pss_bytes.map(Value::from));
-    put("cgroup_bytes", memory.cgroup_bytes.map(Value::from));
-    put("cgroup_why_not", memory.cgroup_why_not.as_deref().map(Value::from));
-    put("byte_ns", memory.byte_ns(sampled_ns).map(|byte_ns| json!(byte_ns.to_string())));
-    put("peak_bytes", memory.peak_bytes.map(Value::from));
-    put("page_faults", memory.faults.map(|faults| json!({ "minor": faults.minor, "major": faults.major })));
-    put("guest_page_faults", memory.guest_faults.map(Value::from));
-    put("why_not", memory.why_not.as_deref().map(Value::from));
-    put("read", Some(json!(if memory.on_change { "when it moved" } else { "at every sample" })));
-    Value::Object(all)
+pub fn answer(memory: &MemoryUsage, sampled_ns: u64) -> Memory {
+    Memory {
+        resident_bytes: memory.resident.map(|by| Resident {
+            anon: by.anon_bytes,
+            file: by.file_bytes,
+            shmem: by.shmem_bytes,
+        }),
+        used_bytes: memory.used_bytes(),
+        hugetlb_bytes: memory.hugetlb_bytes,
+        swap_bytes: memory.swap_bytes,
+        peak_resident_bytes: memory.peak_resident_bytes,
+        pss_bytes: memory.pss_bytes,
+        cgroup_bytes: memory.cgroup_bytes,
+        cgroup_why_not: memory.cgroup_why_not.as_deref().map(str::to_owned),
+        byte_ns: memory.byte_ns(sampled_ns).map(Decimal),
+        peak_bytes: memory.peak_bytes,
+        page_faults: memory.faults.map(|faults| Faults { minor: faults.minor, major: faults.major }),
+        guest_page_faults: memory.guest_faults,
+        why_not: memory.why_not.as_deref().map(str::to_owned),
+        read: if memory.on_change { "when it moved" } else { "at every sample" },
+    }
 }

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod annotation;
+pub mod answer;
 pub mod api;
 pub mod catalog;
 #[cfg(feature = "metrics")]
@@ -21,6 +22,8 @@ pub mod fleet;
 pub mod http;
 pub mod memory;
 mod network;
+pub mod openapi;
+pub mod own_status;
 pub mod page;
 pub mod problem;
 #[cfg(feature = "metrics")]

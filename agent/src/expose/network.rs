@@ -2,20 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Value, json};
-
 use super::{
+    answer::{At, Decimal, Nullable, answers},
     catalog::{self, Metric},
     family::{Family, MetricFamily},
     vm::{Fill, labels},
 };
-use crate::{
-    account::{
-        Snapshot, VmView,
-        network::{Interface, InterfaceKind, Traffic},
-        snapshot::Detail,
-    },
-    clock::rfc3339,
+use crate::account::{
+    Snapshot, VmView,
+    network::{Interface, InterfaceKind, Traffic},
+    snapshot::Detail,
 };
 
 /// The families, with what a VM adds to each.
@@ -80,36 +76,80 @@ fn interfaces(family: &mut Family, vm: &VmView, _: Detail) {
     }
 }
 
+answers! {
+    /// One interface of a VM, as the guest sees it.
+    struct NetworkInterface {
+        interface: String = "Its name.";
+        kind: &'static str = "What it is.";
+        observed: bool = "Whether its traffic is counted.";
+        held: bool = "Whether the VM holds it now.";
+        why_not: Option<String> = "Why its traffic is not counted.";
+        receive_dropped_packets: Option<Decimal> = "Packets to the guest that were dropped.";
+        transmit_dropped_packets: Option<Decimal> = "Packets of the guest that were dropped.";
+        classes: Option<Vec<ClassTraffic>> = "Its traffic by class.";
+    }
+
+    /// Traffic of a class.
+    struct ClassTraffic {
+        class: String = "The class of the far end: a configured one, external, non_ip, unclassified.";
+        receive_bytes: Decimal = "Bytes into the guest.";
+        receive_packets: Decimal = "Packets into the guest.";
+        transmit_bytes: Decimal = "Bytes out of the guest.";
+        transmit_packets: Decimal = "Packets out of the guest.";
+    }
+
+    /// What is known of interfaces of no VM, and which ones of VMs are not counted.
+    struct NetworkStatus {
+        read_at: At = "As of when the figures of interfaces are.";
+        interfaces: usize = "Interfaces that are counted.";
+        namespaces: usize = "Network namespaces that are looked at.";
+        unobserved: Vec<Unobserved> = "Interfaces of VMs that are not counted, the first 100.";
+        unowned_receive_bytes: Decimal = "Bytes to guests on interfaces of no VM.";
+        unowned_transmit_bytes: Decimal = "Bytes from them.";
+        unknown_before: u64 = "Interfaces whose traffic of before is not known.";
+    }
+
+    /// An interface that is not counted.
+    struct Unobserved {
+        vm_id: String = "Whose it is.";
+        interface: String = "Its name.";
+        kind: &'static str = "What it is.";
+        why_not: Nullable<String> = "Why.";
+    }
+}
+
 /// A VM's interfaces for the API; absent where nothing is known of them.
 #[must_use]
-pub fn detail(vm: &VmView) -> Option<Value> {
+pub fn detail(vm: &VmView) -> Option<Vec<NetworkInterface>> {
     let usage = vm.network.as_ref()?;
     Some(usage.interfaces.iter().map(one).collect())
 }
 
-/// What is known of interfaces of no VM, and which ones of VMs are not counted, for `/v1/status`.
+/// What is known of interfaces, for `/v1/status`; nothing where none are counted.
 #[must_use]
-pub fn status(snapshot: &Snapshot) -> Value {
-    let Some(tally) = &snapshot.host.network else { return Value::Null };
+pub fn status(snapshot: &Snapshot) -> Option<NetworkStatus> {
+    let tally = snapshot.host.network.as_ref()?;
     let held = |vm: &Arc<VmView>| vm.end.is_none().then(|| vm.network.clone()).flatten();
     let each = snapshot.vms.iter().filter_map(|vm| Some((&vm.fixed.vm_id, held(vm)?)));
-    let unobserved: Vec<Value> = each
-        .flat_map(|(vm_id, usage)| {
-            let not = usage.interfaces.iter().filter(|interface| interface.held && interface.unobserved.is_some());
-            let told = |i: &Interface| json!({ "vm_id": vm_id, "interface": &*i.name, "kind": i.kind.as_str(), "why_not": i.unobserved.as_deref() });
-            not.map(told).collect::<Vec<_>>()
-        })
-        .take(UNOBSERVED)
-        .collect();
+    let unobserved = each.flat_map(|(vm_id, usage)| {
+        let not = usage.interfaces.iter().filter(|interface| interface.held && interface.unobserved.is_some());
+        let told = |i: &Interface| Unobserved {
+            vm_id: vm_id.clone(),
+            interface: i.name.to_string(),
+            kind: i.kind.as_str(),
+            why_not: Nullable(i.unobserved.as_deref().map(str::to_owned)),
+        };
+        not.map(told).collect::<Vec<_>>()
+    });
     let unowned = tally.unowned.traffic;
-    json!({
-        "read_at": rfc3339(snapshot.taken.unix_of(snapshot.host.network_read_ns)),
-        "interfaces": tally.interfaces,
-        "namespaces": tally.namespaces,
-        "unobserved": unobserved,
-        "unowned_receive_bytes": unowned.receive_bytes.to_string(),
-        "unowned_transmit_bytes": unowned.transmit_bytes.to_string(),
-        "unknown_before": tally.unowned.unknown_before,
+    Some(NetworkStatus {
+        read_at: At::unix(snapshot.taken.unix_of(snapshot.host.network_read_ns)),
+        interfaces: tally.interfaces,
+        namespaces: tally.namespaces,
+        unobserved: unobserved.take(UNOBSERVED).collect(),
+        unowned_receive_bytes: unowned.receive_bytes.into(),
+        unowned_transmit_bytes: unowned.transmit_bytes.into(),
+        unknown_before: tally.unowned.unknown_before,
     })
 }
 
@@ -130,36 +170,22 @@ pub fn unowned(snapshot: &Snapshot) -> [MetricFamily; 2] {
     ]
 }
 
-fn one(interface: &Interface) -> Value {
-    let mut value = json!({
-        "interface": &*interface.name,
-        "kind": interface.kind.as_str(),
-        "observed": interface.unobserved.is_none(),
-        "held": interface.held,
-    });
-    let Some(object) = value.as_object_mut() else { return value };
-    if let Some(why) = &interface.unobserved {
-        object.insert("why_not".to_owned(), json!(&**why));
-    }
-    for (key, packets) in [
-        ("receive_dropped_packets", interface.receive_dropped),
-        ("transmit_dropped_packets", interface.transmit_dropped),
-    ] {
-        if let Some(packets) = packets {
-            object.insert(key.to_owned(), json!(packets.to_string()));
-        }
-    }
-    let class = |(class, t): (&Arc<str>, &Traffic)| {
-        json!({
-            "class": &**class,
-            "receive_bytes": t.receive_bytes.to_string(),
-            "receive_packets": t.receive_packets.to_string(),
-            "transmit_bytes": t.transmit_bytes.to_string(),
-            "transmit_packets": t.transmit_packets.to_string(),
-        })
+fn one(interface: &Interface) -> NetworkInterface {
+    let class = |(class, t): (&Arc<str>, &Traffic)| ClassTraffic {
+        class: class.to_string(),
+        receive_bytes: t.receive_bytes.into(),
+        receive_packets: t.receive_packets.into(),
+        transmit_bytes: t.transmit_bytes.into(),
+        transmit_packets: t.transmit_packets.into(),
     };
-    if !interface.classes.is_empty() {
-        object.insert("classes".to_owned(), interface.classes.iter().map(class).collect());
+    NetworkInterface {
+        interface: interface.name.to_string(),
+        kind: interface.kind.as_str(),
+        observed: interface.unobserved.is_none(),
+        held: interface.held,
+        why_not: interface.unobserved.as_deref().map(str::to_owned),
+        receive_dropped_packets: interface.receive_dropped.map(Decimal::from),
+        transmit_dropped_packets: interface.transmit_dropped.map(Decimal::from),
+        classes: (!interface.classes.is_empty()).then(|| interface.classes.iter().map(class).collect()),
     }
-    value
 }

@@ -8,6 +8,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
+
+use super::answer::{self, Described};
 
 /// One error.
 #[derive(Debug, Serialize)]
@@ -19,6 +22,18 @@ pub struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<Cow<'static, str>>,
+}
+
+impl Described for Problem {
+    fn schema() -> Value {
+        answer::object(vec![
+            ("type", "about:blank: the status says it.", String::schema(), true),
+            ("title", "The status in words.", String::schema(), true),
+            ("status", "The status.", u32::schema(), true),
+            ("detail", "What is wrong, and what to do.", String::schema(), true),
+            ("parameter", "The parameter that cannot be used.", String::schema(), false),
+        ])
+    }
 }
 
 impl Problem {

@@ -9,15 +9,17 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap as _;
+use serde_json::Value;
 
 use super::{
+    answer::{self, At, Described, answers},
     api,
     http::{Views, not_text, unknown},
     problem::Problem,
 };
 use crate::{
-    account::past::{NAMES, Point, Range, RangeError},
+    account::past::{COLUMNS, NAMES, Point, Range, RangeError, Stat},
     clock::{self, rfc3339},
 };
 
@@ -74,20 +76,86 @@ pub async fn range(
         Ok(None) => return unknown(&vm_id),
         Err(error) => return Problem::internal(format!("the answer was not finished: {error}")).into_response(),
     };
-    let mut answer = Map::from_iter([("vm_id".to_owned(), json!(vm_id))]);
-    answer.extend(head(&range));
-    answer.insert("points".to_owned(), points.iter().map(shown).collect());
-    Json(answer).into_response()
+    Json(VmPast {
+        vm: VmNamed { vm_id },
+        span: span(&range),
+        points: VmPoints { points: points.iter().map(shown).collect() },
+    })
+    .into_response()
+}
+
+answers! {
+    /// A VM's past.
+    struct VmPast {
+        ..vm: VmNamed,
+        ..span: Span,
+        ..points: VmPoints,
+    }
+
+    /// Whose it is.
+    struct VmNamed {
+        vm_id: String = "The VM.";
+    }
+
+    /// What an answer covers.
+    struct Span {
+        since: At = "From when on, itself excluded.";
+        until: At = "Up to when.";
+        resolution_seconds: u64 = "The length of a bucket.";
+    }
+
+    /// What a VM used.
+    struct VmPoints {
+        points: Vec<Bucket> = "Each bucket, aligned to the epoch; one without samples has count 0 and nothing else.";
+    }
+
+    /// What one value did in a bucket.
+    struct Course {
+        mean: f64 = "The mean of the samples that have it.";
+        min: f64 = "The least.";
+        max: f64 = "The most.";
+        last: f64 = "That of the latest sample.";
+    }
+}
+
+/// One bucket: where it begins, how many samples it has, and each value that they have.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    at: At,
+    count: u64,
+    values: [Option<Course>; COLUMNS],
+}
+
+impl serde::Serialize for Bucket {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("at", &self.at)?;
+        map.serialize_entry("count", &self.count)?;
+        for (name, value) in NAMES.iter().zip(&self.values) {
+            if let Some(value) = value {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+impl Described for Bucket {
+    fn schema() -> Value {
+        let mut keys =
+            vec![("at", "Where it begins.", At::schema(), true), ("count", "Samples in it.", u64::schema(), true)];
+        keys.extend(NAMES.map(|name| (name, "As in a sample.", Course::schema(), false)));
+        answer::object(keys)
+    }
 }
 
 /// What an answer covers.
-pub(super) fn head(range: &Range) -> Map<String, Value> {
-    let pairs = [
-        ("since", json!(at(range.since_ms))),
-        ("until", json!(at(range.until_ms))),
-        ("resolution_seconds", json!(range.resolution_ms / 1_000)),
-    ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+pub(super) fn span(range: &Range) -> Span {
+    Span {
+        since: At(at(range.since_ms)),
+        until: At(at(range.until_ms)),
+        resolution_seconds: range.resolution_ms / 1_000,
+    }
 }
 
 /// What is asked for, at this time and with the interval now in force.
@@ -96,17 +164,9 @@ pub(super) fn resolve_now(views: &Views, query: &RangeQuery) -> Result<Range, Pr
     resolve(query, now.unix_ns / 1_000_000, *views.history_ns.borrow() / 1_000_000)
 }
 
-pub(super) fn shown(point: &Point) -> Value {
-    let mut object = Map::new();
-    object.insert("at".into(), json!(at(point.at_ms)));
-    object.insert("count".into(), json!(point.count));
-    for (name, stat) in NAMES.iter().zip(point.values) {
-        if let Some(stat) = stat {
-            let told = json!({ "mean": stat.mean, "min": stat.min, "max": stat.max, "last": stat.last });
-            object.insert((*name).to_owned(), told);
-        }
-    }
-    Value::Object(object)
+pub(super) fn shown(point: &Point) -> Bucket {
+    let course = |stat: Stat| Course { mean: stat.mean, min: stat.min, max: stat.max, last: stat.last };
+    Bucket { at: At(at(point.at_ms)), count: point.count, values: point.values.map(|stat| stat.map(course)) }
 }
 
 pub(super) fn at(unix_ms: u64) -> String {
@@ -167,6 +227,7 @@ fn length(parameter: &'static str, text: &str) -> Result<u64, Problem> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     const NOW: u64 = 1_700_000_000_000;
 

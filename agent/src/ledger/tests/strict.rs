@@ -18,10 +18,13 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
         }
         return;
     };
+    if value.is_null() && is_nullable(words) {
+        return;
+    }
     for (word, means) in words {
         let good = match word.as_str() {
-            "$schema" | "title" | "description" => true,
-            "type" => is_a(means.as_str().unwrap_or_default(), value),
+            "$schema" | "title" | "description" | "format" => true,
+            "type" => kinds(means).any(|kind| is_a(kind, value)),
             "const" => means == value,
             "enum" => means.as_array().is_some_and(|all| all.contains(value)),
             "pattern" => {
@@ -57,6 +60,15 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
             found.push(format!("{path}: {value} is not as \"{word}\": {means} wants"));
         }
     }
+}
+
+/// The one type, or each of several.
+fn kinds(means: &Value) -> impl Iterator<Item = &str> {
+    means.as_str().into_iter().chain(means.as_array().into_iter().flatten().filter_map(Value::as_str))
+}
+
+fn is_nullable(words: &Map<String, Value>) -> bool {
+    words.get("type").is_some_and(|means| kinds(means).any(|kind| kind == "null"))
 }
 
 fn properties(keys: &Map<String, Value>, value: &Value, path: &str, found: &mut Vec<String>) {
@@ -99,6 +111,7 @@ fn is_a(kind: &str, value: &Value) -> bool {
     match kind {
         "string" => value.is_string(),
         "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         "object" => value.is_object(),

@@ -9,7 +9,7 @@ mod store;
 
 use std::time::Duration;
 
-pub use request::{BadRequest, MAX_BODY, parse};
+pub use request::{BadRequest, MAX_BODY, PARAMETERS, parse};
 pub use store::{Keeping, MAX_PENDING, Names, Pending, Store, Whom};
 
 use crate::{

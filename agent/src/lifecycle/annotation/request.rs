@@ -21,7 +21,8 @@ const MAX_PID: u64 = 4_194_304;
 const MAX_SNAPSHOT: usize = MAX_LABEL_BYTES;
 const STARTS: [Reason; 5] = [Reason::Boot, Reason::Restart, Reason::Clone, Reason::Restore, Reason::HibernateWake];
 const STOPS: [Reason; 2] = [Reason::StopUser, Reason::StopCrash];
-const PARAMETERS: [&str; 10] =
+/// What a body may say.
+pub const PARAMETERS: [&str; 10] =
     ["vm_id", "uuid", "pid", "name", "tenant", "labels", "snapshot_id", "source_snapshot_id", "reason", "ttl"];
 
 /// What is wrong with a body.
