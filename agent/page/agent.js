@@ -38,7 +38,8 @@ function shown(status) {
     table("Features", ["What", "Works", "Why not", "What to do"], features.map((one) => [one.name, one.available ? "yes" : "no", one.available ? "" : one.why, one.available ? "" : one.advice]), "Nothing is told."),
     el("h3", {}, "Interfaces that are not counted"), table("Interfaces that are not counted", ["VM", "Interface", "Why"], unobserved, "None."),
     el("h3", {}, "Ledger"), facts([["Lines", ledger.sequence], ["Waiting in memory", ledger.spooled], ["Writes fail", ledger.degraded ? "yes" : "no"], ["Last error", ledger.last_error], ["Hurt by others", ledger.hurt]]),
-    el("h3", {}, "History"), facts([["VMs", history.vms], ["Memory", bytes(history.bytes)], ["Samples let go early", history.evicted_samples]]),
+    el("h3", {}, "History"), facts([["VMs", history.vms], ["Memory", bytes(history.bytes)], ["Samples let go early", history.evicted_samples],
+      ["On disk", history.saved ? history.saved.trouble ?? bytes(history.saved.bytes) : "no"]]),
     el("h3", {}, "Lost, and counted"), table("Lost", ["Where", "How many"], lost, "Nothing."),
     el("h3", {}, "Threads that hang"), table("Threads that hang", ["Thread", "Since"], hung, "None."),
   ];

@@ -129,6 +129,23 @@ pub struct Kept {
     pub lines: usize,
 }
 
+/// How it stands with the files that the past is kept in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saving {
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes written since the start.
+    pub written: u64,
+    /// When it was saved last, Unix nanoseconds; 0 if it never was.
+    pub saved_unix_ns: u64,
+    /// Saves that failed since the start.
+    pub failures: u64,
+    /// Parts of the files that were not as they had been written, at the start.
+    pub damaged: u64,
+    /// Why it is not saved now.
+    pub trouble: Option<String>,
+}
+
 /// Who knows the past.
 pub trait Past: Send + Sync {
     /// What is known of a VM in a range, all its buckets; `None` where nothing is kept of it.
@@ -143,6 +160,8 @@ pub trait Past: Send + Sync {
     fn len(&self, vm_id: &str) -> usize;
     /// How much is kept.
     fn kept(&self) -> Kept;
+    /// How it stands with the files; `None` where it is kept in memory alone.
+    fn saving(&self) -> Option<Saving>;
 }
 
 #[cfg(test)]

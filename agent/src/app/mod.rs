@@ -1,5 +1,6 @@
 //! Puts the parts together: facts, ledger, kernel side, engine, views; and takes them down in order.
 
+mod history;
 mod ledger;
 mod metrics;
 mod start;
@@ -25,6 +26,7 @@ use crate::{
     engine::{Control, EngineError, Remote, Settings},
     expose::{Status, web::Web},
     heap,
+    history::Saver,
     hooks::Hooks,
     host::HostFacts,
     ledger::{Writer, WriterHandle},
@@ -35,6 +37,8 @@ use crate::{
 const LAST_SAMPLE: Duration = Duration::from_millis(500);
 /// How long hooks may then go on with what waits and what is under way.
 const HOOKS: Duration = Duration::from_secs(2);
+/// How long the history may take to be saved; a thousand VMs' takes a fraction of a second.
+const SAVE: Duration = Duration::from_secs(5);
 /// How long the ledger may take to drain.
 const DRAIN: Duration = Duration::from_millis(400);
 
@@ -72,6 +76,7 @@ struct App {
     status: Arc<Status>,
     hooks: Hooks,
     web: Arc<Web>,
+    saver: Option<Saver>,
     /// Number of the last line before this agent's.
     sequence_before: u64,
 }
@@ -103,6 +108,14 @@ pub fn run(source: Source) -> anyhow::Result<()> {
     // Connections still open are not waited for.
     runtime.shutdown_background();
     outcome
+}
+
+/// Saves the history a last time.
+async fn save(saver: Option<Saver>) {
+    let Some(saver) = saver else { return };
+    if tokio::time::timeout(SAVE, tokio::task::spawn_blocking(|| saver.finish())).await.is_err() {
+        tracing::warn!("the history was not saved within {SAVE:?}: what came after the last time is lost");
+    }
 }
 
 /// The parts of the configuration that the engine takes.
@@ -230,7 +243,7 @@ impl App {
         let drained = tokio::task::spawn_blocking(move || self.writer.shutdown(DRAIN)).await;
         let _ = std::fs::remove_file(&self.config.socket);
         // Behind the last line, so that who asked for it is told of it.
-        self.hooks.shutdown(HOOKS).await;
+        tokio::join!(self.hooks.shutdown(HOOKS), save(self.saver));
         drained.context("the ledger's writer died")?.context("the ledger was not written to its end")?;
         tracing::info!("kvmeter ended in order");
         Ok(())

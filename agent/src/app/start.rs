@@ -15,7 +15,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{App, Source, ledger, metrics, settings};
+use super::{App, Source, history, ledger, metrics, settings};
 use crate::{
     bpf::{
         Hooks, Kernel, Obstacle, Setup, Status as ProgramStatus,
@@ -36,9 +36,7 @@ use crate::{
         stream::Streams,
         web::Web,
     },
-    heap,
-    history::{Limits, Store},
-    hooks,
+    heap, hooks,
     host::{HostFacts, UeventSocket, tracefs},
     ledger::Recovered,
     lifecycle::Bus,
@@ -139,6 +137,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let (metrics, own) = metrics::start(&config, &bus)?;
     let (writer, recovered) =
         ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
+    let earlier = history::read(&config).context("the history cannot be read")?;
     let ledger = writer.handle();
     let sequence_before = ledger.stats().last_seq;
     let streams = Streams::new(&bus, ledger::reread(&config), sequence_before);
@@ -158,10 +157,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let network = counting.as_ref().map(|counting| counting.hook).map_err(String::as_str);
     let more = [Some(status::network(network)), pins(&kernel, now)];
     let status = tell_status(&facts, &kernel, uevents.as_ref().map(drop).map_err(String::as_str), more);
-    let history = Arc::new(Store::new(Limits {
-        samples: usize::try_from(config.history.samples).unwrap_or(usize::MAX),
-        max_bytes: config.history.max_memory.0,
-    }));
+    let (history, saver) = history::store(&config.history, earlier);
     let parts = Parts {
         root: root.to_owned(),
         facts,
@@ -204,6 +200,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         status,
         hooks,
         web,
+        saver,
         sequence_before,
     })
 }

@@ -72,6 +72,7 @@ pub(super) const KEYS: &[Key] = &[
     fixed("history.samples", Integer),
     fixed("history.max_memory", Text),
     live("history.keep_stopped", Text),
+    fixed("history.save_interval", Text),
     fixed("ledger.recorder", Text),
     live("ledger.heartbeat", Text),
     fixed("ledger.max_file", Text),

@@ -62,6 +62,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("history.samples", old.history.samples != new.history.samples),
         ("history.max_memory", old.history.max_memory != new.history.max_memory),
         ("history.keep_stopped", old.history.keep_stopped != new.history.keep_stopped),
+        ("history.save_interval", old.history.save_interval != new.history.save_interval),
         ("ledger.recorder", old.ledger.recorder != new.ledger.recorder),
         ("ledger.heartbeat", old.ledger.heartbeat != new.ledger.heartbeat),
         ("ledger.max_file", old.ledger.max_file != new.ledger.max_file),

@@ -88,7 +88,12 @@ fn bpf(taker: &mut Taker, default: &Bpf) -> Bpf {
 
 fn history(taker: &mut Taker, sample_interval: Duration, default: &History) -> History {
     let interval = taker.duration("history.interval", default.interval, SECOND, HOUR);
+    let save_interval = taker.duration("history.save_interval", default.save_interval, Duration::ZERO, DAY);
+    if !save_interval.is_zero() && save_interval < SECOND {
+        taker.conflict("history.save_interval", "must be 0s, for memory alone, or 1s at least".to_owned());
+    }
     History {
+        save_interval,
         // Slow sampling alone is no contradiction: the default follows it.
         interval: if taker.is_set("history.interval") { interval } else { interval.max(sample_interval) },
         samples: taker.number("history.samples", default.samples, 0, 1_000_000),

@@ -154,6 +154,8 @@ pub struct History {
     pub max_memory: Bytes,
     /// How long a stopped VM's samples are kept.
     pub keep_stopped: Duration,
+    /// How often they are saved to a disk; never if 0.
+    pub save_interval: Duration,
 }
 
 /// `ledger.recorder`
@@ -286,6 +288,7 @@ impl Default for Config {
                 samples: 60_480,
                 max_memory: Bytes::mib(256),
                 keep_stopped: seconds(3600),
+                save_interval: seconds(300),
             },
             ledger: Ledger {
                 recorder: Recorder::File,

@@ -33,6 +33,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("history.samples", "100"),
     ("history.max_memory", "\"1GiB\""),
     ("history.keep_stopped", "\"2h\""),
+    ("history.save_interval", "\"30s\""),
     ("ledger.recorder", "\"stderr\""),
     ("ledger.heartbeat", "\"30s\""),
     ("ledger.max_file", "1048576"),

@@ -91,9 +91,9 @@ impl Engine {
         vm.read_throttling();
         vm.throttle = Throttle::NotLooked;
         vm.disk.close();
-        if vm.samples.take().is_some() {
-            self.history.stopped(&vm.fixed.vm_id, stop_ns.saturating_add(self.settings.keep_ns));
-        }
+        // It may have had none from this agent, and a line from an earlier one.
+        vm.samples = None;
+        self.history.stopped(&vm.fixed.vm_id, stop_ns.saturating_add(self.settings.keep_ns));
         vm.origin = Origin::Final;
         vm.changed = true;
         vm.stop_line = Line::Queued;

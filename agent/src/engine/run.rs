@@ -39,6 +39,8 @@ impl Engine {
         self.resume_recent(&recovered.lately, now);
         self.first_inventory(now);
         self.first_scan(recovered.open, &found, now);
+        let running = self.registry.live().map(|vm| (vm.fixed.vm_id.as_str(), vm.fixed.start_ns));
+        self.history.settle(running, now, self.settings.keep_ns);
         let watched = recovered.watched.as_ref().filter(|(boot_id, _)| *boot_id == self.boot_id);
         let instant = |at: &Stamp| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns };
         let since = watched.map(|(_, at)| instant(at));

@@ -8,7 +8,11 @@ use super::{
     network,
 };
 use crate::{
-    account::{Host, Snapshot, host::LedgerState, past::Kept},
+    account::{
+        Host, Snapshot,
+        host::LedgerState,
+        past::{Kept, Saving},
+    },
     expose::catalog::Metric,
     host::ProgramStats,
 };
@@ -108,6 +112,17 @@ pub fn own(status: &Status, ledger: &LedgerState, free_bytes: Option<u64>, kept:
         all.push(single(&catalog::LEDGER_FREE, free as f64));
     }
     all
+}
+
+/// Families about the files that the past is kept in; none where there are none.
+#[must_use]
+pub fn saving(saving: Option<&Saving>) -> Vec<MetricFamily> {
+    let Some(saving) = saving else { return Vec::new() };
+    vec![
+        single(&catalog::HISTORY_SAVE_FAILURES, saving.failures as f64),
+        single(&catalog::HISTORY_DAMAGED, saving.damaged as f64),
+        single(&catalog::HISTORY_FILES, saving.bytes as f64),
+    ]
 }
 
 #[cfg(test)]

@@ -44,12 +44,13 @@ impl Collected {
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let status = self.status.as_of(&snapshot.host);
-        let kept = self.history.kept();
+        let (kept, saving) = (self.history.kept(), self.history.saving());
         let own = || agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept);
         let watched = agent::single(&catalog::WATCH_DROPPED, self.streams.dropped() as f64);
         let families = vm::families(&snapshot)
             .chain(agent::host(&snapshot))
             .chain(own())
+            .chain(agent::saving(saving.as_ref()))
             .chain([watched])
             .chain(self.connections.families())
             .chain(self.counted.gather());

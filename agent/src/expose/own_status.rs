@@ -8,7 +8,10 @@ use super::{
     status::{Feature, Status},
     storage::{self, StorageStatus},
 };
-use crate::account::{Snapshot, past::Past};
+use crate::account::{
+    Snapshot,
+    past::{Past, Saving},
+};
 
 answers! {
     /// How the agent is.
@@ -60,6 +63,17 @@ answers! {
         vms: usize = "VMs with samples.";
         bytes: u64 = "Bytes of all samples.";
         evicted_samples: u64 = "Samples let go for the bound of memory.";
+        saved: Nullable<SavingStatus> = "The files it is kept in; null where it is kept in memory alone.";
+    }
+
+    /// The files that the recent past is kept in.
+    struct SavingStatus {
+        bytes: u64 = "Bytes of the files.";
+        written_bytes: u64 = "Bytes written since the start.";
+        failures: u64 = "Saves that failed since the start.";
+        damaged_parts: u64 = "Parts of the files that were not as they had been written, at the start.";
+        trouble: Nullable<String> = "Why it is not saved now.";
+        saved_at: Nullable<At> = "When it was saved last; null if it never was.";
     }
 
     /// Wake-ups by the kernel programs.
@@ -111,13 +125,29 @@ pub fn answer(snapshot: &Snapshot, status: &Status, health: String, history: &dy
         },
         network: Nullable(network::status(snapshot)),
         storage: storage::status(&host.storage),
-        history: HistoryStatus { vms: kept.lines, bytes: kept.bytes, evicted_samples: kept.evicted },
+        history: HistoryStatus {
+            vms: kept.lines,
+            bytes: kept.bytes,
+            evicted_samples: kept.evicted,
+            saved: Nullable(history.saving().map(saving)),
+        },
         unrun_vms: host.unrun_vms,
         losses: host.losses.clone(),
         wake_ups: WakeUps { produced: host.wake_ups.0, received: host.wake_ups.1 },
         sample_errors: host.sample_errors.clone(),
         hung: host.hung.iter().map(|(thread, since)| (*thread, instant(*since))).collect(),
         ledger: ledger(&host.ledger),
+    }
+}
+
+fn saving(saving: Saving) -> SavingStatus {
+    SavingStatus {
+        bytes: saving.bytes,
+        written_bytes: saving.written,
+        failures: saving.failures,
+        damaged_parts: saving.damaged,
+        trouble: Nullable(saving.trouble),
+        saved_at: Nullable((saving.saved_unix_ns > 0).then(|| At::unix(saving.saved_unix_ns))),
     }
 }
 

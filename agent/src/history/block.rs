@@ -11,23 +11,22 @@ pub const BLOCK: usize = 512;
 /// pco's effort, 0 to 12.
 const LEVEL: usize = 4;
 
-/// The numbers of one column.
-#[derive(Debug)]
-enum Packed {
-    /// All are this one.
-    Constant(u64),
-    /// As pco writes them.
-    Coded(Box<[u8]>),
-}
+/// Times, and the columns of a sample.
+const PARTS: usize = COLUMNS + 1;
+/// Bytes in front of the numbers of a block that is written down.
+const HEAD: usize = 4 + 8 + 8 + 2 + 4 * PARTS;
 
-/// Samples in the order they were taken.
-#[derive(Debug)]
+/// Samples in the order they were taken. All numbers lie in one piece of memory, in the form they have on a disk too.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Block {
-    count: usize,
+    count: u32,
     first_ms: u64,
     last_ms: u64,
-    at: Packed,
-    columns: [Packed; COLUMNS],
+    /// A bit a part, times first: set where all its numbers are one, which stands there in 8 bytes, or in none if it is 0.
+    constant: u16,
+    /// Where each part ends.
+    ends: [u32; PARTS],
+    data: Box<[u8]>,
 }
 
 impl Block {
@@ -36,23 +35,27 @@ impl Block {
     pub fn pack(rows: &[Row]) -> Option<Self> {
         let times: Vec<u64> = rows.iter().map(|row| row.at_ms).collect();
         let (first_ms, last_ms) = (*times.iter().min()?, *times.iter().max()?);
-        let columns = std::array::from_fn(|column| {
-            let numbers: Vec<u64> = rows.iter().map(|row| row.codes.get(column).copied().unwrap_or(0)).collect();
-            pack(&numbers)
-        });
-        Some(Self { count: rows.len(), first_ms, last_ms, at: pack(&times), columns })
+        let (mut data, mut constant, mut ends) = (Vec::new(), 0, [0; PARTS]);
+        for (part, end) in ends.iter_mut().enumerate() {
+            let one = |row: &Row| part.checked_sub(1).map_or(row.at_ms, |column| code(row, column));
+            let numbers: Vec<u64> = rows.iter().map(one).collect();
+            constant |= u16::from(pack(&numbers, &mut data)) << part;
+            *end = u32::try_from(data.len()).ok()?;
+        }
+        let count = u32::try_from(rows.len()).ok()?;
+        Some(Self { count, first_ms, last_ms, constant, ends, data: data.into_boxed_slice() })
     }
 
     /// Its rows; `None` if a column does not give as many numbers as there are rows.
     #[must_use]
     pub fn rows(&self) -> Option<Vec<Row>> {
-        let mut rows: Vec<Row> =
-            self.at.open(self.count)?.into_iter().map(|at_ms| Row { at_ms, codes: [0; COLUMNS] }).collect();
-        for (column, packed) in self.columns.iter().enumerate() {
-            if let Packed::Constant(0) = packed {
+        let row = |at_ms| Row { at_ms, codes: [0; COLUMNS] };
+        let mut rows: Vec<Row> = self.open(0)?.into_iter().map(row).collect();
+        for column in 0..COLUMNS {
+            if self.is_constant(column + 1) && self.part(column + 1)?.is_empty() {
                 continue;
             }
-            for (row, code) in rows.iter_mut().zip(packed.open(self.count)?) {
+            for (row, code) in rows.iter_mut().zip(self.open(column + 1)?) {
                 if let Some(place) = row.codes.get_mut(column) {
                     *place = code;
                 }
@@ -61,16 +64,75 @@ impl Block {
         Some(rows)
     }
 
+    fn is_constant(&self, part: usize) -> bool {
+        self.constant >> part & 1 == 1
+    }
+
+    fn part(&self, part: usize) -> Option<&[u8]> {
+        let end = |part: usize| self.ends.get(part).and_then(|end| usize::try_from(*end).ok());
+        let begin = part.checked_sub(1).map_or(Some(0), end)?;
+        self.data.get(begin..end(part)?)
+    }
+
+    fn open(&self, part: usize) -> Option<Vec<u64>> {
+        let bytes = self.part(part)?;
+        if self.is_constant(part) {
+            let number = if bytes.is_empty() { 0 } else { u64::from_le_bytes(bytes.try_into().ok()?) };
+            return Some(vec![number; self.len()]);
+        }
+        standalone::simple_decompress(bytes).ok().filter(|numbers| numbers.len() == self.len())
+    }
+
+    /// Writes it down, as `read` takes it.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.count.to_le_bytes());
+        to.extend_from_slice(&self.first_ms.to_le_bytes());
+        to.extend_from_slice(&self.last_ms.to_le_bytes());
+        to.extend_from_slice(&self.constant.to_le_bytes());
+        self.ends.iter().for_each(|end| to.extend_from_slice(&end.to_le_bytes()));
+        to.extend_from_slice(&self.data);
+    }
+
+    /// One that was written down: all of `bytes`. Its numbers are not opened. `None` if it cannot be one.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let (head, data) = bytes.split_at_checked(HEAD)?;
+        let (count, head) = head.split_first_chunk()?;
+        let (first_ms, head) = head.split_first_chunk()?;
+        let (last_ms, head) = head.split_first_chunk()?;
+        let (constant, head) = head.split_first_chunk()?;
+        let mut ends = [0; PARTS];
+        for (end, bytes) in ends.iter_mut().zip(head.chunks_exact(4)) {
+            *end = u32::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let block = Self {
+            count: u32::from_le_bytes(*count),
+            first_ms: u64::from_le_bytes(*first_ms),
+            last_ms: u64::from_le_bytes(*last_ms),
+            constant: u16::from_le_bytes(*constant),
+            ends,
+            data: data.into(),
+        };
+        let whole = ends.last().and_then(|end| usize::try_from(*end).ok()) == Some(data.len()) && ends.is_sorted();
+        (whole && (1..=BLOCK).contains(&block.len()) && block.first_ms <= block.last_ms).then_some(block)
+    }
+
     /// When its first sample was taken, Unix milliseconds.
     #[must_use]
     pub const fn first_ms(&self) -> u64 {
         self.first_ms
     }
 
+    /// When its last sample was taken, Unix milliseconds.
+    #[must_use]
+    pub const fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
     /// How many samples are in it.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.count
+        self.count as usize
     }
 
     /// Whether it may have samples of `[since_ms, until_ms)`.
@@ -79,35 +141,32 @@ impl Block {
         self.first_ms < until_ms && self.last_ms >= since_ms
     }
 
-    /// Memory it takes, bytes.
+    /// Memory it takes, bytes, with what the allocator keeps beside its numbers.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.at.bytes() + self.columns.iter().map(Packed::bytes).sum::<usize>()
+        size_of::<Self>() + self.data.len() + 16
+    }
+
+    /// Bytes it takes where it is written down.
+    #[must_use]
+    pub fn written_bytes(&self) -> usize {
+        HEAD + self.data.len()
     }
 }
 
-impl Packed {
-    fn open(&self, count: usize) -> Option<Vec<u64>> {
-        match self {
-            Self::Constant(number) => Some(vec![*number; count]),
-            Self::Coded(bytes) => standalone::simple_decompress(bytes).ok().filter(|numbers| numbers.len() == count),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Constant(_) => 0,
-            // And what the allocator keeps beside it.
-            Self::Coded(bytes) => bytes.len() + 16,
-        }
-    }
+fn code(row: &Row, column: usize) -> u64 {
+    row.codes.get(column).copied().unwrap_or(0)
 }
 
-fn pack(numbers: &[u64]) -> Packed {
+/// Adds the numbers of a part; whether all are one.
+fn pack(numbers: &[u64], to: &mut Vec<u8>) -> bool {
     if let Some(first) = numbers.first()
         && numbers.iter().all(|number| number == first)
     {
-        return Packed::Constant(*first);
+        if *first > 0 {
+            to.extend_from_slice(&first.to_le_bytes());
+        }
+        return true;
     }
     // Neighbours are alike or they are not: the shorter is kept. Trying pco's whole search costs ten times as much.
     let coded = [DeltaSpec::NoOp, DeltaSpec::TryConsecutive(1)].into_iter().filter_map(|delta| {
@@ -117,7 +176,8 @@ fn pack(numbers: &[u64]) -> Packed {
             .with_delta_spec(delta);
         standalone::simple_compress(numbers, &config).ok()
     });
-    Packed::Coded(coded.min_by_key(Vec::len).unwrap_or_default().into_boxed_slice())
+    to.extend(coded.min_by_key(Vec::len).unwrap_or_default());
+    false
 }
 
 #[cfg(test)]
@@ -141,8 +201,21 @@ mod tests {
             let block = Block::pack(&rows).unwrap();
             prop_assert_eq!(block.rows().unwrap(), rows.clone());
             prop_assert_eq!(block.len(), rows.len());
+            let mut written = Vec::new();
+            block.write(&mut written);
+            prop_assert_eq!(written.len(), block.written_bytes());
+            prop_assert_eq!(&Block::read(&written).unwrap(), &block);
             for row in &rows {
                 prop_assert!(block.overlaps(row.at_ms, row.at_ms.saturating_add(1)) || row.at_ms == u64::MAX);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_block_is_refused_and_panics_nowhere(bytes in vec(any::<u8>(), 0..200)) {
+            if let Some(block) = Block::read(&bytes) {
+                let _ = block.rows();
             }
         }
     }

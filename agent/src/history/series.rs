@@ -17,13 +17,17 @@ pub struct Row {
 /// A line.
 #[derive(Debug)]
 pub struct Series {
-    sealed: VecDeque<Arc<Block>>,
+    sealed: VecDeque<Sealed>,
     open: Vec<Row>,
     /// Where the open block is full.
     target: usize,
-    /// Sealed blocks that were let go so far: the number of the first one that is left.
-    gone: u64,
+    /// The number that the open block gets when it is sealed. They count up from 0 and none is used again, so two copies
+    /// of a block are told to be one; some are missing where a file lost them.
+    next: u64,
 }
+
+/// A block that is full, and its number in the line.
+pub type Sealed = (u64, Arc<Block>);
 
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +43,15 @@ impl Series {
     #[must_use]
     pub fn new(spread: u64) -> Self {
         let extra = usize::try_from(spread % (BLOCK as u64 / 2)).unwrap_or(0);
-        Self { sealed: VecDeque::new(), open: Vec::new(), target: BLOCK / 2 + extra, gone: 0 }
+        Self { sealed: VecDeque::new(), open: Vec::new(), target: BLOCK / 2 + extra, next: 0 }
+    }
+
+    /// One of before: its blocks in the order of their numbers, and the rows of block `next`, which was open.
+    #[must_use]
+    pub fn restored(sealed: Vec<Sealed>, next: u64, open: Vec<Row>, spread: u64) -> Self {
+        let fresh = Self::new(spread);
+        let target = if next == 0 { fresh.target } else { BLOCK };
+        Self { sealed: sealed.into(), open, target, next }
     }
 
     /// Adds a sample; keeps `most` at least, and a block more at most.
@@ -52,61 +64,93 @@ impl Series {
         }
         if let Some(block) = Block::pack(&self.open) {
             pushed.grown += signed(block.bytes());
-            self.sealed.push_back(Arc::new(block));
-            pushed.sealed = Some(self.gone + self.sealed.len() as u64 - 1);
+            self.sealed.push_back((self.next, Arc::new(block)));
+            pushed.sealed = Some(self.next);
+            self.next += 1;
         }
         self.open.clear();
         self.target = BLOCK;
-        let mut kept: usize = self.sealed.iter().map(|block| block.len()).sum();
-        while let Some(first) = self.sealed.front()
+        pushed.grown -= self.trim(most);
+        pushed
+    }
+
+    /// Lets the oldest blocks go that are not needed for `most` samples: their bytes.
+    pub fn trim(&mut self, most: usize) -> i64 {
+        let mut kept: usize = self.sealed.iter().map(|(_, block)| block.len()).sum();
+        let mut freed = 0;
+        while let Some((_, first)) = self.sealed.front()
             && kept - first.len() >= most
         {
             kept -= first.len();
-            pushed.grown -= self.drop_first().map_or(0, |(bytes, _)| bytes);
+            freed += self.drop_first().map_or(0, |(bytes, _)| bytes);
         }
-        pushed
+        freed
     }
 
     /// Lets a sealed block go, if it is the oldest that is left: its bytes and samples.
     pub fn evict(&mut self, number: u64) -> Option<(i64, usize)> {
-        if self.gone == number { self.drop_first() } else { None }
+        if self.first() == number { self.drop_first() } else { None }
     }
 
-    /// The number of the oldest sealed block that is left.
+    /// The number of the oldest block that is left, be it the open one.
     #[must_use]
-    pub const fn first(&self) -> u64 {
-        self.gone
+    pub fn first(&self) -> u64 {
+        self.sealed.front().map_or(self.next, |(number, _)| *number)
+    }
+
+    /// The number of the open block.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The rows of the open block.
+    #[must_use]
+    pub fn open_rows(&self) -> &[Row] {
+        &self.open
+    }
+
+    /// The sealed blocks with numbers from `first` to `last`.
+    pub fn sealed(&self, first: u64, last: u64) -> impl Iterator<Item = &Sealed> {
+        let begin = self.sealed.partition_point(|(number, _)| *number < first);
+        self.sealed.range(begin..).take_while(move |(number, _)| *number <= last)
     }
 
     fn drop_first(&mut self) -> Option<(i64, usize)> {
-        let block = self.sealed.pop_front()?;
-        self.gone += 1;
+        let (_, block) = self.sealed.pop_front()?;
         Some((signed(block.bytes()), block.len()))
     }
 
     /// What may have samples of `[since_ms, until_ms)`: cheap to take, to be opened elsewhere.
     #[must_use]
     pub fn parts(&self, since_ms: u64, until_ms: u64) -> (Vec<Arc<Block>>, Vec<Row>) {
-        let blocks = self.sealed.iter().filter(|block| block.overlaps(since_ms, until_ms)).cloned().collect();
-        (blocks, self.open.clone())
+        let within = self.sealed.iter().filter(|(_, block)| block.overlaps(since_ms, until_ms));
+        (within.map(|(_, block)| Arc::clone(block)).collect(), self.open.clone())
     }
 
     /// When the oldest sample was taken, Unix milliseconds.
     #[must_use]
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.sealed.front().map(|block| block.first_ms()).or_else(|| self.open.first().map(|row| row.at_ms))
+        self.sealed.front().map(|(_, block)| block.first_ms()).or_else(|| self.open.first().map(|row| row.at_ms))
     }
 
     /// How many samples are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.sealed.iter().map(|block| block.len()).sum::<usize>() + self.open.len()
+        self.sealed.iter().map(|(_, block)| block.len()).sum::<usize>() + self.open.len()
+    }
+
+    /// When the newest sample was taken, Unix milliseconds.
+    #[must_use]
+    pub fn newest_ms(&self) -> Option<u64> {
+        let sealed = self.sealed.back().map(|(_, block)| block.last_ms());
+        self.open.last().map(|row| row.at_ms).or(sealed)
     }
 
     /// Memory it takes, bytes.
     #[must_use]
     pub fn bytes(&self) -> i64 {
-        rows_bytes(self.open.capacity()) + self.sealed.iter().map(|block| signed(block.bytes())).sum::<i64>()
+        rows_bytes(self.open.capacity()) + self.sealed.iter().map(|(_, block)| signed(block.bytes())).sum::<i64>()
     }
 }
 

@@ -10,6 +10,10 @@ use std::{
     },
 };
 
+mod saved;
+
+pub use saved::{Live, Restored};
+
 use super::{
     Sample,
     block::Block,
@@ -19,7 +23,7 @@ use super::{
 };
 use crate::account::{
     self,
-    past::{COLUMNS, Past, Point, Range, Taken},
+    past::{COLUMNS, Past, Point, Range, Saving, Taken},
 };
 
 /// How much is kept.
@@ -33,7 +37,11 @@ pub struct Limits {
 
 /// One VM's line.
 #[derive(Debug)]
-pub struct Line(Mutex<Series>);
+pub struct Line {
+    /// Drawn by chance: tells it, in files, from another line that the same vm_id had.
+    id: u64,
+    series: Mutex<Series>,
+}
 
 /// All of them.
 #[derive(Debug)]
@@ -45,6 +53,8 @@ pub struct Store {
     bytes: AtomicI64,
     evicted: AtomicU64,
     spread: RandomState,
+    /// How it stands with the files, where there are any.
+    saving: Mutex<Option<Saving>>,
 }
 
 #[derive(Debug)]
@@ -52,6 +62,9 @@ struct Kept {
     line: Arc<Line>,
     /// When it is let go, once its VM has stopped: CLOCK_BOOTTIME nanoseconds.
     until_ns: Option<u64>,
+    /// It is from an earlier agent and nobody has said yet whether its VM runs; with when it was to be let go, Unix
+    /// nanoseconds.
+    restored: Option<Option<u64>>,
 }
 
 impl Store {
@@ -65,6 +78,7 @@ impl Store {
             bytes: AtomicI64::new(0),
             evicted: AtomicU64::new(0),
             spread: RandomState::new(),
+            saving: Mutex::default(),
         }
     }
 
@@ -78,13 +92,18 @@ impl Store {
     pub fn track(&self, vm_id: &str) -> Arc<Line> {
         let mut lines = lock(&self.lines);
         if let Some(kept) = lines.get_mut(vm_id) {
-            kept.until_ns = None;
+            (kept.until_ns, kept.restored) = (None, None);
             return Arc::clone(&kept.line);
         }
-        let series = Series::new(self.spread.hash_one(vm_id));
-        let line = Arc::new(Line(Mutex::new(series)));
-        lines.insert(vm_id.to_owned(), Kept { line: Arc::clone(&line), until_ns: None });
+        // Keys are drawn anew for each hasher, so no two lines have a number in common.
+        let id = RandomState::new().hash_one(vm_id);
+        let line = Arc::new(Line { id, series: Series::new(self.spread_of(vm_id)).into() });
+        lines.insert(vm_id.to_owned(), Kept { line: Arc::clone(&line), until_ns: None, restored: None });
         line
+    }
+
+    fn spread_of(&self, vm_id: &str) -> u64 {
+        self.spread.hash_one(vm_id)
     }
 
     /// A VM has stopped: its line stays until `until_ns` (CLOCK_BOOTTIME), unless one with its id runs before that.
@@ -100,7 +119,7 @@ impl Store {
         lock(&self.lines).retain(|_, kept| {
             let stays = kept.until_ns.is_none_or(|until_ns| until_ns > now_ns);
             if !stays {
-                self.bytes.fetch_sub(lock(&kept.line.0).bytes(), Relaxed);
+                self.bytes.fetch_sub(lock(&kept.line.series).bytes(), Relaxed);
             }
             stays
         });
@@ -109,7 +128,7 @@ impl Store {
     /// Adds a sample that was taken at `unix_ns`.
     pub fn push(&self, line: &Arc<Line>, unix_ns: u64, sample: &Sample) {
         let row = Row { at_ms: unix_ns / 1_000_000, codes: codes(sample) };
-        let pushed = lock(&line.0).push(row, self.limits.samples);
+        let pushed = lock(&line.series).push(row, self.limits.samples);
         let bytes = self.bytes.fetch_add(pushed.grown, Relaxed) + pushed.grown;
         let Some(number) = pushed.sealed else { return };
         let mut order = lock(&self.order);
@@ -120,7 +139,7 @@ impl Store {
     /// What may have samples of `[since_ms, until_ms)` of a VM.
     fn parts(&self, vm_id: &str, since_ms: u64, until_ms: u64) -> Option<Parts> {
         let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
-        let parts = lock(&line.0).parts(since_ms, until_ms);
+        let parts = lock(&line.series).parts(since_ms, until_ms);
         Some(parts)
     }
 
@@ -130,13 +149,15 @@ impl Store {
             && let Some((line, number)) = order.pop_front()
         {
             // Gone with its line, or as the line's own oldest: nothing to let go.
-            let Some((freed, samples)) = line.upgrade().and_then(|line| lock(&line.0).evict(number)) else { continue };
+            let Some((freed, samples)) = line.upgrade().and_then(|line| lock(&line.series).evict(number)) else {
+                continue;
+            };
             bytes = self.bytes.fetch_sub(freed, Relaxed) - freed;
             self.evicted.fetch_add(samples as u64, Relaxed);
         }
         // Blocks that went with their line, or as its own oldest, are not kept in mind for ever.
         while let Some((line, number)) = order.front()
-            && line.upgrade().is_none_or(|line| lock(&line.0).first() > *number)
+            && line.upgrade().is_none_or(|line| lock(&line.series).first() > *number)
         {
             order.pop_front();
         }
@@ -169,12 +190,12 @@ impl Past for Store {
 
     fn oldest_ms(&self, vm_id: &str) -> Option<u64> {
         let line = Arc::clone(&lock(&self.lines).get(vm_id)?.line);
-        let series = lock(&line.0);
+        let series = lock(&line.series);
         series.oldest_ms()
     }
 
     fn len(&self, vm_id: &str) -> usize {
-        lock(&self.lines).get(vm_id).map_or(0, |kept| lock(&kept.line.0).len())
+        lock(&self.lines).get(vm_id).map_or(0, |kept| lock(&kept.line.series).len())
     }
 
     fn kept(&self) -> account::past::Kept {
@@ -183,6 +204,10 @@ impl Past for Store {
             evicted: self.evicted.load(Relaxed),
             lines: lock(&self.lines).len(),
         }
+    }
+
+    fn saving(&self) -> Option<Saving> {
+        lock(&self.saving).clone()
     }
 }
 

@@ -55,6 +55,12 @@ metrics! {
         "HTTP connections that hold a place, by where they came in: tcp, unix. Streams of events hold none.";
     HTTP_CUT: Counter "kvmeter_http_connections_cut_total" ["listener", "reason"] "connections",
         "HTTP connections ended by the agent: crowded (gave way to a newcomer while it kept the agent waiting), slow_request, slow_answer.";
+    HISTORY_SAVE_FAILURES: Counter "kvmeter_history_save_failures_total" [] "saves",
+        "Saves of the history to disk that failed, for want of space too; it goes on in memory.";
+    HISTORY_DAMAGED: Counter "kvmeter_history_damaged_total" [] "parts",
+        "Parts of the history's files that were not as they had been written when this agent started, and were left out.";
+    HISTORY_FILES: Gauge "kvmeter_history_disk_bytes" [] "bytes",
+        "Bytes of the history's files.";
     KVM_VMS: Gauge "kvmeter_kvm_vm_objects" ["source"] "vms",
         "KVM VM objects: as KVM counts them (uevent), and as descriptors found in /proc at the last full scan (held).";
     LEDGER_RECORDS: Counter "kvmeter_ledger_records_total" ["kind"] "records",

@@ -50,7 +50,7 @@ fn a_stopped_vm_keeps_its_line_for_its_time_and_leaves_nothing_behind() {
 
 #[test]
 fn memory_is_bounded_and_what_the_bound_cost_is_counted() {
-    let most = 600_000;
+    let most = 400_000;
     let store = store(1_000_000, most);
     let names: Vec<String> = (0..10).map(|n| format!("vm-{n}")).collect();
     let pushed = 20 * BLOCK as u64;
