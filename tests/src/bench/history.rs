@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use kvmeter::account::past::{Past as _, Range};
 use kvmeter::history::{Limits, Line, Sample, Store};
 
+use super::kept::{self, Filled};
 use super::options::Options;
 use super::spread::{Order, Spread};
 use super::table::{Goal, Row, Section};
@@ -90,59 +91,74 @@ pub fn section(options: &Options) -> Result<Section> {
     let limits = Limits { samples: usize::try_from(samples)?, max_bytes: u64::MAX };
     let store = Store::new(limits);
     let mut machines: Vec<Machine> = (0..vms).map(|number| Machine::new(&store, number)).collect();
-    let mut pushes = Vec::new();
     let mut turn = Vec::with_capacity(machines.len());
-    for n in 0..samples {
+    let mut push = |second: u64| {
         turn.clear();
         turn.extend(machines.iter_mut().map(Machine::sample));
         let begun = Instant::now();
         for (machine, sample) in machines.iter().zip(&turn) {
-            store.push(&machine.line, n * STEP_S * 1_000_000_000, sample);
+            store.push(&machine.line, second * 1_000_000_000, sample);
         }
-        pushes.push(begun.elapsed().as_secs_f64() * 1e9 / vms as f64);
-    }
+        begun.elapsed().as_secs_f64() * 1e9 / vms as f64
+    };
     // A median would leave out the turns in which blocks are sealed, which is what it costs.
-    let mean = pushes.iter().sum::<f64>() / pushes.len() as f64;
+    let mean = (0..samples).map(|n| push(n * STEP_S)).sum::<f64>() / samples as f64;
     let stats = store.kept();
     ensure!(stats.evicted == 0, "samples were let go: {stats:?}");
     let plain = vms * samples * PLAIN_BYTES;
-    let end_ms = samples * STEP_S * 1_000;
     let what = |of: &str| format!("{vms} VMs, {samples} samples each: {of}");
     let memory = Row::single(what("memory"), "MiB", stats.bytes as f64 / MIB);
-    let ask = |names: std::ops::Range<u64>, span_ms: u64| -> Result<Option<Spread>> {
-        let range = Range::new(end_ms.saturating_sub(span_ms), end_ms, None, STEP_S * 1_000)?;
-        let mut values = Vec::new();
-        for round in 0..options.reads().min(101) {
-            let begun = Instant::now();
-            for name in names.clone() {
-                // Another VM each time: nothing is in a cache because it was asked for just now.
-                let vm_id = format!("vm-{}", (name + u64::from(round) * 7) % vms);
-                let points = store.range(&vm_id, &range).context("a VM of the bench")?;
-                ensure!(points.iter().map(|point| point.count).sum::<u64>() > 0, "no samples of {vm_id}");
-                drop(black_box(points));
-            }
-            values.push(begun.elapsed().as_secs_f64());
-        }
-        Ok(Spread::of(&values))
-    };
-    let unit = |spread: Option<Spread>, factor: f64| spread.map(|spread| spread.times(factor));
+    let asked = Asked { options, store: &store, vms, end_ms: samples * STEP_S * 1_000 };
     let (hour, week) = (3_600_000, 604_800_000);
+    let mut rows = vec![
+        judge(memory, 256.0).note(format!(
+            "{:.2} bytes a sample of 8 values and its time; {:.0} times less than {PLAIN_BYTES} bytes each",
+            stats.bytes as f64 / (vms * samples) as f64,
+            plain as f64 / stats.bytes as f64
+        )),
+        judge(Row::single(what("adding a sample, mean"), "ns", mean), 200.0).note("compressing of blocks is in it"),
+        judge(Row::new(what("the last hour of one VM"), "µs", asked.takes(0..1, hour, 1e6)?), 200.0),
+        judge(Row::new(what("the last week of one VM"), "ms", asked.takes(0..1, week, 1e3)?), 5.0),
+        judge(Row::new(what("the last hour of 100 VMs"), "ms", asked.takes(0..100, hour, 1e3)?), 100.0),
+    ];
+    let push = &mut |second| _ = push(second);
+    let filled = Filled { store: &store, limits, next_s: samples * STEP_S, step_s: STEP_S, push };
+    rows.extend(kept::rows(options, filled, &what)?);
     Ok(Section {
         title: "History",
         method: "The store that the agent keeps samples in, filled with samples of made-up VMs: 60 % idle (0.4 % of a \
                  core, a packet now and then), 25 % under a steady load with a tenth of noise on each value, 15 % in \
-                 bursts of some minutes. A question is one range with resolution `auto`, points in memory."
+                 bursts of some minutes. A question is one range with resolution `auto`, points in memory. Files are those \
+                 that the agent keeps it in, in /var/tmp."
             .to_owned(),
-        rows: vec![
-            judge(memory, 256.0).note(format!(
-                "{:.2} bytes a sample of 8 values and its time; {:.0} times less than {PLAIN_BYTES} bytes each",
-                stats.bytes as f64 / (vms * samples) as f64,
-                plain as f64 / stats.bytes as f64
-            )),
-            judge(Row::single(what("adding a sample, mean"), "ns", mean), 200.0).note("compressing of blocks is in it"),
-            judge(Row::new(what("the last hour of one VM"), "µs", unit(ask(0..1, hour)?, 1e6)), 200.0),
-            judge(Row::new(what("the last week of one VM"), "ms", unit(ask(0..1, week)?, 1e3)), 5.0),
-            judge(Row::new(what("the last hour of 100 VMs"), "ms", unit(ask(0..100, hour)?, 1e3)), 100.0),
-        ],
+        rows,
     })
+}
+
+/// Questions to a store.
+struct Asked<'a> {
+    options: &'a Options,
+    store: &'a Store,
+    vms: u64,
+    end_ms: u64,
+}
+
+impl Asked<'_> {
+    /// How long the last `span_ms` of these VMs take; seconds by `factor`.
+    fn takes(&self, names: std::ops::Range<u64>, span_ms: u64, factor: f64) -> Result<Option<Spread>> {
+        let range = Range::new(self.end_ms.saturating_sub(span_ms), self.end_ms, None, STEP_S * 1_000)?;
+        let mut values = Vec::new();
+        for round in 0..self.options.reads().min(101) {
+            let begun = Instant::now();
+            for name in names.clone() {
+                // Another VM each time: nothing is in a cache because it was asked for just now.
+                let vm_id = format!("vm-{}", (name + u64::from(round) * 7) % self.vms);
+                let points = self.store.range(&vm_id, &range).context("a VM of the bench")?;
+                ensure!(points.iter().map(|point| point.count).sum::<u64>() > 0, "no samples of {vm_id}");
+                drop(black_box(points));
+            }
+            values.push(begun.elapsed().as_secs_f64() * factor);
+        }
+        Ok(Spread::of(&values))
+    }
 }

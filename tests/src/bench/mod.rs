@@ -9,6 +9,7 @@ pub mod contest;
 pub mod exporter;
 pub mod fleet;
 pub mod history;
+pub mod kept;
 pub mod ledger;
 pub mod libvirt;
 pub mod load;
