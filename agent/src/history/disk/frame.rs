@@ -6,9 +6,12 @@
 
 use memchr::memmem;
 
+use crate::account::past::COLUMNS;
+
 /// No UTF-8 text has these bytes, so none that a VM is called by does.
 const MARK: [u8; 8] = *b"\xF5kvmhs\xF5\n";
 const VERSION: u8 = 1;
+const _: () = assert!(COLUMNS == 10, "with another number of columns files are of another version");
 /// In front of what a frame holds.
 const HEAD: usize = 20;
 /// What a frame may hold, bytes: a block of samples that do not compress at all takes 40 KiB.

@@ -31,15 +31,12 @@ fn push(store: &Store, vm_id: &str, begin: u64, count: u64, noise: u64) {
     for n in begin..begin + count {
         let some = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 30 & noise;
         let sample = Sample {
-            at: String::new(),
             cpu_percent: Some(some as f64 / 1e3),
-            cpu_delay_percent: None,
             memory_used_bytes: Some((n << 12) + some),
             memory_limit_bytes: Some(1 << 30),
             network_in_bytes_per_sec: Some(some as f64),
-            network_out_bytes_per_sec: None,
             disk_read_bytes_per_sec: Some(0.0),
-            disk_write_bytes_per_sec: None,
+            ..Sample::default()
         };
         store.push(&line, clock(n).unix_ns, &sample);
     }
