@@ -6,6 +6,7 @@ use crate::{
     account::past::Saving,
     cause,
     config::{Config, History},
+    heap,
     history::{Bounds, Disk, Limits, Read, Saver, Store},
 };
 
@@ -49,6 +50,8 @@ pub(super) fn store(config: &History, earlier: Earlier) -> (Arc<Store>, Option<S
         store.restore(found.lines);
         if vms > 0 {
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // Files are read whole for it.
+            heap::trim();
             tracing::info!(vms, bytes = disk.bytes(), took_ms, "the history goes on from {dir}");
         }
         for (path, why) in &found.aside {

@@ -16,6 +16,10 @@ const PARTS: usize = COLUMNS + 1;
 /// Bytes in front of the numbers of a block that is written down.
 const HEAD: usize = 4 + 8 + 8 + 2 + 4 * PARTS;
 
+/// Beside a block in memory, bytes: what the allocator keeps for it and its numbers, the counts of its `Arc`, and its
+/// places in its line, in the order of all blocks and among those that are on a disk.
+const BESIDE: usize = 2 * 16 + 16 + 16 + 16 + 24;
+
 /// Samples in the order they were taken. All numbers lie in one piece of memory, in the form they have on a disk too.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Block {
@@ -141,10 +145,10 @@ impl Block {
         self.first_ms < until_ms && self.last_ms >= since_ms
     }
 
-    /// Memory it takes, bytes, with what the allocator keeps beside its numbers.
+    /// Memory it takes, bytes, with what stands beside it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.data.len() + 16
+        size_of::<Self>() + self.data.len() + BESIDE
     }
 
     /// Bytes it takes where it is written down.

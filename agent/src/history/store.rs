@@ -12,6 +12,8 @@ use std::{
 
 mod saved;
 
+#[cfg(test)]
+pub use saved::News;
 pub use saved::{Live, Restored};
 
 use super::{

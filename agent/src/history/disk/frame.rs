@@ -12,8 +12,8 @@ use crate::account::past::COLUMNS;
 const MARK: [u8; 8] = *b"\xF5kvmhs\xF5\n";
 const VERSION: u8 = 1;
 const _: () = assert!(COLUMNS == 10, "with another number of columns files are of another version");
-/// In front of what a frame holds.
-const HEAD: usize = 20;
+/// In front of what a frame holds, bytes.
+pub const HEAD: usize = 20;
 /// What a frame may hold, bytes: a block of samples that do not compress at all takes 40 KiB.
 const MAX: usize = 1 << 20;
 

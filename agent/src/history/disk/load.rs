@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, OpenOptions},
     io::{self, Read as _},
+    num::NonZero,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,6 +30,8 @@ pub const OPEN: &str = "open";
 pub const DRAFT: &str = "new";
 /// How much of a file is read, bytes: none is ever written as large.
 const MAX_BYTES: u64 = 1 << 30;
+/// Files that are read at the same time.
+const MAX_THREADS: usize = 4;
 
 /// Blocks of one line that follow each other in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +117,12 @@ pub fn load(dir: &Path) -> io::Result<Found> {
     }
     found.drafts = drafts.into_iter().map(|(_, path)| path).collect();
     blocks.sort();
-    for (_, path) in blocks {
-        take_segment(path, &mut found, &mut pieces);
+    let blocks: Vec<PathBuf> = blocks.into_iter().map(|(_, path)| path).collect();
+    for (read, path) in read_segments(&blocks).into_iter().zip(blocks) {
+        match read {
+            Ok(sealeds) => take_segment(path, sealeds, &mut found, &mut pieces),
+            Err(why) => found.aside.push((path, why)),
+        }
     }
     opens.sort();
     let index = take_open(opens, &mut found, &mut pieces);
@@ -137,35 +144,54 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The bytes of a file of the history; `None`, and the file is left aside, if they are not to be read here.
-fn read_own(path: &Path, found: &mut Found) -> Option<Vec<u8>> {
-    let aside = |why| (path.to_owned(), why);
-    match read(path) {
-        Ok(bytes) => {
-            let mut frames = Frames::of(&bytes);
-            // The sum of a frame covers its version, so damage is not taken for one.
-            if frames.next().is_none() && frames.foreign > 0 {
-                found.aside.push(aside("was written by another version of kvmeter".to_owned()));
-                return None;
-            }
-            Some(bytes)
-        }
-        Err(error) => {
-            found.aside.push(aside(format!("cannot be read: {error}")));
-            None
-        }
-    }
+/// The bytes of a file of the history, or why it is to be left aside.
+fn read_own(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut frames = Frames::of(&bytes);
+    // The sum of a frame covers its version, so damage is not taken for one.
+    let foreign = frames.next().is_none() && frames.foreign > 0;
+    if foreign { Err("was written by another version of kvmeter".to_owned()) } else { Ok(bytes) }
 }
 
-fn take_segment(path: PathBuf, found: &mut Found, pieces: &mut HashMap<u64, Pieces>) {
-    let Some(bytes) = read_own(&path, found) else { return };
-    let mut runs = Vec::new();
+/// What is in a file of sealed blocks.
+struct Sealeds {
+    bytes: u64,
+    blocks: Vec<BlockOf>,
+    damaged: u64,
+}
+
+fn read_segment(path: &Path) -> Result<Sealeds, String> {
+    let bytes = read_own(path)?;
+    let (mut blocks, mut damaged) = (Vec::new(), 0);
     let mut frames = Frames::of(&bytes);
     for (kind, content) in frames.by_ref() {
-        let Some(of) = (kind == Kind::Block).then(|| BlockOf::read(content)).flatten() else {
-            found.damaged += 1;
-            continue;
-        };
+        match (kind == Kind::Block).then(|| BlockOf::read(content)).flatten() {
+            Some(block) => blocks.push(block),
+            None => damaged += 1,
+        }
+    }
+    Ok(Sealeds { bytes: bytes.len() as u64, blocks, damaged: damaged + frames.damaged })
+}
+
+/// Reads files of sealed blocks, some at the same time: one waits for the disk while another is checked.
+fn read_segments(paths: &[PathBuf]) -> Vec<Result<Sealeds, String>> {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+    if paths.len() < 2 {
+        return paths.iter().map(|path| read_segment(path)).collect();
+    }
+    let share = paths.len().div_ceil(threads);
+    std::thread::scope(|scope| {
+        let read = |of: &'_ [PathBuf]| of.iter().map(|path| read_segment(path)).collect::<Vec<_>>();
+        let all: Vec<_> = paths.chunks(share).map(|of| (of.len(), scope.spawn(move || read(of)))).collect();
+        let died =
+            |count| (0..count).map(|_| Err("cannot be read: its reader died; this is a bug".to_owned())).collect();
+        all.into_iter().flat_map(|(count, thread)| thread.join().unwrap_or_else(|_| died(count))).collect()
+    })
+}
+
+fn take_segment(path: PathBuf, sealeds: Sealeds, found: &mut Found, pieces: &mut HashMap<u64, Pieces>) {
+    let mut runs = Vec::new();
+    for of in sealeds.blocks {
         add(&mut runs, of.line, of.number);
         found.next_round = found.next_round.max(of.round.saturating_add(1));
         let line = pieces.entry(of.line).or_default();
@@ -174,8 +200,8 @@ fn take_segment(path: PathBuf, found: &mut Found, pieces: &mut HashMap<u64, Piec
         // Written twice, it is the same block.
         line.blocks.entry(of.number).or_insert(of.block);
     }
-    found.damaged += frames.damaged;
-    found.segments.push(Segment { bytes: bytes.len() as u64, path, runs });
+    found.damaged += sealeds.damaged;
+    found.segments.push(Segment { bytes: sealeds.bytes, path, runs });
 }
 
 /// Takes the newest file of open blocks that is one; its head, if all its lines were read.
@@ -184,7 +210,13 @@ fn take_open(files: Vec<(u64, PathBuf)>, found: &mut Found, pieces: &mut HashMap
     let mut taken = false;
     for (round, path) in files.into_iter().rev() {
         found.next_round = found.next_round.max(round.saturating_add(1));
-        let Some(bytes) = read_own(&path, found) else { continue };
+        let bytes = match read_own(&path) {
+            Ok(bytes) => bytes,
+            Err(why) => {
+                found.aside.push((path, why));
+                continue;
+            }
+        };
         found.opens.push(path);
         if taken {
             continue;

@@ -2,7 +2,7 @@
 //!
 //! The names of VMs stand here as bytes and nowhere else: no path is made of them.
 
-use super::frame::{Kind, put};
+use super::frame::{HEAD, Kind, put};
 use crate::history::block::Block;
 
 /// A sealed block.
@@ -53,6 +53,12 @@ pub fn put_block(to: &mut Vec<u8>, (line, number, round): (u64, u64, u64), vm_id
         put_name(to, vm_id);
         block.write(to);
     });
+}
+
+/// Bytes that a sealed block takes in a file.
+#[must_use]
+pub fn block_bytes(vm_id: &str, block: &Block) -> u64 {
+    (HEAD + 3 * 8 + 2 + vm_id.len() + block.written_bytes()) as u64
 }
 
 /// Adds the head of a file of open blocks.

@@ -14,7 +14,7 @@ use std::{
 use super::{
     Bounds, Disk,
     load::{BLOCKS, DRAFT, OPEN, Run, Segment, add},
-    record::{Index, LineOf, put_block, put_index, put_line},
+    record::{Index, LineOf, block_bytes, put_block, put_index, put_line},
 };
 use crate::{
     clock::Instant2,
@@ -44,6 +44,7 @@ impl Disk {
     pub fn save(&mut self, store: &Store, now: Instant2) -> io::Result<()> {
         let live = store.live();
         let by_id: HashMap<u64, Arc<Line>> = live.iter().map(|one| (one.line.id(), Arc::clone(&one.line))).collect();
+        self.saved.retain(|line, _| by_id.contains_key(line));
         // What is of no use makes room first.
         let removed = self.let_go(&by_id);
         self.write(&live, now)?;
@@ -53,21 +54,18 @@ impl Disk {
     }
 
     fn write(&mut self, live: &[Live], now: Instant2) -> io::Result<()> {
-        let (mut saved, mut batch, mut open) = (HashMap::new(), Batch::default(), Vec::new());
+        let (mut batch, mut open) = (Batch::default(), Vec::new());
         put_index(&mut open, Index { round: self.round, lines: live.len() as u64 });
         for one in live {
             let id = one.line.id();
             let news = one.line.since(self.saved.get(&id).copied().unwrap_or(0));
             self.gather(&mut batch, id, &one.vm_id, &news.sealed)?;
-            saved.insert(id, news.next);
             let until_unix_ns = one.until_ns.map(|until| now.unix_of(until)).or(one.told_until_unix_ns);
             let (vm_id, open_block) = (one.vm_id.clone(), Block::pack(&news.open));
             let told = LineOf { line: id, first: news.first, next: news.next, until_unix_ns, vm_id, open: open_block };
             put_line(&mut open, &told);
         }
         self.append(&mut batch)?;
-        self.sync()?;
-        self.saved = saved;
         self.replace_open(&open)
     }
 
@@ -82,7 +80,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Adds what was gathered to the file that is written now.
+    /// Adds what was gathered to the file that is written now, and makes it durable.
     fn append(&mut self, batch: &mut Batch) -> io::Result<()> {
         if batch.bytes.is_empty() {
             return Ok(());
@@ -93,28 +91,21 @@ impl Disk {
             Some(file) => file,
             None => self.new_segment()?,
         };
-        // Until all is well the file is not written again, so that nothing stands behind a torn frame.
         let Some(segment) = self.segments.last_mut() else { return Ok(()) };
-        if let Err(error) = file.write_all(&bytes) {
-            // What came of it takes room and is no use. If it stays, its reader finds the torn frame by its sum.
+        if let Err(error) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
+            // What came of it takes room and is no use. If it stays, its reader finds the torn frame by its sum. The file is
+            // not gone on with: the kernel may have dropped what it could not make durable.
             let _ = file.set_len(segment.bytes);
             return Err(error);
         }
         segment.bytes += bytes.len() as u64;
-        blocks.into_iter().for_each(|(line, number)| add(&mut segment.runs, line, number));
-        self.written += bytes.len() as u64;
-        if segment.bytes < self.bounds.file_bytes() {
-            self.writing = Some(file);
-            return Ok(());
+        for (line, number) in blocks {
+            add(&mut segment.runs, line, number);
+            let next = self.saved.entry(line).or_default();
+            *next = number.saturating_add(1).max(*next);
         }
-        file.sync_data()
-    }
-
-    /// Makes what was added durable. After a failure the kernel may have dropped it, so the file is not gone on with.
-    fn sync(&mut self) -> io::Result<()> {
-        let Some(file) = self.writing.take() else { return Ok(()) };
-        file.sync_data()?;
-        self.writing = Some(file);
+        self.written += bytes.len() as u64;
+        self.writing = (segment.bytes < self.bounds.file_bytes()).then_some(file);
         Ok(())
     }
 
@@ -122,6 +113,8 @@ impl Disk {
         let path = self.dir.join(format!("{:016}.{BLOCKS}", self.next_file));
         self.next_file += 1;
         let file = create(&path)?;
+        // The next thing may be that an older file is removed.
+        File::open(&self.dir)?.sync_all()?;
         self.segments.push(Segment { path, bytes: 0, runs: Vec::new() });
         Ok(file)
     }
@@ -144,7 +137,7 @@ impl Disk {
         self.written += bytes.len() as u64;
         self.open_bytes = bytes.len() as u64;
         for old in std::mem::replace(&mut self.opens, vec![path]) {
-            // It stands behind the new one, whose number is higher; the next start removes it.
+            // It stands behind the new one, whose number is higher; the first save of the next agent tries again.
             let _ = fs::remove_file(old);
         }
         Ok(())
@@ -200,7 +193,9 @@ impl Disk {
             // Of the others: that in which the least part is of use, or the least of all.
             let others = self.segments.len() - usize::from(self.writing.is_some());
             let cost = |segment: &Segment| {
-                let used = blocks(segment, lines).map(|(_, (_, block))| block.written_bytes() as u64).sum::<u64>();
+                let name = |line: &u64| names.get(line).copied().unwrap_or_default();
+                let used =
+                    blocks(segment, lines).map(|(line, (_, block))| block_bytes(name(&line), &block)).sum::<u64>();
                 if too_large { used.saturating_mul(1_000) / segment.bytes.max(1) } else { used }
             };
             let cheapest = self.segments.iter().take(others).enumerate().min_by_key(|(_, segment)| cost(segment));
@@ -213,7 +208,6 @@ impl Disk {
                 self.gather(&mut batch, line, vm_id, &[sealed])?;
             }
             self.append(&mut batch)?;
-            self.sync()?;
             remove(&path)?;
             self.segments.remove(place);
         }

@@ -194,3 +194,16 @@ fn room_that_the_ledger_needs_is_not_taken_and_what_was_not_saved_is_saved_later
     drop(disk);
     assert_eq!(all(&come_back(dir.path()).1, "a"), all(&now, "a"));
 }
+
+#[test]
+fn a_sealed_block_takes_no_more_room_in_a_file_than_in_memory() {
+    let dir = TempDir::new().unwrap();
+    let (mut disk, now, _) = come_back(dir.path());
+    let name = "x".repeat(64);
+    // Nothing of it changes but the time: what stands beside the numbers is most of it.
+    push(&now, &name, 1, 40 * BLOCK as u64, 0);
+    disk.save(&now, clock(1)).unwrap();
+    let (in_files, sealed) = (disk.bytes() - disk.open_bytes, now.live()[0].line.since(0).sealed);
+    assert_eq!(in_files, sealed.iter().map(|(_, block)| record::block_bytes(&name, block)).sum::<u64>());
+    assert!(in_files <= sealed.iter().map(|(_, block)| block.bytes() as u64).sum(), "{in_files} bytes");
+}
