@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use crate::{
     config::{self, Config},
-    expose::serve::Own,
+    expose::{connection::Counts, serve::Own},
     lifecycle::Bus,
     metrics::{Fanout, Shared, follow},
 };
 
 /// All backends as one, subscribed to the bus, and what a scrape shows of them. One that cannot be had is told of and
 /// left out: it counts, it does not measure.
-pub(super) fn start(config: &Config, bus: &Bus) -> anyhow::Result<(Shared, Own)> {
+pub(super) fn start(config: &Config, bus: &Bus, connections: Counts) -> anyhow::Result<(Shared, Own)> {
     let mut backends: Vec<Shared> = Vec::new();
     let own = Own {
         data_dir: config.data_dir.clone(),
+        connections,
         #[cfg(feature = "metrics")]
         counted: prometheus(&mut backends)?,
     };

@@ -134,7 +134,9 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let now = clock::now().context("the clock cannot be read")?;
     let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC).context("no eventfd")?);
     let bus = Bus::default();
-    let (metrics, own) = metrics::start(&config, &bus)?;
+    let bounds = bounds(&config);
+    let counts = bounds.counts();
+    let (metrics, own) = metrics::start(&config, &bus, counts.clone())?;
     let (writer, recovered) =
         ledger::open(&config, &facts, &boot_id, now, ledger::on_commit(Arc::clone(&waker), bus.clone()))?;
     let earlier = history::read(&config).context("the history cannot be read")?;
@@ -180,10 +182,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
     let engine = launch(engine, recovered)?;
     let (sample_ns, sample_seen) = watch::channel(settings(&config).sample_ns);
     let (history_ns, history_seen) = watch::channel(settings(&config).history_ns);
-    let bounds = bounds(&config);
-    let counts = bounds.counts();
-    let views =
-        serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams, &counts);
+    let views = serve::views(snapshots.clone(), Arc::clone(&status), own, sample_seen, history_seen, history, streams);
     serve::serve(views, annotations(&config, remote.clone()), &counts, bounds, Arc::clone(&web), tcp, unix);
     left.keep();
     Ok(App {

@@ -24,6 +24,8 @@ use crate::account::{Snapshot, past::Past};
 pub struct Own {
     /// Where the ledger is kept.
     pub data_dir: PathBuf,
+    /// What bounds of connections cost.
+    pub connections: Counts,
     /// What it counts about its own work.
     #[cfg(feature = "metrics")]
     pub counted: super::PrometheusMetrics,
@@ -39,8 +41,6 @@ pub fn views(
     history_ns: watch::Receiver<u64>,
     history: Arc<dyn Past>,
     streams: Streams,
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only a scrape tells of them"))]
-    counts: &Counts,
 ) -> Views {
     #[cfg(feature = "metrics")]
     let collected = Collected {
@@ -50,7 +50,7 @@ pub fn views(
         history: Arc::clone(&history),
         streams: streams.clone(),
         counted: own.counted,
-        connections: counts.clone(),
+        connections: own.connections,
     };
     Views {
         snapshots,

@@ -138,7 +138,7 @@ impl Taken {
         let waiting = self.slots.iter().enumerate().filter_map(|(at, (slot, _))| Some((slot.gives_way()?, at)));
         let Some((_, at)) = waiting.min() else { return };
         let (_, task) = self.slots.swap_remove(at);
-        task.abort();
         self.places.counts.cut(self.places.listener, Cut::Crowded);
+        task.abort();
     }
 }

@@ -88,18 +88,16 @@ pub(in crate::expose) async fn serve<S, H>(
             tracing::debug!(%error, "a connection ended badly");
         }
     };
-    if !in_time(work, &slot).await {
-        slot.count_late();
-    }
+    in_time(work, &slot).await;
 }
 
-/// Whether the work ended before its place's time was up.
-async fn in_time(work: impl Future<Output = ()>, slot: &Slot) -> bool {
+/// Does the work until its place's time is up.
+async fn in_time(work: impl Future<Output = ()>, slot: &Slot) {
     let mut work = pin!(work);
     let mut sleep: Pin<&mut Sleep> = pin!(tokio::time::sleep_until(Instant::now()));
     poll_fn(|cx| {
         if work.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
+            return Poll::Ready(());
         }
         // What was done just now may have changed it.
         let Some(deadline) = slot.deadline() else { return Poll::Pending };
@@ -107,9 +105,11 @@ async fn in_time(work: impl Future<Output = ()>, slot: &Slot) -> bool {
             sleep.as_mut().reset(deadline);
         }
         ready!(sleep.as_mut().poll(cx));
-        Poll::Ready(false)
+        // Before the connection is closed, so that who sees that can read it.
+        slot.count_late();
+        Poll::Ready(())
     })
-    .await
+    .await;
 }
 
 async fn answer(router: Router, request: Request, slot: Arc<Slot>) -> Response {
