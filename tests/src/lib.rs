@@ -26,6 +26,7 @@ pub mod pins;
 pub mod port;
 pub mod process;
 pub mod script;
+pub mod secure;
 pub mod skip;
 pub mod sse;
 pub mod statement;

@@ -3,137 +3,30 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
-    agent::{Agent, Setup},
+    agent::Agent,
     command::binary,
     http,
+    secure::{Ca, Files, TLS, ask, basic, ca, client, connect, issue, secured, speaking},
     skip::{host, installed},
 };
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
-use tokio_rustls::rustls::{
-    self, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject as _},
-    version::{TLS12, TLS13},
-};
+use tokio_rustls::rustls::{self, version::TLS12};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What crypt(3) makes of "s3cret".
 const SECRET: &str = "$2y$04$QzWDVsvJ0nLGj6s9WvdYC.YOVQfl2G8b8DkBRiIrpbH/K3e/jFaBi";
 
-/// A CA of a test's own.
-type Ca = CertifiedIssuer<'static, KeyPair>;
-
-fn ca() -> Result<Ca> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    // OpenSSL takes who is named as its issuer for its own issuer.
-    params.distinguished_name.push(DnType::CommonName, "a CA of kvmeter's tests");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
-}
-
-/// A certificate for `name`, and its key.
-fn issue(ca: &Ca, name: &str) -> Result<(String, String)> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, ca)?;
-    Ok((certificate.pem(), key.serialize_pem()))
-}
-
-/// Files that a web configuration names.
-struct Files(TempDir);
-
-impl Files {
-    fn new() -> Result<Self> {
-        Ok(Self(TempDir::new()?))
-    }
-
-    /// Puts a file there as a whole.
-    fn put(&self, name: &str, text: &str) -> Result<()> {
-        let half = self.0.path().join("half");
-        fs::write(&half, text)?;
-        Ok(fs::rename(half, self.0.path().join(name))?)
-    }
-
-    fn certify(&self, ca: &Ca, name: &str) -> Result<()> {
-        let (certificate, key) = issue(ca, name)?;
-        self.put("server.crt", &certificate)?;
-        self.put("server.key", &key)
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.0.path().join("web.yml")
-    }
-
-    fn agent(&self) -> Result<Agent> {
-        Agent::with(Setup::of(&format!("web_config = {:?}\n", self.path())))
-    }
-}
-
-const TLS: &str = "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n";
-
-fn connect(agent: &Agent) -> Result<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", agent.port()))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
-}
-
-/// A client that trusts this CA, and shows a certificate if it has one.
-fn client(trusted: &Ca, own: Option<&(String, String)>) -> Result<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.der().clone())?;
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_root_certificates(roots);
-    Ok(match own {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes())?];
-            let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from_pem_slice(key.as_bytes())?);
-            builder.with_client_auth_cert(chain, key)?
-        }
-    })
-}
-
-fn secured(agent: &Agent, client: ClientConfig, name: &str) -> Result<StreamOwned<ClientConnection, TcpStream>> {
-    let name = ServerName::try_from(name.to_owned())?;
-    Ok(StreamOwned::new(ClientConnection::new(Arc::new(client), name)?, connect(agent)?))
-}
-
-/// A request with these header lines: the whole answer.
-fn ask(mut stream: impl Read + Write, path: &str, headers: &str) -> Result<String> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said)?;
-    Ok(said)
-}
-
 /// Until a new connection's answer is as `good` says. What has changed is seen at a later connection.
 fn until(agent: &Agent, what: &str, mut good: impl FnMut() -> Result<bool>) -> Result<()> {
     agent.wait_until(what, PATIENCE, |_| good())
-}
-
-fn basic(words: &str) -> String {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut coded = String::new();
-    for three in words.as_bytes().chunks(3) {
-        let number = three.iter().fold(0_usize, |sum, byte| sum << 8 | usize::from(*byte)) << (8 * (3 - three.len()));
-        for at in 0..4 {
-            let letter = LETTERS[number >> (18 - 6 * at) & 63];
-            coded.push(if at <= three.len() { char::from(letter) } else { '=' });
-        }
-    }
-    format!("Authorization: Basic {coded}\r\n")
 }
 
 #[test]
@@ -149,7 +42,7 @@ fn metrics_are_scraped_over_tls_and_in_plain_words_they_are_not() -> Result<()> 
     if installed("curl") {
         let out = Command::new("curl")
             .args(["-sS", "--compressed", "--cacert"])
-            .arg(files.0.path().join("ca.crt"))
+            .arg(files.at("ca.crt"))
             .arg(format!("https://localhost:{}/metrics", agent.port()))
             .env_clear()
             .output()?;
@@ -158,7 +51,7 @@ fn metrics_are_scraped_over_tls_and_in_plain_words_they_are_not() -> Result<()> 
     }
     let plain = http::get(connect(&agent)?, "/metrics");
     ensure!(plain.is_err(), "{plain:?}");
-    let strangers = ask(secured(&agent, client(&self::ca()?, None)?, "localhost")?, "/metrics", "");
+    let strangers = ask(secured(&agent, client(&kvmeter_tests::secure::ca()?, None)?, "localhost")?, "/metrics", "");
     ensure!(strangers.is_err(), "{strangers:?}");
     // An agent that is asked for encryption by silence alone still serves its operator.
     ensure!(agent.get("/healthz")?.0 == 200);
@@ -319,12 +212,7 @@ fn old_protocols_are_not_spoken_when_the_newest_is_asked_for() -> Result<()> {
     files.certify(&ca, "localhost")?;
     files.put("web.yml", &format!("{TLS}  min_version: TLS13\n"))?;
     let agent = files.agent()?;
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone())?;
-    let old = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let old = speaking(&[&TLS12], &ca, None)?;
     let refused = ask(secured(&agent, old, "localhost")?, "/healthz", "");
     let version = |error: &anyhow::Error| {
         let inner = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()?.downcast_ref());

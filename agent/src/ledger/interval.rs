@@ -1,5 +1,4 @@
-//! What is open in a ledger: VM processes and stored things with a start line and no stop line.
-//! Fed with lines in order; memory is bounded by what is open.
+//! VM processes and stored things with a start line and no stop line. Fed with lines in order; bounded by what is open.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -165,6 +165,7 @@ mod tests {
             }).collect();
             buckets.push((f64::INFINITY, seen.len() as f64));
             let told = quantile(&buckets, QUANTILE).unwrap();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among a few")]
             let rank = (QUANTILE * seen.len() as f64).ceil() as usize;
             let truth = f64::from(seen[rank.max(1) - 1]);
             let at = buckets.iter().position(|(bound, _)| truth <= *bound).unwrap();
