@@ -26,6 +26,10 @@ const SOCKET: &str = "/tmp/k.sock";
 const CONFIG: &str = "/tmp/kvmeter.toml";
 /// The second serial port, where the host keeps the agent's log.
 const LOG: &str = "/dev/ttyS1";
+/// The group that VMs are in.
+const LOAD: &str = "/sys/fs/cgroup/load";
+/// What is told of a line's SHA-256; a console is slow.
+const HASH_BYTES: usize = 8;
 /// The reader that retention waits for.
 const READER: &str = "power";
 /// Lines after which it acknowledges.
@@ -70,6 +74,7 @@ impl Order {
         std::fs::write(CONFIG, SETTINGS)?;
         let mut agent = agent()?;
         let stream = self.follow(&mut agent)?;
+        behind()?;
         let _neighbour = thread::spawn(neighbour);
         let _standing = testvm(&["--fleet", "12", "--id", "standing"])?;
         let _passing = testvm(&["--burst", "100000", "--concurrency", "3", "--id", "passing"])?;
@@ -105,6 +110,14 @@ impl Order {
     }
 }
 
+/// Gives VMs what is left of the CPUs: else lines would be told long after they were shown, and that they were shown too
+/// early would not be seen.
+fn behind() -> Result<()> {
+    std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+cpu").context("no control group for CPUs")?;
+    std::fs::create_dir_all(LOAD)?;
+    std::fs::write(Path::new(LOAD).join("cpu.weight"), "1").context("no weight of a control group")
+}
+
 fn agent() -> Result<Child> {
     let log = OpenOptions::new().write(true).open(LOG).with_context(|| format!("no {LOG}"))?;
     let mut command = Command::new("/bin/kvmeter");
@@ -114,7 +127,12 @@ fn agent() -> Result<Child> {
 
 fn testvm(arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new("/bin/kvmeter-testvm");
-    command.args(arguments).args(["--memory", "1M"]).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command
+        .args(arguments)
+        .args(["--memory", "1M", "--cgroup", LOAD])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
     command.spawn().context("cannot start VMs")
 }
 
@@ -127,7 +145,7 @@ fn tell(stream: BufReader<UnixStream>) -> Result<()> {
             seq = number.parse()?;
         } else if let Some(text) = line.strip_prefix("data: ").filter(|_| seq > 0) {
             let hash = Sha256::digest(text.as_bytes());
-            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash: String = hash.iter().take(HASH_BYTES).map(|byte| format!("{byte:02x}")).collect();
             say(&format!("line {seq} {hash}"))?;
             told += 1;
             if told == BUSY_AFTER {

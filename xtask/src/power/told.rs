@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 const OURS: &str = "power: ";
 /// How the machine says what went wrong.
 const TROUBLE: &str = "kernelcheck: ";
-const HASH_DIGITS: usize = 64;
+pub(crate) const HASH_DIGITS: usize = 16;
 
 /// How far a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +24,7 @@ pub(crate) enum Mark {
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
-    /// SHA-256 by number.
+    /// By number, how the SHA-256 begins.
     pub(crate) lines: BTreeMap<u64, String>,
     /// The newest line that a reader has said to need no more, or was about to.
     pub(crate) acknowledged: u64,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::told::Told;
+use super::told::{HASH_DIGITS, Told};
 
 /// The file that lines are appended to.
 pub(crate) const LIVE: &str = "ledger.jsonl";
@@ -42,7 +42,7 @@ pub(crate) struct Verdict {
 /// A ledger as its files have it, read by nobody's code but this.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// SHA-256 by number.
+    /// By number, how the SHA-256 begins.
     lines: BTreeMap<u64, String>,
     /// What is behind the last whole line of those that follow each other.
     torn: Vec<u8>,
@@ -104,6 +104,12 @@ pub(crate) fn rotated(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|name| dir.join(name)).collect())
 }
 
+/// How a line's SHA-256 begins, as the machine tells it.
+fn hash(line: &[u8]) -> String {
+    let digits: String = Sha256::digest(line).iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.chars().take(HASH_DIGITS).collect()
+}
+
 impl Ledger {
     /// Reads it. Only at its end may it be torn: the first line that is none, and all that is behind it.
     fn read(dir: &Path) -> Result<Self> {
@@ -137,8 +143,7 @@ impl Ledger {
                 let cut = line["cut_bytes"].as_str().and_then(|text| text.parse().ok());
                 self.recovered.push((seq, cut.context("a recovery that tells no length")?));
             }
-            let hash = Sha256::digest(&bytes[..end]).iter().map(|byte| format!("{byte:02x}")).collect();
-            self.lines.insert(seq, hash);
+            self.lines.insert(seq, hash(&bytes[..end]));
             bytes = &bytes[end + 1..];
         }
         Ok(bytes.to_vec())
@@ -194,8 +199,7 @@ mod tests {
     }
 
     fn told(seqs: &[u64], acknowledged: u64) -> Told {
-        let hash = |seq: u64| Sha256::digest(line(seq)).iter().map(|byte| format!("{byte:02x}")).collect();
-        Told { lines: seqs.iter().map(|seq| (*seq, hash(*seq))).collect(), acknowledged }
+        Told { lines: seqs.iter().map(|seq| (*seq, hash(line(*seq).as_bytes()))).collect(), acknowledged }
     }
 
     #[test]
@@ -207,7 +211,7 @@ mod tests {
         assert!(whole.holds(&told(&[1, 2, 3], 1)).is_err());
         assert!(whole.holds(&told(&[5, 6], 9)).is_err());
         let mut other = told(&[4], 0);
-        other.lines.insert(4, "0".repeat(64));
+        other.lines.insert(4, "0".repeat(HASH_DIGITS));
         assert!(whole.holds(&other).is_err());
         assert!(ledger("").holds(&told(&[1], 0)).is_err());
     }
