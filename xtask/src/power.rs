@@ -181,10 +181,13 @@ impl Series {
                 Ok(())
             }
             Err(error) => {
+                // What went wrong counts more than that it cannot be kept, as on a disk that is full.
                 let kept = self.home.join("failed.img");
-                fs::write(&kept, &cut.image).with_context(|| format!("cannot write {}", kept.display()))?;
-                let told = self.home.join("failed.told");
-                drop(fs::write(&told, format!("{:#?}", cut.told)));
+                let written = fs::write(&kept, &cut.image)
+                    .and_then(|()| fs::write(self.home.join("failed.told"), format!("{:#?}", cut.told)));
+                if let Err(error) = written {
+                    println!("power-cuts: {} cannot be kept: {error}", kept.display());
+                }
                 let (loss, kept) = (cut.loss, kept.display());
                 Err(error.context(format!("kill {number}, {kind}, lost: {loss:?}; the disk is kept as {kept}")))
             }
