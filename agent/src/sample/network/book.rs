@@ -93,7 +93,11 @@ pub(super) struct KeptTally {
 /// What an undecided writer wrote.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct KeptPending {
-    pub(super) port: usize,
+    /// The place of its interface among the ports; unset once that is gone.
+    pub(super) port: Option<usize>,
+    /// Where that was.
+    #[serde(default)]
+    pub(super) link: Option<(NetNsId, u32)>,
     pub(super) writer: u32,
     pub(super) label: KeptLabel,
     pub(super) first_seen_ns: u64,

@@ -81,14 +81,13 @@ impl Model {
         let (keys, ports): (Vec<LinkKey>, Vec<KeptPort>) = counted.unzip();
         let places: BTreeMap<LinkKey, usize> = keys.into_iter().zip(0..).collect();
         let over = self.over.iter().map(|(key, vm)| (key, vm));
-        let pending = self.pending.iter().filter_map(|((link, writer), pending)| {
-            Some(KeptPending {
-                port: *places.get(link)?,
-                writer: *writer,
-                label: keep_label(&pending.label),
-                first_seen_ns: pending.first_seen_ns,
-                classes: keep_classes(&pending.classes),
-            })
+        let pending = self.pending.iter().map(|((link, writer), pending)| KeptPending {
+            port: places.get(link).copied(),
+            link: Some((link.netns, link.ifindex)),
+            writer: *writer,
+            label: keep_label(&pending.label),
+            first_seen_ns: pending.first_seen_ns,
+            classes: keep_classes(&pending.classes),
         });
         Book {
             ports,
@@ -138,10 +137,19 @@ impl Model {
             }
         }
         for kept in book.pending {
-            let Some((key, _)) = all.get(kept.port) else { continue };
+            let known = kept.port.and_then(|place| all.get(place)).map(|(key, _)| *key);
+            let key = match (known, kept.link) {
+                (Some(key), _) => key,
+                // Of an interface that is gone: nothing more comes of it, so any number is right that is no other's.
+                (None, Some((netns, ifindex))) => {
+                    self.existences += 1;
+                    LinkKey { netns, ifindex, existence: self.existences }
+                }
+                (None, None) => continue,
+            };
             let (classes, label) = (take_classes(kept.classes), take_label(kept.label));
             let pending = Pending { classes, label, since_ns: now_ns, first_seen_ns: kept.first_seen_ns };
-            self.pending.insert((*key, kept.writer), pending);
+            self.pending.insert((key, kept.writer), pending);
         }
         self.decided = true;
         all

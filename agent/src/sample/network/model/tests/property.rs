@@ -94,3 +94,12 @@ proptest! {
         received_is_told_where_it_went(&steps)?;
     }
 }
+
+#[test]
+fn what_passed_a_tap_that_is_gone_for_a_vm_still_unknown_outlives_the_agent() {
+    use Step::{Believe, Born, Close, Delete, Die, Hear, Look, Open, Receive, Scan};
+    let opened = [Born(2), Open(2, 0), Open(1, 1), Open(1, 2), Look(2), Close(0), Believe, Open(3, 0)];
+    let gone = [Receive(0, 1), Scan(1), Delete(0), Hear(0), Die];
+    let steps: Vec<Step> = opened.into_iter().chain(gone).collect();
+    received_is_told_where_it_went(&steps).unwrap();
+}
