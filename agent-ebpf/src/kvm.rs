@@ -176,11 +176,13 @@ pub fn kvm_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `kvm_vcpu_wakeup(ns, waited, valid)`: a halted vCPU goes on (virt/kvm/kvm_main.c, `kvm_vcpu_halt`).
+/// `kvm_vcpu_wakeup(ns, waited, valid)`: a halted vCPU goes on, in its own thread (virt/kvm/kvm_main.c, `kvm_vcpu_halt`).
+/// Where entries are not told it may be the first that is heard of it.
 #[raw_tracepoint(tracepoint = "kvm_vcpu_wakeup")]
 pub fn kvm_vcpu_wakeup(ctx: RawTracePointContext) -> i32 {
     let (halted_ns, waited): (u64, u8) = (ctx.arg(0), ctx.arg(1));
-    if let Some(vcpu) = guest::running() {
+    let known = guest::running();
+    if let Some(vcpu) = known.or_else(|| guest::slot(vcpu()?.0)) {
         // SAFETY: a live map value that the running thread owns.
         unsafe {
             if counts(vcpu, hook::WAKEUP) {

@@ -75,6 +75,26 @@ fn time_halted_and_polled_is_what_kvm_itself_told() -> Result<()> {
 }
 
 #[test]
+fn a_halt_before_anything_else_was_heard_of_a_vcpu_is_counted() -> Result<()> {
+    const TEST: &str = "a_halt_before_anything_else_was_heard_of_a_vcpu_is_counted";
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let Some(trace) = start_trace(TEST) else { return Ok(()) };
+    let agent = Agent::start()?;
+    for number in 0..10 {
+        let id = format!("dozes-{number}");
+        let args = ["--id", &id, "--halts", "100", "--duty", "1", "--vcpus", "4", "--lifetime", "200ms"];
+        let mut vm = TestVm::start(&args)?;
+        vm.wait()?;
+        agent.wait_ended(&[&id])?;
+        let (halted, polled) = told(&trace, vm.vcpu_tids())?;
+        assert!(halted > 0, "{id} never halted: nothing was tested");
+        let scrape = agent.metrics()?;
+        assert_eq!((scrape.nanos(HALTED, &id), scrape.nanos(POLLED, &id)), (halted, polled), "{id}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_vm_that_sleeps_in_its_vmm_never_halted() -> Result<()> {
     const TEST: &str = "a_vm_that_sleeps_in_its_vmm_never_halted";
     let Some(_host) = host(TEST) else { return Ok(()) };
