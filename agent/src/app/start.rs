@@ -42,7 +42,7 @@ use crate::{
     lifecycle::Bus,
     logging::LevelHandle,
     vm::{exit_class, thread},
-    workload::{self, Asker},
+    workload::Asker,
 };
 
 /// How long the engine may take to take a statement: it answers between two turns.
@@ -174,7 +174,7 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         inventory: config.inventory.path.clone(),
         annotations: ledger::annotations(&config),
         history: Arc::clone(&history),
-        workloads: config.workload.label.clone().map(|label| Asker::start(asking(&config, label))),
+        workloads: Asker::start(config.workload.clone()),
         metrics,
         bus,
     };
@@ -202,12 +202,6 @@ pub(super) async fn start(source: Source, config: Config, level: LevelHandle) ->
         saver,
         sequence_before,
     })
-}
-
-/// What workloads are asked for.
-fn asking(config: &Config, label: String) -> workload::Settings {
-    let asked = config.workload.clone();
-    workload::Settings { label, requests: asked.requests, latency: asked.latency, timeout: asked.timeout }
 }
 
 /// How many connections are taken.

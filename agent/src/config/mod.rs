@@ -25,7 +25,7 @@ pub use problem::{Origin, Problem, Problems, Warning};
 pub use reload::ReloadDiff;
 pub use resolved::{
     Annotations, Bpf, BpfMode, Config, Discovery, History, Hook, HookAction, Http, Ledger, Log, LogFormat, LogLevel,
-    Metrics, Network, Recorder, SecretAs,
+    Metrics, Network, Recorder, SecretAs, Workload,
 };
 pub use url::{Url, UrlError};
 

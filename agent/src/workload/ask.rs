@@ -16,11 +16,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::{
-    Settings,
-    text::{self, Scrape, TextError},
-};
-use crate::config::{Url, UrlError};
+use super::text::{self, Scrape, TextError};
+use crate::config::{Url, UrlError, Workload};
 
 /// Bytes of an answer.
 const MOST_BYTES: usize = 4 << 20;
@@ -83,7 +80,7 @@ impl FromStr for Target {
 }
 
 /// When the answer's head had come, and what it says; whoever calls bounds the time and may drop this at any point.
-pub(super) async fn ask(target: &Target, settings: &Settings) -> Result<(Instant, Scrape), AskError> {
+pub(super) async fn ask(target: &Target, settings: &Workload) -> Result<(Instant, Scrape), AskError> {
     let request = Request::get(&target.path)
         .header(HOST, &target.authority)
         .header(USER_AGENT, concat!("kvmeter/", env!("CARGO_PKG_VERSION")))

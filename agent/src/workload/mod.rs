@@ -10,12 +10,12 @@ mod text;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::account::Workload;
+use crate::{account::Workload, config};
 
 use ask::Target;
 use text::Scrape;
@@ -27,19 +27,6 @@ const AT_ONCE: usize = 128;
 /// VMs that wait to be asked.
 const QUEUE: usize = 4_096;
 
-/// What is asked for, and how.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The label whose value is the address.
-    pub label: String,
-    /// Counters of requests; the first that is there is taken.
-    pub requests: Vec<String>,
-    /// Histograms or summaries of latency, named without `_bucket`; the first that is there is taken.
-    pub latency: Vec<String>,
-    /// How long an answer may take, from connecting to its last byte.
-    pub timeout: Duration,
-}
-
 /// Asks workloads. Nothing is asked once it is dropped.
 #[derive(Debug)]
 pub struct Asker {
@@ -50,7 +37,6 @@ pub struct Asker {
 /// One VM's: where it is asked, and what it said.
 #[derive(Debug)]
 pub struct Place {
-    text: String,
     target: Option<Target>,
     state: Mutex<State>,
 }
@@ -66,11 +52,11 @@ struct State {
 }
 
 impl Asker {
-    /// One that asks in tasks of the runtime it is called on.
+    /// One that asks in tasks of the runtime it is called on; none where no label says whom.
     #[must_use]
-    pub fn start(settings: Settings) -> Self {
+    pub fn start(settings: config::Workload) -> Option<Self> {
+        let label = settings.label.clone()?;
         let (queue, mut waiting) = mpsc::channel::<Arc<Place>>(QUEUE);
-        let label = settings.label.clone();
         let (settings, room) = (Arc::new(settings), Arc::new(Semaphore::new(AT_ONCE)));
         tokio::spawn(async move {
             while let Some(place) = waiting.recv().await {
@@ -83,7 +69,7 @@ impl Asker {
                 });
             }
         });
-        Self { label, queue }
+        Some(Self { label, queue })
     }
 
     /// The label whose value is the address.
@@ -100,7 +86,7 @@ impl Asker {
             return None;
         };
         let place = match place {
-            Some(place) if place.text == address => place,
+            Some(place) if place.state().told.address == address => place,
             _ => place.insert(Arc::new(Place::at(address))),
         };
         let mut state = place.state();
@@ -121,7 +107,7 @@ impl Place {
         let error = target.as_ref().err().map(ToString::to_string);
         let told = Arc::new(Workload { address: text.to_owned(), error, ..Workload::default() });
         let state = State { under_way: false, last: None, signal: None, told };
-        Self { text: text.to_owned(), target: target.ok(), state: Mutex::new(state) }
+        Self { target: target.ok(), state: Mutex::new(state) }
     }
 
     /// Whether it answers, and what was found there.
@@ -134,7 +120,7 @@ impl Place {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn ask(&self, settings: &Settings) {
+    async fn ask(&self, settings: &config::Workload) {
         let Some(target) = &self.target else { return };
         let answer = tokio::time::timeout(settings.timeout, ask::ask(target, settings)).await;
         let mut state = self.state();
@@ -159,7 +145,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, at: Instant, scrape: Scrape, settings: &Settings) {
+    fn take(&mut self, at: Instant, scrape: Scrape, settings: &config::Workload) {
         let name = |place: Option<usize>, names: &[String]| place.and_then(|place| names.get(place)).cloned();
         let told = Workload {
             address: self.told.address.clone(),
