@@ -32,6 +32,11 @@ impl Bpffs {
         all.sort();
         Ok(all)
     }
+
+    /// The same, but for a book of networks in the making: it takes the place of the last one in a moment.
+    pub fn settled(&self) -> Result<Vec<String>> {
+        Ok(self.pins()?.into_iter().filter(|pin| !pin.ends_with("/net/next")).collect())
+    }
 }
 
 fn collect(top: &Path, dir: &Path, all: &mut Vec<String>) -> Result<()> {

@@ -146,10 +146,10 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(200 + round % 5 * 40));
-            let before = bpffs.pins()?;
+            let before = bpffs.settled()?;
             let dir = current.take().context("an agent runs")?.kill()?;
             current = Some(pinned(&bpffs, Some(dir), HEARTBEAT)?);
-            let after = bpffs.pins()?;
+            let after = bpffs.settled()?;
             ensure!(before.len() == after.len() && before != after, "one generation at a time: {before:?}, {after:?}");
             restarts += 1;
             Ok(())

@@ -37,13 +37,16 @@ pub fn histogram(bench: &Bench) -> Result<Verdict> {
     if let Some(why) = EVENTS.iter().find_map(|name| bench.programs.absence(name)) {
         return Ok(Verdict::Absent(why));
     }
-    let mut told = Vec::new();
-    for (id, args, halts) in RUNS {
-        bench.ahead.go_on()?;
-        let (after, scrape) = exits::run(bench, id, args, &EVENTS)?;
-        let before = bench.ahead.so_far()?;
-        told.push(compare(id, &before, &after, &scrape, halts).with_context(|| id.to_owned())?);
-    }
+    // Of the three this is the one whose program can be preempted.
+    let told: Vec<_> = bench.unskipped("kvm_vcpu_wakeup", |attempt| {
+        let runs = RUNS.iter().map(|(id, args, halts)| {
+            let id = format!("{id}{attempt}");
+            bench.ahead.go_on()?;
+            let (after, scrape) = exits::run(bench, &id, args, &EVENTS)?;
+            compare(&id, &bench.ahead.so_far()?, &after, &scrape, *halts).with_context(|| id.clone())
+        });
+        runs.collect()
+    })?;
     Ok(Verdict::Holds(told.join("; ")))
 }
 

@@ -32,7 +32,8 @@ metrics! {
     PROGRAM_RUN_TIME: Counter "kvmeter_program_run_seconds_total" ["program"] "seconds",
         "How long a kernel program ran; absent unless kernel.bpf_stats_enabled is on.";
     PROGRAM_MISSES: Counter "kvmeter_program_misses_total" ["program"] "runs",
-        "Runs the kernel skipped because the program was under way on that CPU; absent before kernel 5.12.";
+        "Runs the kernel skipped because the program was under way on that CPU (from 7.0 on it can be preempted there): \
+         what it counts lacks them. CPU time and traffic cannot be lost so. Absent before kernel 5.12.";
     EVENTS_LOST: Counter "kvmeter_events_lost_total" ["stage"] "events",
         "What a bound or a full table cost, counted where it happened.";
     SAMPLE_ERRORS: Counter "kvmeter_sample_errors_total" ["source"] "errors",
