@@ -213,8 +213,8 @@ fn a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much() -> Result<()> 
     let before = ledger_in(dir.path())?;
     let last = before.last().context("no line")?;
     // In a time namespace in which the host has run for an hour more: what an hour's step back of the wall clock shows.
-    let boottime = format!("--boottime={SET_BY}");
-    let wrapper = ["unshare", "--time", "--fork", "--kill-child", &boottime].map(Into::into).to_vec();
+    let offsets = [format!("--boottime={SET_BY}"), format!("--monotonic={SET_BY}")];
+    let wrapper = in_time(&offsets);
     let agent = Agent::with(Setup { dir: Some(dir), wrapper, ..Setup::of(config) })?;
     let steps = |agent: &Agent| -> Result<Vec<Value>> {
         Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == "clock.step").collect())
@@ -229,4 +229,43 @@ fn a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much() -> Result<()> 
     let since = number(&told[0]["mono_ns"])? - number(&last["mono_ns"])?;
     ensure!(since > SET_BY * 1_000_000_000, "between {last} and {}", told[0]);
     agent.verify()
+}
+
+/// A command in a time namespace of its own.
+fn in_time(offsets: &[String]) -> Vec<std::ffi::OsString> {
+    ["unshare", "--time", "--fork", "--kill-child"]
+        .into_iter()
+        .chain(offsets.iter().map(String::as_str))
+        .map(Into::into)
+        .collect()
+}
+
+#[test]
+fn a_host_suspended_while_no_agent_ran_has_one_line_with_for_how_long() -> Result<()> {
+    const NIGHT: u64 = 20;
+    let Some(_host) = host("a_host_suspended_while_no_agent_ran_has_one_line_with_for_how_long") else { return Ok(()) };
+    let config = "[bpf]\nenabled = \"off\"\n";
+    let mut dir = Agent::with(Setup::of(config))?.kill()?;
+    let last = ledger_in(dir.path())?.last().context("no line")?.clone();
+    // A time namespace in which CLOCK_MONOTONIC has stood still for longer: what a night shows.
+    let wrapper = in_time(&[format!("--monotonic=-{NIGHT}")]);
+    // The second is killed, so that the third has only what lines tell.
+    for _ in 0..2 {
+        let agent = Agent::with(Setup { dir: Some(dir), wrapper: wrapper.clone(), ..Setup::of(config) })?;
+        let nights = |agent: &Agent| -> Result<Vec<Value>> {
+            Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == "host.suspend").collect())
+        };
+        agent.wait_until("a line", PATIENCE, |agent| Ok(!nights(agent)?.is_empty()))?;
+        agent.wait_samples(2)?;
+        let told = nights(&agent)?;
+        ensure!(told.len() == 1, "{told:?}");
+        let by = number(&told[0]["suspended_ns"])?;
+        ensure!(by.abs_diff(NIGHT * 1_000_000_000) < 1_000_000, "{by} ns: {}", told[0]);
+        let not_before = unix_ns(&told[0]["not_before"])?;
+        ensure!(not_before.abs_diff(unix_ns(&last["emitted_at"])?) < 1_000_000_000, "since {last}: {}", told[0]);
+        ensure!(agent.ledger()?.iter().all(|line| line["kind"] != "clock.step"), "no clock was set");
+        agent.verify()?;
+        dir = agent.kill()?;
+    }
+    Ok(())
 }

@@ -11,6 +11,8 @@ use crate::{
     ledger::{Draft, Kind, Subject, TimeQuality},
 };
 
+/// Less than what a host takes to suspend, more than what readings of an earlier agent's nights are off by in all.
+const SHORTEST_NIGHT_NS: u64 = 10_000_000;
 /// A step of the wall clock smaller than this is drift that NTP slews away.
 const CLOCK_STEP_NS: i128 = 100_000_000;
 
@@ -20,6 +22,8 @@ pub(super) struct Clocks {
     last: Instant2,
     /// What is known of how long the host has been suspended since it booted.
     asleep: Option<Asleep>,
+    /// Less than this is not told as slept since an earlier agent.
+    shortest_ns: u64,
 }
 
 /// What was found.
@@ -33,12 +37,21 @@ struct Found {
 
 impl Clocks {
     pub(super) fn new(now: Instant2, asleep: Option<Asleep>) -> Self {
-        Self { last: now, asleep }
+        Self { last: now, asleep, shortest_ns: 0 }
     }
 
-    /// The last look was an earlier agent's. How long the host had been suspended by then it did not write down.
-    pub(super) fn begin_at(&mut self, last: Instant2) {
+    /// The last look was an earlier agent's, who told that the host had been suspended for so long since it booted.
+    pub(super) fn begin_at(&mut self, last: Instant2, told_ns: Option<u64>) {
         self.last = last;
+        if let Some(told_ns) = told_ns {
+            self.asleep = Some(Asleep { least_ns: told_ns, most_ns: told_ns });
+            self.shortest_ns = SHORTEST_NIGHT_NS;
+        }
+    }
+
+    /// For how long at most the host had been suspended since it booted, as of the last look.
+    pub(super) fn asleep_ns(&self) -> Option<u64> {
+        self.asleep.map(|asleep| asleep.most_ns)
     }
 
     /// Compares with the last look, which this one becomes.
@@ -49,7 +62,8 @@ impl Clocks {
         }
         self.asleep = match (self.asleep, asleep) {
             (Some(before), Some(after)) => {
-                found.suspended_ns = after.since(before);
+                found.suspended_ns = after.since(before).filter(|ns| *ns >= self.shortest_ns);
+                self.shortest_ns = 0;
                 Some(if found.suspended_ns.is_some() { after } else { after.and(before) })
             }
             (before, after) => after.or(before),
@@ -108,7 +122,7 @@ mod tests {
     #[test]
     fn a_clock_set_while_no_agent_ran_is_told_by_the_next() {
         let mut clocks = Clocks::new(at(9_000_000_000, 70_000_000_000), Some(AWAKE));
-        clocks.begin_at(at(1_000_000_000, 50_000_000_000));
+        clocks.begin_at(at(1_000_000_000, 50_000_000_000), None);
         let found = clocks.look(at(9_000_000_001, 70_000_000_001), Some(AWAKE));
         assert_eq!(found, Found { stepped_from: Some(58_000_000_001), suspended_ns: None });
     }
@@ -121,6 +135,19 @@ mod tests {
         assert_eq!(clocks.look(at(10, 10), Some(slept)), Found::default());
         assert_eq!(clocks.look(at(11, 11), None), Found::default());
         assert_eq!(clocks.look(at(12, 12), Some(slept)), Found::default());
+    }
+
+    #[test]
+    fn what_was_slept_while_no_agent_ran_is_told_by_the_next_and_once() {
+        let slept = |ns| Some(Asleep { least_ns: ns, most_ns: ns + 300 });
+        let mut clocks = Clocks::new(at(9, 9), slept(8_000_000_000));
+        clocks.begin_at(at(1, 1), Some(5_000_000_000));
+        assert_eq!(clocks.look(at(9, 9), slept(8_000_000_000)).suspended_ns, Some(3_000_000_000));
+        assert_eq!(clocks.look(at(9, 9), slept(8_000_000_000)).suspended_ns, None);
+        // What readings are off by is no night.
+        clocks.begin_at(at(1, 1), Some(7_999_990_000));
+        assert_eq!(clocks.look(at(9, 9), slept(8_000_000_000)).suspended_ns, None);
+        assert_eq!(clocks.asleep_ns(), Some(8_000_000_300));
     }
 
     proptest! {

@@ -32,6 +32,12 @@ impl Engine {
     pub fn run(mut self, recovered: Recovered) -> Result<(), EngineError> {
         let now = clock::now().map_err(EngineError::Clock)?;
         let found = self.found_slots(&recovered);
+        let watched = recovered.watched.as_ref().filter(|(boot_id, _)| *boot_id == self.boot_id);
+        let instant = |at: &Stamp| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns };
+        let since = watched.map(|(_, at)| instant(at));
+        if let Some(clocks) = recovered.clocks.as_ref().filter(|_| watched.is_some()) {
+            self.clocks.begin_at(instant(clocks), recovered.asleep_ns);
+        }
         self.out.push(self.agent_up(&recovered, now));
         self.out.extend(self.gap(&recovered, now));
         self.why.past = recovered.past;
@@ -41,12 +47,6 @@ impl Engine {
         self.first_scan(recovered.open, &found, now);
         let running = self.registry.live().map(|vm| (vm.fixed.vm_id.as_str(), vm.fixed.start_ns));
         self.history.settle(running, now, self.settings.keep_ns);
-        let watched = recovered.watched.as_ref().filter(|(boot_id, _)| *boot_id == self.boot_id);
-        let instant = |at: &Stamp| clock::Instant2 { boot_ns: at.mono_ns, unix_ns: at.unix_ns };
-        let since = watched.map(|(_, at)| instant(at));
-        if let Some(clocks) = recovered.clocks.as_ref().filter(|_| watched.is_some()) {
-            self.clocks.begin_at(instant(clocks));
-        }
         self.resume_storage(recovered.open_storage, since, now);
         self.next_heartbeat_s = self.heartbeat_after(now.unix_ns);
         loop {
@@ -66,6 +66,7 @@ impl Engine {
             mem_bytes: self.facts.mem_total.map_or(0, |bytes| bytes.get()),
             storage_bytes: 0,
         };
+        draft.suspended_ns = self.clocks.asleep_ns();
         draft.resumed_after = recovered.last.clone();
         draft.clean = Some(recovered.clean || recovered.last.is_none());
         draft

@@ -34,7 +34,8 @@ pub(super) struct Carry {
     stored: HashMap<Subject, About>,
     /// By VM: the line that says its state was kept.
     left: HashMap<String, Kept>,
-    up: Option<Kept>,
+    /// The newest `agent.up`, and how long the host was suspended since.
+    up: Vec<Kept>,
     last: Option<Kept>,
     boot: String,
 }
@@ -55,7 +56,10 @@ impl Carry {
             Subject::Ledger => {
                 self.boot.clone_from(&line.fact.boot_id);
                 if line.fact.kind == Kind::AgentUp {
-                    self.up = Some(kept.clone());
+                    self.up.clear();
+                }
+                if matches!(line.fact.kind, Kind::AgentUp | Kind::HostSuspend) {
+                    self.up.push(kept.clone());
                 }
             }
             Subject::Incarnation(_) => self.note_compute(line, &kept),

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Coverage, Kind, Line, Shape, Stamp, StoredFile, Subject, Usage};
+use super::boots::Boots;
+use super::{Coverage, Kind, Line, Shape, StoredFile, Subject, Usage};
 
 /// A VM process with a start line and no stop line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,16 +99,13 @@ pub struct OpenStorage {
 pub(super) struct Intervals {
     compute: HashMap<String, OpenInterval>,
     storage: HashMap<Subject, OpenStorage>,
-    seen: HashMap<String, (u64, u64)>,
-    writing_boot: String,
-    /// Both clocks at one instant of that boot, as the newest line has it that tells of its own instant.
-    clocks: Option<Stamp>,
+    pub(super) boots: Boots,
 }
 
 impl Intervals {
     /// Takes the next line.
     pub(super) fn note(&mut self, line: &Line) {
-        self.note_boot(line);
+        self.boots.note(line);
         self.note_whose(line);
         match line.fact.kind {
             Kind::VmComputeStart => self.open_compute(line),
@@ -138,52 +136,25 @@ impl Intervals {
         }
     }
 
-    /// The boot lines are written in, and the newest instant of one.
-    pub(super) fn watched(&self) -> Option<(String, Stamp)> {
-        let (unix_ns, mono_ns) = *self.seen.get(&self.writing_boot)?;
-        Some((self.writing_boot.clone(), Stamp { unix_ns, mono_ns }))
-    }
-
-    /// What both clocks showed at one instant of the boot lines are written in, the newest that is known.
-    pub(super) const fn clocks(&self) -> Option<Stamp> {
-        self.clocks
-    }
-
     /// What is open, in the order it began.
     pub(super) fn finish(self) -> (Vec<OpenInterval>, Vec<OpenStorage>) {
         let mut compute: Vec<_> = self.compute.into_values().collect();
         for open in &mut compute {
-            if let Some((at, mono_ns)) = self.seen.get(&open.boot_id) {
-                open.last_seen_at = open.last_seen_at.max(*at);
-                open.last_seen_mono_ns = open.last_seen_mono_ns.max(*mono_ns);
+            if let Some(seen) = self.boots.seen(&open.boot_id) {
+                open.last_seen_at = open.last_seen_at.max(seen.unix_ns);
+                open.last_seen_mono_ns = open.last_seen_mono_ns.max(seen.mono_ns);
             }
         }
         compute.sort_by_key(|open| open.start_seq);
         let mut storage: Vec<_> = self.storage.into_values().collect();
         for open in &mut storage {
-            if let Some((at, mono_ns)) = self.seen.get(&open.boot_id) {
-                open.last_seen_at = open.last_seen_at.max(*at);
-                open.last_seen_mono_ns = open.last_seen_mono_ns.max(*mono_ns);
+            if let Some(seen) = self.boots.seen(&open.boot_id) {
+                open.last_seen_at = open.last_seen_at.max(seen.unix_ns);
+                open.last_seen_mono_ns = open.last_seen_mono_ns.max(seen.mono_ns);
             }
         }
         storage.sort_by_key(|open| open.start_seq);
         (compute, storage)
-    }
-
-    /// The boot lines are written in is the one the agent last named; a stop may name an older one.
-    fn note_boot(&mut self, line: &Line) {
-        if line.fact.subject == Subject::Ledger || self.writing_boot.is_empty() {
-            self.writing_boot.clone_from(&line.fact.boot_id);
-        }
-        if line.fact.boot_id == self.writing_boot {
-            let seen = self.seen.entry(line.fact.boot_id.clone()).or_default();
-            *seen = (seen.0.max(line.recorded_at), seen.1.max(line.fact.mono_ns));
-            if matches!(line.fact.kind, Kind::AgentUp | Kind::AgentDown | Kind::ClockStep | Kind::VmComputeUsage) {
-                self.clocks = Some(Stamp { unix_ns: line.fact.emitted_at, mono_ns: line.fact.mono_ns });
-            }
-        } else {
-            self.clocks = None;
-        }
     }
 
     /// What lines about a VM say of whose it is holds for what is stored for it.

@@ -6,6 +6,7 @@
 //! out to one file at a time.
 //! Refuses: to skip damage, to write beside another agent, to forget a fact without counting it, to read a clock.
 
+mod boots;
 mod carry;
 mod digest;
 mod error;

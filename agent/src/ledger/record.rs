@@ -68,7 +68,7 @@ pub struct Draft {
     pub cut_bytes: Option<u64>,
     /// On `clock.step`: what the wall clock would have shown at `mono_ns` had nobody set it, unix nanoseconds.
     pub stepped_from: Option<u64>,
-    /// On `host.suspend`: for how long, nanoseconds.
+    /// On `host.suspend`: for how long, nanoseconds; on `agent.up`: since the host booted, as far as lines have told it.
     pub suspended_ns: Option<u64>,
     /// On a heartbeat: the slot's Unix second, its ordinal; `emitted_at`'s second if unset. Not on the line.
     pub slot: Option<u64>,

@@ -39,6 +39,8 @@ pub struct Recovered {
     pub watched: Option<(String, Stamp)>,
     /// Both clocks at the newest instant of that boot that a line is of.
     pub clocks: Option<Stamp>,
+    /// For how long the host has been suspended in that boot as far as lines tell, nanoseconds.
+    pub asleep_ns: Option<u64>,
     /// What was cut from the tail on this opening.
     pub torn: Option<Torn>,
     /// Bytes of whole lines.
@@ -138,8 +140,9 @@ impl Recovery {
         if let Some(due) = self.due {
             return Err(LedgerError::Headless { path: live.to_owned(), seq: due.seq });
         }
-        self.state.watched = self.intervals.watched();
-        self.state.clocks = self.intervals.clocks();
+        self.state.watched = self.intervals.boots.watched();
+        self.state.clocks = self.intervals.boots.clocks();
+        self.state.asleep_ns = self.intervals.boots.asleep_ns();
         (self.state.open, self.state.open_storage) = self.intervals.finish();
         Ok((self.state, self.segment))
     }

@@ -49,7 +49,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("clean", "Whether the agent before ended in order."),
     ("cut_bytes", "Bytes of a torn tail that was cut."),
     ("stepped_from", "What the wall clock would have shown at mono_ns had nobody set it; emitted_at is what it shows."),
-    ("suspended_ns", "For how long the host was suspended."),
+    (
+        "suspended_ns",
+        "For how long the host was suspended; on agent.up: since it booted, as far as lines have told it.",
+    ),
     ("trimmed", "Keys that were shortened or left out so that the line stays within 16 KiB."),
     ("prev", "SHA-256 of the line before, without its newline; zeros at the beginning."),
     ("sum", "First 16 hex of SHA-256 of the line's bytes before `,\"sum\"`; the last key."),

@@ -131,7 +131,7 @@ pub(super) struct Wire {
     /// `clock.step`: what the wall clock would have shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stepped_from: Option<When>,
-    /// `host.suspend`: for how long.
+    /// `host.suspend`: for how long; `agent.up`: since the boot, as far as told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) suspended_ns: Option<Dec<u64>>,
     /// Keys that were dropped or shortened so that the line stays within 16 KiB.

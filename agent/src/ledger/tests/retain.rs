@@ -145,3 +145,31 @@ fn a_follower_goes_on_while_files_go_and_ends_where_lines_went_before_it_had_the
     let late = Cursor { ledger: journal.ledger_id().to_owned(), seq: 5, id: String::new() };
     assert!(matches!(Follower::new(&dir, Some(late)).next(9), Err(FollowError::Gone { first: 13, due: 6, .. })));
 }
+
+#[test]
+fn how_long_the_host_slept_is_known_when_the_lines_that_told_it_are_gone() {
+    let slept = |kind, second, ns| {
+        let mut draft = agent(kind, second);
+        draft.suspended_ns = ns;
+        draft
+    };
+    let (_root, dir) = fresh_dir();
+    let mut journal = open(&dir).0;
+    journal.keep(all_goes(&[])).unwrap();
+    // What an agent before it told is in its first line.
+    journal.append(&[slept(Kind::AgentUp, 0, Some(3)), slept(Kind::HostSuspend, 1, Some(5))], at(1)).unwrap();
+    journal.append(&[slept(Kind::AgentUp, 2, Some(8)), slept(Kind::HostSuspend, 3, Some(20))], at(3)).unwrap();
+    journal.append(&[slept(Kind::HostSuspend, 4, Some(100))], at(4)).unwrap();
+    for second in 5..20 {
+        journal.append(&[agent(Kind::ClockStep, second)], at(second)).unwrap();
+    }
+    assert_eq!((tended(&mut journal), rotated(&dir).len()), (0, 0));
+    drop(journal);
+    assert!(verify_dir(&dir).first_seq > Some(5), "nothing was removed");
+    let (mut journal, found) = open(&dir);
+    assert_eq!(found.asleep_ns, Some(128));
+    // One that does not know it.
+    journal.append(&[agent(Kind::AgentUp, 21), slept(Kind::HostSuspend, 22, Some(1))], at(22)).unwrap();
+    drop(journal);
+    assert_eq!(open(&dir).1.asleep_ns, None);
+}
