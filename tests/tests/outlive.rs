@@ -134,7 +134,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
     let began = Instant::now();
     let mut churns = TestVm::start(&["--id", "churns", "--duty", "20", "--churn", "200"])?;
     // Its vCPU leaves KVM_RUN all the time, also in the moments when one agent's programs take over from another's.
-    let args = ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "70s", "--end", "triple-fault"];
+    let args = ["--id", "leaves", "--duty", "50", "--exit-rate", "20000", "--lifetime", "50s", "--end", "triple-fault"];
     let mut leaves = TestVm::start(&[&args[..], &["--count", path]].concat())?;
     agent.wait_vms(&["steady", "churns", "leaves"])?;
     let (over, mut current, mut restarts) = (AtomicBool::new(false), Some(agent), 0);
@@ -142,7 +142,7 @@ fn agents_that_are_killed_one_after_another_count_every_exit_and_every_life_once
         let brief = scope.spawn(|| short_lives(&over));
         let restarted = (0..20).try_for_each(|round| {
             // The agent that sees it end is the one that can be asked for its exits.
-            if began.elapsed() > Duration::from_secs(52) {
+            if began.elapsed() > Duration::from_secs(34) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(200 + round % 5 * 40));
