@@ -1,187 +1,113 @@
-//! A block of samples, compressed column by column with pco; a column whose numbers are all one costs nothing.
+//! A block of samples, compressed column by column (`part`).
 
-use pco::{ChunkConfig, DeltaSpec, ModeSpec, standalone};
+use std::sync::Arc;
 
-use super::series::Row;
+use super::{
+    part::{self, Parts},
+    series::Row,
+};
 use crate::account::past::COLUMNS;
 
-/// Samples of a full block. Longer ones compress better and cost more to open; at 512 both are near their best.
-pub const BLOCK: usize = 512;
+/// Samples of a full block. Longer ones compress better, and cost more while they are open and when one is damaged.
+pub const BLOCK: usize = 1536;
 
-/// pco's effort, 0 to 12.
-const LEVEL: usize = 4;
+/// Bytes in front of the numbers: how many rows (u32), when the first and the last were taken (u64, milliseconds).
+const HEAD: usize = 4 + 8 + 8;
 
-/// Times, and the columns of a sample.
-const PARTS: usize = COLUMNS + 1;
-/// Bytes in front of the numbers of a block that is written down.
-const HEAD: usize = 4 + 8 + 8 + 2 + 4 * PARTS;
+/// Beside a block in memory, bytes: what the allocator keeps for it, the counts of its `Arc`, and its places in its
+/// line, in the order of all blocks and among those that are on a disk, of which a quarter is room for more.
+const BESIDE: usize = 16 + 16 + (24 + 16 + 24) * 4 / 3;
 
-/// Beside a block in memory, bytes: what the allocator keeps for it and its numbers, the counts of its `Arc`, and its
-/// places in its line, in the order of all blocks and among those that are on a disk.
-const BESIDE: usize = 2 * 16 + 16 + 16 + 16 + 24;
-
-/// Samples in the order they were taken. All numbers lie in one piece of memory, in the form they have on a disk too.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Block {
-    count: u32,
-    first_ms: u64,
-    last_ms: u64,
-    /// A bit a part, times first: set where all its numbers are one, which stands there in 8 bytes, or in none if it is 0.
-    constant: u16,
-    /// Where each part ends.
-    ends: [u32; PARTS],
-    data: Box<[u8]>,
-}
+/// Samples in the order they were taken: in one piece of memory, in the form they have on a disk too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block(Arc<[u8]>);
 
 impl Block {
     /// Packs rows; `None` if there is none.
     #[must_use]
-    pub fn pack(rows: &[Row]) -> Option<Self> {
-        let times: Vec<u64> = rows.iter().map(|row| row.at_ms).collect();
-        let (first_ms, last_ms) = (*times.iter().min()?, *times.iter().max()?);
-        let (mut data, mut constant, mut ends) = (Vec::new(), 0, [0; PARTS]);
-        for (part, end) in ends.iter_mut().enumerate() {
-            let one = |row: &Row| part.checked_sub(1).map_or(row.at_ms, |column| code(row, column));
-            let numbers: Vec<u64> = rows.iter().map(one).collect();
-            constant |= u16::from(pack(&numbers, &mut data)) << part;
-            *end = u32::try_from(data.len()).ok()?;
+    pub fn pack(rows: impl IntoIterator<Item = Row>) -> Option<Self> {
+        let mut parts: [Vec<u64>; 1 + COLUMNS] = std::array::from_fn(|_| Vec::with_capacity(BLOCK));
+        for row in rows {
+            for (part, number) in parts.iter_mut().zip([row.at_ms].into_iter().chain(row.codes)) {
+                part.push(number);
+            }
         }
-        let count = u32::try_from(rows.len()).ok()?;
-        Some(Self { count, first_ms, last_ms, constant, ends, data: data.into_boxed_slice() })
+        let times = parts.first()?;
+        let mut bytes = Vec::from(u32::try_from(times.len()).ok()?.to_le_bytes());
+        bytes.extend_from_slice(&times.iter().min()?.to_le_bytes());
+        bytes.extend_from_slice(&times.iter().max()?.to_le_bytes());
+        part::begin(&mut bytes).ok()?;
+        for numbers in &parts {
+            part::pack(numbers, &mut bytes).ok()?;
+        }
+        Some(Self(bytes.into()))
     }
 
     /// Its rows; `None` if a column does not give as many numbers as there are rows.
     #[must_use]
     pub fn rows(&self) -> Option<Vec<Row>> {
-        let row = |at_ms| Row { at_ms, codes: [0; COLUMNS] };
-        let mut rows: Vec<Row> = self.open(0)?.into_iter().map(row).collect();
+        let mut rows = vec![Row { at_ms: 0, codes: [0; COLUMNS] }; self.len()];
+        let mut parts = Parts::of(self.0.get(HEAD..)?, rows.len())?;
+        let mut places = rows.iter_mut();
+        parts.next(|at_ms| places.by_ref().next().into_iter().for_each(|row| row.at_ms = at_ms))?;
         for column in 0..COLUMNS {
-            if self.is_constant(column + 1) && self.part(column + 1)?.is_empty() {
-                continue;
-            }
-            for (row, code) in rows.iter_mut().zip(self.open(column + 1)?) {
-                if let Some(place) = row.codes.get_mut(column) {
-                    *place = code;
-                }
-            }
+            let mut places = rows.iter_mut().filter_map(|row| row.codes.get_mut(column));
+            parts.next(|code| places.by_ref().next().into_iter().for_each(|place| *place = code))?;
         }
-        Some(rows)
+        parts.is_done().then_some(rows)
     }
 
-    fn is_constant(&self, part: usize) -> bool {
-        self.constant >> part & 1 == 1
-    }
-
-    fn part(&self, part: usize) -> Option<&[u8]> {
-        let end = |part: usize| self.ends.get(part).and_then(|end| usize::try_from(*end).ok());
-        let begin = part.checked_sub(1).map_or(Some(0), end)?;
-        self.data.get(begin..end(part)?)
-    }
-
-    fn open(&self, part: usize) -> Option<Vec<u64>> {
-        let bytes = self.part(part)?;
-        if self.is_constant(part) {
-            let number = if bytes.is_empty() { 0 } else { u64::from_le_bytes(bytes.try_into().ok()?) };
-            return Some(vec![number; self.len()]);
-        }
-        standalone::simple_decompress(bytes).ok().filter(|numbers| numbers.len() == self.len())
-    }
-
-    /// Writes it down, as `read` takes it.
-    pub fn write(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.count.to_le_bytes());
-        to.extend_from_slice(&self.first_ms.to_le_bytes());
-        to.extend_from_slice(&self.last_ms.to_le_bytes());
-        to.extend_from_slice(&self.constant.to_le_bytes());
-        self.ends.iter().for_each(|end| to.extend_from_slice(&end.to_le_bytes()));
-        to.extend_from_slice(&self.data);
+    /// As it is written down, for `read`.
+    #[must_use]
+    pub fn written(&self) -> &[u8] {
+        &self.0
     }
 
     /// One that was written down: all of `bytes`. Its numbers are not opened. `None` if it cannot be one.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<Self> {
-        let (head, data) = bytes.split_at_checked(HEAD)?;
-        let (count, head) = head.split_first_chunk()?;
-        let (first_ms, head) = head.split_first_chunk()?;
-        let (last_ms, head) = head.split_first_chunk()?;
-        let (constant, head) = head.split_first_chunk()?;
-        let mut ends = [0; PARTS];
-        for (end, bytes) in ends.iter_mut().zip(head.chunks_exact(4)) {
-            *end = u32::from_le_bytes(bytes.try_into().ok()?);
-        }
-        let block = Self {
-            count: u32::from_le_bytes(*count),
-            first_ms: u64::from_le_bytes(*first_ms),
-            last_ms: u64::from_le_bytes(*last_ms),
-            constant: u16::from_le_bytes(*constant),
-            ends,
-            data: data.into(),
-        };
-        let whole = ends.last().and_then(|end| usize::try_from(*end).ok()) == Some(data.len()) && ends.is_sorted();
-        (whole && (1..=BLOCK).contains(&block.len()) && block.first_ms <= block.last_ms).then_some(block)
+        let (count, first_ms, last_ms) = head(bytes)?;
+        ((1..=BLOCK).contains(&count) && first_ms <= last_ms).then(|| Self(bytes.into()))
     }
 
     /// When its first sample was taken, Unix milliseconds.
     #[must_use]
-    pub const fn first_ms(&self) -> u64 {
-        self.first_ms
+    pub fn first_ms(&self) -> u64 {
+        head(&self.0).map_or(0, |(_, first_ms, _)| first_ms)
     }
 
     /// When its last sample was taken, Unix milliseconds.
     #[must_use]
-    pub const fn last_ms(&self) -> u64 {
-        self.last_ms
+    pub fn last_ms(&self) -> u64 {
+        head(&self.0).map_or(0, |(_, _, last_ms)| last_ms)
     }
 
     /// How many samples are in it.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.count as usize
+    pub fn len(&self) -> usize {
+        head(&self.0).map_or(0, |(count, _, _)| count)
     }
 
     /// Whether it may have samples of `[since_ms, until_ms)`.
     #[must_use]
-    pub const fn overlaps(&self, since_ms: u64, until_ms: u64) -> bool {
-        self.first_ms < until_ms && self.last_ms >= since_ms
+    pub fn overlaps(&self, since_ms: u64, until_ms: u64) -> bool {
+        self.first_ms() < until_ms && self.last_ms() >= since_ms
     }
 
     /// Memory it takes, bytes, with what stands beside it.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.data.len() + BESIDE
-    }
-
-    /// Bytes it takes where it is written down.
-    #[must_use]
-    pub fn written_bytes(&self) -> usize {
-        HEAD + self.data.len()
+        self.0.len() + BESIDE
     }
 }
 
-fn code(row: &Row, column: usize) -> u64 {
-    row.codes.get(column).copied().unwrap_or(0)
-}
-
-/// Adds the numbers of a part; whether all are one.
-fn pack(numbers: &[u64], to: &mut Vec<u8>) -> bool {
-    if let Some(first) = numbers.first()
-        && numbers.iter().all(|number| number == first)
-    {
-        if *first > 0 {
-            to.extend_from_slice(&first.to_le_bytes());
-        }
-        return true;
-    }
-    // Neighbours are alike or they are not: the shorter is kept. Trying pco's whole search costs ten times as much.
-    let coded = [DeltaSpec::NoOp, DeltaSpec::TryConsecutive(1)].into_iter().filter_map(|delta| {
-        let config = ChunkConfig::default()
-            .with_compression_level(LEVEL)
-            .with_mode_spec(ModeSpec::Classic)
-            .with_delta_spec(delta);
-        standalone::simple_compress(numbers, &config).ok()
-    });
-    to.extend(coded.min_by_key(Vec::len).unwrap_or_default());
-    false
+/// How many rows, and when the first and the last were taken.
+fn head(bytes: &[u8]) -> Option<(usize, u64, u64)> {
+    let (count, rest) = bytes.split_first_chunk()?;
+    let (first_ms, rest) = rest.split_first_chunk()?;
+    let (last_ms, _) = rest.split_first_chunk()?;
+    let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+    Some((count, u64::from_le_bytes(*first_ms), u64::from_le_bytes(*last_ms)))
 }
 
 #[cfg(test)]
@@ -202,13 +128,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_gives_back_the_rows_it_was_packed_from(rows in rows()) {
-            let block = Block::pack(&rows).unwrap();
+            let block = Block::pack(rows.iter().copied()).unwrap();
             prop_assert_eq!(block.rows().unwrap(), rows.clone());
             prop_assert_eq!(block.len(), rows.len());
-            let mut written = Vec::new();
-            block.write(&mut written);
-            prop_assert_eq!(written.len(), block.written_bytes());
-            prop_assert_eq!(&Block::read(&written).unwrap(), &block);
+            prop_assert_eq!(&Block::read(block.written()).unwrap(), &block);
             for row in &rows {
                 prop_assert!(block.overlaps(row.at_ms, row.at_ms.saturating_add(1)) || row.at_ms == u64::MAX);
             }
@@ -224,16 +147,26 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_block_that_is_cut_off_or_has_more_behind_it_gives_no_rows(rows in rows(), by in 1usize..20) {
+            let whole = Block::pack(rows).unwrap().written().to_vec();
+            let cut = Block::read(&whole[..whole.len().saturating_sub(by)]);
+            prop_assert!(cut.is_none_or(|block| block.rows().is_none()));
+            let more = [whole, vec![0; by]].concat();
+            prop_assert_eq!(Block::read(&more).unwrap().rows(), None);
+        }
+    }
+
     #[test]
     fn no_rows_are_no_block() {
-        assert!(Block::pack(&[]).is_none());
+        assert!(Block::pack([]).is_none());
     }
 
     #[test]
     fn an_idle_vm_costs_next_to_nothing() {
         let row = |n: u64| Row { at_ms: n * 10_000, codes: [1, 1, 77_000_001, 99_000_001, 1, 1, 1, 1, 0, 0] };
-        let rows: Vec<Row> = (0..BLOCK as u64).map(row).collect();
-        let block = Block::pack(&rows).unwrap();
-        assert!(block.bytes() < 512, "{} bytes", block.bytes());
+        let block = Block::pack((0..BLOCK as u64).map(row)).unwrap();
+        assert!(block.bytes() < 192, "{} bytes", block.bytes());
     }
 }

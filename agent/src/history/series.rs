@@ -1,8 +1,11 @@
 //! The line of one vm_id: sealed blocks and an open one, at most so many samples; the oldest go first.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use super::block::{BLOCK, Block};
+use super::{
+    block::{BLOCK, Block},
+    open::Open,
+};
 use crate::account::past::COLUMNS;
 
 /// One sample as it is kept.
@@ -18,7 +21,7 @@ pub struct Row {
 #[derive(Debug)]
 pub struct Series {
     sealed: VecDeque<Sealed>,
-    open: Vec<Row>,
+    open: Open,
     /// Where the open block is full.
     target: usize,
     /// The number that the open block gets when it is sealed. They count up from 0 and none is used again, so two copies
@@ -27,7 +30,7 @@ pub struct Series {
 }
 
 /// A block that is full, and its number in the line.
-pub type Sealed = (u64, Arc<Block>);
+pub type Sealed = (u64, Block);
 
 /// What a push did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +45,8 @@ impl Series {
     /// An empty one. `spread` is any number: lines that begin together do not all seal at the same sample.
     #[must_use]
     pub fn new(spread: u64) -> Self {
-        let extra = usize::try_from(spread % (BLOCK as u64 / 2)).unwrap_or(0);
-        Self { sealed: VecDeque::new(), open: Vec::new(), target: BLOCK / 2 + extra, next: 0 }
+        let less = usize::try_from(spread % BLOCK as u64).unwrap_or(0);
+        Self { sealed: VecDeque::new(), open: Open::default(), target: BLOCK - less, next: 0 }
     }
 
     /// One of before: its blocks in the order of their numbers, and the rows of block `next`, which was open.
@@ -51,24 +54,26 @@ impl Series {
     pub fn restored(sealed: Vec<Sealed>, next: u64, open: Vec<Row>, spread: u64) -> Self {
         let fresh = Self::new(spread);
         let target = if next == 0 { fresh.target } else { BLOCK };
-        Self { sealed: sealed.into(), open, target, next }
+        Self { sealed: sealed.into(), open: open.into_iter().collect(), target, next }
     }
 
     /// Adds a sample; keeps `most` at least, and a block more at most.
     pub fn push(&mut self, row: Row, most: usize) -> Pushed {
-        let before = self.open.capacity();
+        let before = self.open.bytes();
         self.open.push(row);
-        let mut pushed = Pushed { grown: rows_bytes(self.open.capacity()) - rows_bytes(before), sealed: None };
+        let mut pushed = Pushed { grown: signed(self.open.bytes()) - signed(before), sealed: None };
         if self.open.len() < self.target {
             return pushed;
         }
-        if let Some(block) = Block::pack(&self.open) {
+        // What was open is given back: its room is not needed again before the next block is as long.
+        let open = std::mem::take(&mut self.open);
+        pushed.grown -= signed(open.bytes());
+        if let Some(block) = Block::pack(open.rows()) {
             pushed.grown += signed(block.bytes());
-            self.sealed.push_back((self.next, Arc::new(block)));
+            self.sealed.push_back((self.next, block));
             pushed.sealed = Some(self.next);
             self.next += 1;
         }
-        self.open.clear();
         self.target = BLOCK;
         pushed.grown -= self.trim(most);
         pushed
@@ -104,9 +109,9 @@ impl Series {
         self.next
     }
 
-    /// The rows of the open block.
+    /// The open block.
     #[must_use]
-    pub fn open_rows(&self) -> &[Row] {
+    pub const fn open(&self) -> &Open {
         &self.open
     }
 
@@ -123,15 +128,15 @@ impl Series {
 
     /// What may have samples of `[since_ms, until_ms)`: cheap to take, to be opened elsewhere.
     #[must_use]
-    pub fn parts(&self, since_ms: u64, until_ms: u64) -> (Vec<Arc<Block>>, Vec<Row>) {
+    pub fn parts(&self, since_ms: u64, until_ms: u64) -> (Vec<Block>, Open) {
         let within = self.sealed.iter().filter(|(_, block)| block.overlaps(since_ms, until_ms));
-        (within.map(|(_, block)| Arc::clone(block)).collect(), self.open.clone())
+        (within.map(|(_, block)| block.clone()).collect(), self.open.clone())
     }
 
     /// When the oldest sample was taken, Unix milliseconds.
     #[must_use]
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.sealed.front().map(|(_, block)| block.first_ms()).or_else(|| self.open.first().map(|row| row.at_ms))
+        self.sealed.front().map(|(_, block)| block.first_ms()).or_else(|| self.open.first_ms())
     }
 
     /// How many samples are kept.
@@ -144,18 +149,14 @@ impl Series {
     #[must_use]
     pub fn newest_ms(&self) -> Option<u64> {
         let sealed = self.sealed.back().map(|(_, block)| block.last_ms());
-        self.open.last().map(|row| row.at_ms).or(sealed)
+        self.open.last_ms().or(sealed)
     }
 
     /// Memory it takes, bytes.
     #[must_use]
     pub fn bytes(&self) -> i64 {
-        rows_bytes(self.open.capacity()) + self.sealed.iter().map(|(_, block)| signed(block.bytes())).sum::<i64>()
+        signed(self.open.bytes()) + self.sealed.iter().map(|(_, block)| signed(block.bytes())).sum::<i64>()
     }
-}
-
-fn rows_bytes(rows: usize) -> i64 {
-    signed(rows * size_of::<Row>())
 }
 
 fn signed(bytes: usize) -> i64 {
@@ -173,13 +174,13 @@ mod tests {
 
     fn all(series: &Series) -> Vec<Row> {
         let (blocks, open) = series.parts(0, u64::MAX);
-        blocks.iter().flat_map(|block| block.rows().unwrap()).chain(open).collect()
+        blocks.iter().flat_map(|block| block.rows().unwrap()).chain(open.rows()).collect()
     }
 
     proptest! {
         #[test]
         fn the_newest_samples_are_kept_and_what_it_takes_is_what_it_grew_by(
-            pushes in 0u64..4_000, most in 1usize..2_000, spread in any::<u64>(),
+            pushes in 0u64..8_000, most in 1usize..4_000, spread in any::<u64>(),
         ) {
             let mut series = Series::new(spread);
             let mut bytes = 0;
@@ -198,8 +199,8 @@ mod tests {
 
     #[test]
     fn only_the_oldest_block_can_be_evicted_and_once() {
-        let mut series = Series::new(0);
-        let sealed: Vec<u64> = (0..2_000).filter_map(|n| series.push(row(n), 10_000).sealed).collect();
+        let mut series = Series::new(BLOCK as u64 / 2);
+        let sealed: Vec<u64> = (0..4 * BLOCK as u64).filter_map(|n| series.push(row(n), 10 * BLOCK).sealed).collect();
         assert_eq!(sealed, [0, 1, 2, 3]);
         let before = series.bytes();
         assert!(series.evict(1).is_none());

@@ -20,8 +20,9 @@ use super::{
     Sample,
     block::Block,
     column::{codes, value},
+    open::Open,
     query::points,
-    series::{Row, Series},
+    series::{Pushed, Row, Series},
 };
 use crate::account::{
     self,
@@ -131,6 +132,9 @@ impl Store {
     pub fn push(&self, line: &Arc<Line>, unix_ns: u64, sample: &Sample) {
         let row = Row { at_ms: unix_ns / 1_000_000, codes: codes(sample) };
         let pushed = lock(&line.series).push(row, self.limits.samples);
+        if pushed == Pushed::default() {
+            return;
+        }
         let bytes = self.bytes.fetch_add(pushed.grown, Relaxed) + pushed.grown;
         let Some(number) = pushed.sealed else { return };
         let mut order = lock(&self.order);
@@ -213,11 +217,12 @@ impl Past for Store {
     }
 }
 
-/// Sealed blocks, and the open rows behind them.
-type Parts = (Vec<Arc<Block>>, Vec<Row>);
+/// Sealed blocks, and the open one behind them.
+type Parts = (Vec<Block>, Open);
 
 /// The rows, each block opened when it is come to.
 fn rows((blocks, open): Parts) -> impl Iterator<Item = Row> {
+    let open: Vec<Row> = open.rows().collect();
     blocks.into_iter().filter_map(|block| block.rows()).flatten().chain(open)
 }
 

@@ -10,11 +10,11 @@ use crate::account::past::COLUMNS;
 
 /// No UTF-8 text has these bytes, so none that a VM is called by does.
 const MARK: [u8; 8] = *b"\xF5kvmhs\xF5\n";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const _: () = assert!(COLUMNS == 10, "with another number of columns files are of another version");
 /// In front of what a frame holds, bytes.
 pub const HEAD: usize = 20;
-/// What a frame may hold, bytes: a block of samples that do not compress at all takes 40 KiB.
+/// What a frame may hold, bytes: a block of samples that do not compress at all takes 132 KiB.
 const MAX: usize = 1 << 20;
 
 /// What a frame is about.

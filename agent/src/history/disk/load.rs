@@ -7,7 +7,6 @@ use std::{
     num::NonZero,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use nix::fcntl::OFlag;
@@ -266,8 +265,7 @@ fn choose(pieces: HashMap<u64, Pieces>, index: Option<Index>) -> Vec<Restored> {
 fn restored(vm_id: String, id: u64, pieces: Pieces) -> Restored {
     let (first, told_next, until_unix_ns, open) =
         pieces.told.map_or((0, 0, None, None), |told| (told.first, told.next, told.until_unix_ns, told.open));
-    let blocks = pieces.blocks.into_iter().filter(|(number, _)| *number >= first);
-    let sealed: Vec<Sealed> = blocks.map(|(number, block)| (number, Arc::new(block))).collect();
+    let sealed: Vec<Sealed> = pieces.blocks.into_iter().filter(|(number, _)| *number >= first).collect();
     let behind = sealed.last().map_or(0, |(number, _)| number.saturating_add(1));
     // What was open at the save may have been sealed and written since: then it is in there whole.
     let open: Option<Vec<Row>> = open.filter(|_| behind <= told_next).and_then(|block| block.rows());

@@ -51,14 +51,14 @@ pub fn put_block(to: &mut Vec<u8>, (line, number, round): (u64, u64, u64), vm_id
     put(to, Kind::Block, |to| {
         [line, number, round].iter().for_each(|number| to.extend_from_slice(&number.to_le_bytes()));
         put_name(to, vm_id);
-        block.write(to);
+        to.extend_from_slice(block.written());
     });
 }
 
 /// Bytes that a sealed block takes in a file.
 #[must_use]
 pub fn block_bytes(vm_id: &str, block: &Block) -> u64 {
-    (HEAD + 3 * 8 + 2 + vm_id.len() + block.written_bytes()) as u64
+    (HEAD + 3 * 8 + 2 + vm_id.len() + block.written().len()) as u64
 }
 
 /// Adds the head of a file of open blocks.
@@ -75,7 +75,7 @@ pub fn put_line(to: &mut Vec<u8>, line: &LineOf) {
         [line.line, line.first, line.next, until].iter().for_each(|n| to.extend_from_slice(&n.to_le_bytes()));
         put_name(to, &line.vm_id);
         if let Some(open) = &line.open {
-            open.write(to);
+            to.extend_from_slice(open.written());
         }
     });
 }

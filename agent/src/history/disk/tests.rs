@@ -59,7 +59,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn what_was_saved_is_there_after_any_number_of_agents_and_nothing_twice(
-        turns in proptest::collection::vec((0u64..700, 0usize..3, any::<bool>(), any::<bool>()), 1..12),
+        turns in proptest::collection::vec((0u64..3 * BLOCK as u64 / 2, 0usize..3, any::<bool>(), any::<bool>()), 1..12),
     ) {
         let dir = TempDir::new().unwrap();
         let names = ["a", "b", "c"];
@@ -94,9 +94,11 @@ fn what_was_sealed_after_the_last_save_is_told_once_though_the_save_was_cut_off(
     push(&now, "a", 1, 100, 0xFF);
     disk.save(&now, clock(100)).unwrap();
     let before = fs::read(dir.path().join("0000000000000001.open")).unwrap();
-    push(&now, "a", 101, 900, 0xFF);
-    let sealed: Vec<_> = all(&now, "a").into_iter().take(1_000 - now.live()[0].line.since(0).open.len()).collect();
-    disk.save(&now, clock(1_000)).unwrap();
+    let most = 2 * BLOCK;
+    push(&now, "a", 101, most as u64 - 100, 0xFF);
+    let sealed: Vec<_> = all(&now, "a").into_iter().take(most - now.live()[0].line.since(0).open.len()).collect();
+    assert!(sealed.len() > 100);
+    disk.save(&now, clock(most as u64)).unwrap();
     // As if the agent had died between the blocks and the file of open ones.
     fs::remove_file(dir.path().join("0000000000000002.open")).unwrap();
     fs::write(dir.path().join("0000000000000001.open"), before).unwrap();
@@ -166,8 +168,8 @@ fn the_files_are_for_the_agents_user_alone_and_of_one_agent() {
     fs::create_dir(&dir).unwrap();
     fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
     let (mut disk, now, _) = come_back(&dir);
-    push(&now, "../../etc/x\n", 1, 600, 0xFF);
-    disk.save(&now, clock(600)).unwrap();
+    push(&now, "../../etc/x\n", 1, BLOCK as u64, 0xFF);
+    disk.save(&now, clock(BLOCK as u64)).unwrap();
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     let files: Vec<_> = fs::read_dir(&dir).unwrap().map(|file| file.unwrap()).collect();
     assert_eq!(files.len(), 2);
@@ -176,7 +178,7 @@ fn the_files_are_for_the_agents_user_alone_and_of_one_agent() {
     }
     assert_eq!(Disk::open(&dir, BOUNDS).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     drop(disk);
-    assert_eq!(all(&come_back(&dir).1, "../../etc/x\n").len(), 600, "a name is bytes in a file");
+    assert_eq!(all(&come_back(&dir).1, "../../etc/x\n").len(), BLOCK, "a name is bytes in a file");
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Line {
     pub fn since(&self, since: u64) -> News {
         let series = lock(&self.series);
         let sealed = series.sealed(since, u64::MAX).cloned().collect();
-        News { sealed, first: series.first(), next: series.next(), open: series.open_rows().to_vec() }
+        News { sealed, first: series.first(), next: series.next(), open: series.open().rows().collect() }
     }
 
     /// The number of the oldest block that is left.
