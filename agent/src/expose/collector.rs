@@ -1,20 +1,30 @@
-//! A scrape: every family of VMs and host built from the newest snapshot when it is asked for, and written at once;
-//! what the agent counts about its own work comes from its registry.
+//! A scrape: every family of VMs and host written from the newest snapshot when it is asked for; what the agent counts
+//! about its own work comes from its registry.
 //!
 //! VMs are left out of that registry: it would hold all families at the same time and sort every series by its labels,
 //! which was half of a scrape's cost with 1,000 VMs. Names and labels come from the catalogue, whose tests see to what
 //! the registry would have checked.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Instant,
+};
 
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
-use super::{PrometheusMetrics, Status, agent, catalog, connection::Counts, stream::Streams, vm};
+use super::{PrometheusMetrics, Status, agent, catalog, connection::Counts, family::seconds, stream::Streams, vm};
 use crate::{
     account::{Snapshot, past::Past},
     host::free_bytes,
 };
+
+/// Bytes of all families that are not about VMs, and more.
+const ROOM: usize = 64 << 10;
 
 /// What a scrape is built from.
 #[derive(Clone)]
@@ -33,6 +43,17 @@ pub struct Collected {
     pub counted: PrometheusMetrics,
     /// What bounds of connections cost.
     pub connections: Counts,
+    /// What the last scrape was.
+    pub last: Arc<Last>,
+}
+
+/// What the last scrape was.
+#[derive(Debug, Default)]
+pub struct Last {
+    /// How long its text took, nanoseconds; 0 before the first.
+    took_ns: AtomicU64,
+    /// How many bytes of it were about VMs.
+    bytes: AtomicUsize,
 }
 
 impl Collected {
@@ -41,23 +62,28 @@ impl Collected {
     /// # Errors
     /// When the encoder refuses a family.
     pub fn text(&self) -> prometheus::Result<(Vec<u8>, String)> {
+        let began = Instant::now();
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let status = self.status.as_of(&snapshot.host);
         let (kept, saving) = (self.history.kept(), self.history.saving());
-        let own = || agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept);
-        let watched = agent::single(&catalog::WATCH_DROPPED, self.streams.dropped() as f64);
-        let families = vm::families(&snapshot)
-            .chain(agent::host(&snapshot))
-            .chain(own())
+        // Room for as much as before and what may have come since, the host's families among it, spares copies.
+        let room = self.last.bytes.load(Relaxed);
+        let mut text = vm::families(&snapshot, room + room / 16 + ROOM);
+        self.last.bytes.store(text.len(), Relaxed);
+        let took = self.last.took_ns.load(Relaxed);
+        let families = agent::host(&snapshot)
+            .into_iter()
+            .chain(agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept))
             .chain(agent::saving(saving.as_ref()))
-            .chain([watched])
-            .chain(self.connections.families())
-            .chain(self.counted.gather());
-        let (encoder, mut text) = (TextEncoder::new(), Vec::new());
-        for family in families.filter(|family| !family.get_metric().is_empty()) {
-            encoder.encode(&[family], &mut text)?;
-        }
+            .chain([agent::single(&catalog::WATCH_DROPPED, self.streams.dropped() as f64)])
+            .chain((took > 0).then(|| agent::single(&catalog::SCRAPE_DURATION, seconds(took))))
+            .chain(self.connections.families());
+        families.for_each(|family| text.extend_from_slice(&family.0));
+        let encoder = TextEncoder::new();
+        let counted = self.counted.gather();
+        encoder.encode(&counted, &mut text)?;
+        self.last.took_ns.store(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
         Ok((text, encoder.format_type().to_owned()))
     }
 }

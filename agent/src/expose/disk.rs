@@ -6,7 +6,7 @@ use super::{
     answer::{At, Decimal, answers},
     catalog::{self, Metric},
     family::Family,
-    vm::{Fill, labels},
+    vm::Fill,
 };
 use crate::{
     account::{DiskUsage, VmView, snapshot::Detail},
@@ -28,7 +28,7 @@ pub const ROWS: [(&Metric, Fill); 5] = [
 
 fn push(family: &mut Family, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>) {
     if let Some(bytes) = vm.disk.as_deref().and_then(of) {
-        family.push(&labels(vm), bytes as f64);
+        family.push(&[], bytes as f64);
     }
 }
 
@@ -49,9 +49,9 @@ fn allocated(family: &mut Family, vm: &VmView, _: Detail) {
 }
 
 fn sockets(family: &mut Family, vm: &VmView, _: Detail) {
-    let (Some(bytes), [id, name]) = (vm.sockets, labels(vm)) else { return };
-    family.push(&[id, name, "receive"], bytes.receive as f64);
-    family.push(&[id, name, "transmit"], bytes.transmit as f64);
+    let Some(bytes) = vm.sockets else { return };
+    family.push(&["receive"], bytes.receive as f64);
+    family.push(&["transmit"], bytes.transmit as f64);
 }
 
 answers! {

@@ -3,10 +3,10 @@
 use super::{
     answer::{Decimal, answers},
     catalog::{self, Metric},
-    family::{Family, MetricFamily},
-    vm::{Fill, labels},
+    family::Family,
+    vm::Fill,
 };
-use crate::account::{MemoryUsage, Snapshot, VmView, snapshot::Detail};
+use crate::account::{MemoryUsage, VmView, snapshot::Detail};
 
 /// The families, with what a VM adds to each.
 pub const ROWS: [(&Metric, Fill); 9] = [
@@ -23,48 +23,42 @@ pub const ROWS: [(&Metric, Fill); 9] = [
 
 fn configured(family: &mut Family, vm: &VmView, _: Detail) {
     if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
-        family.push(&labels(vm), vm.fixed.mem_bytes as f64);
+        family.push(&[], vm.fixed.mem_bytes as f64);
     }
 }
 
 fn size(family: &mut Family, vm: &VmView, of: fn(&MemoryUsage) -> Option<u64>) {
     if let Some(bytes) = vm.memory.as_deref().filter(|_| vm.end.is_none()).and_then(of) {
-        family.push(&labels(vm), bytes as f64);
+        family.push(&[], bytes as f64);
     }
 }
 
 fn resident(family: &mut Family, vm: &VmView, _: Detail) {
-    let ([id, name], memory) = (labels(vm), vm.memory.as_deref().filter(|_| vm.end.is_none()));
+    let memory = vm.memory.as_deref().filter(|_| vm.end.is_none());
     if let Some(resident) = memory.and_then(|memory| memory.resident) {
-        family.push(&[id, name, "anon"], resident.anon_bytes as f64);
-        family.push(&[id, name, "file"], resident.file_bytes as f64);
-        family.push(&[id, name, "shmem"], resident.shmem_bytes as f64);
+        family.push(&["anon"], resident.anon_bytes as f64);
+        family.push(&["file"], resident.file_bytes as f64);
+        family.push(&["shmem"], resident.shmem_bytes as f64);
     }
 }
 
-/// The integral of all VMs: of one whose memory stands still it is a matter of the snapshot's instant.
-#[must_use]
-pub fn integral(snapshot: &Snapshot) -> MetricFamily {
-    let mut family = Family::new(&catalog::VM_MEMORY_INTEGRAL);
-    for vm in &snapshot.vms {
-        if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(snapshot.sampled_ns)) {
-            family.push(&labels(vm), byte_ns as f64 / 1e9);
-        }
+/// The integral: of a VM whose memory stands still it is a matter of the snapshot's instant.
+pub fn integral(family: &mut Family, vm: &VmView, sampled_ns: u64) {
+    if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(sampled_ns)) {
+        family.push(&[], byte_ns as f64 / 1e9);
     }
-    family.done()
 }
 
 fn faults(family: &mut Family, vm: &VmView, _: Detail) {
-    let [id, name] = labels(vm);
     if let Some(faults) = vm.memory.as_deref().and_then(|memory| memory.faults) {
-        family.push(&[id, name, "minor"], faults.minor as f64);
-        family.push(&[id, name, "major"], faults.major as f64);
+        family.push(&["minor"], faults.minor as f64);
+        family.push(&["major"], faults.major as f64);
     }
 }
 
 fn guest_faults(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(count) = vm.memory.as_deref().and_then(|memory| memory.guest_faults) {
-        family.push(&labels(vm), count as f64);
+        family.push(&[], count as f64);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     answer::{At, Decimal, Nullable, answers},
     catalog::{self, Metric},
     family::{Family, MetricFamily},
-    vm::{Fill, labels},
+    vm::Fill,
 };
 use crate::account::{
     Snapshot, VmView,
@@ -42,22 +42,20 @@ fn packets(family: &mut Family, vm: &VmView, _: Detail) {
 }
 
 fn each_class(family: &mut Family, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
-    let [id, name] = labels(vm);
     for interface in all(vm) {
         for (class, traffic) in &interface.classes {
             for (direction, value) in DIRECTIONS.into_iter().zip(of(traffic)) {
-                family.push(&[id, name, &interface.name, direction, class], value as f64);
+                family.push(&[&interface.name, direction, class], value as f64);
             }
         }
     }
 }
 
 fn dropped(family: &mut Family, vm: &VmView, _: Detail) {
-    let [id, name] = labels(vm);
     for interface in all(vm) {
         let both = [(RECEIVE, interface.receive_dropped), (TRANSMIT, interface.transmit_dropped)];
         for (direction, packets) in both.into_iter().filter_map(|(direction, packets)| Some((direction, packets?))) {
-            family.push(&[id, name, &interface.name, direction], packets as f64);
+            family.push(&[&interface.name, direction], packets as f64);
         }
     }
 }
@@ -66,13 +64,12 @@ fn interfaces(family: &mut Family, vm: &VmView, _: Detail) {
     if vm.end.is_some() {
         return;
     }
-    let [id, name] = labels(vm);
     let mut held: BTreeMap<(InterfaceKind, bool), u64> = BTreeMap::new();
     for interface in all(vm).filter(|interface| interface.held) {
         *held.entry((interface.kind, interface.unobserved.is_none())).or_default() += 1;
     }
     for ((kind, observed), count) in held {
-        family.push(&[id, name, kind.as_str(), if observed { "true" } else { "false" }], count as f64);
+        family.push(&[kind.as_str(), if observed { "true" } else { "false" }], count as f64);
     }
 }
 

@@ -51,6 +51,7 @@ pub fn views(
         streams: streams.clone(),
         counted: own.counted,
         connections: own.connections,
+        last: Arc::default(),
     };
     Views {
         snapshots,

@@ -1,11 +1,11 @@
 //! The series of each VM: one row a family, with what a VM adds to it.
 //!
-//! A family is built, written and let go before the next, so a scrape of many VMs needs the memory of one family.
+//! Each is written as text at once, so a scrape of many VMs needs no memory but that of its text.
 
 use super::{
     catalog::{self, Metric},
     disk,
-    family::{Family, MetricFamily, seconds},
+    family::{Family, seconds, vm_labels},
     memory, network, work,
 };
 use crate::{
@@ -28,23 +28,27 @@ const ROWS: [(&Metric, Fill); 7] = [
     (&catalog::VM_THROTTLED, throttled),
 ];
 
-/// All families with a `vm_id`, each made when it is asked for.
-pub fn families(snapshot: &Snapshot) -> impl Iterator<Item = MetricFamily> + '_ {
+/// All families with a `vm_id`, one behind the other.
+#[must_use]
+pub fn families(snapshot: &Snapshot, room: usize) -> Vec<u8> {
     let rows = ROWS.iter().chain(&work::ROWS).chain(&memory::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
-    let made = rows.map(|(metric, fill)| {
-        let mut family = Family::new(metric);
-        for vm in &snapshot.vms {
+    let labels: Vec<Vec<u8>> = snapshot.vms.iter().map(|vm| vm_labels(&vm.fixed.vm_id, &vm.fixed.name)).collect();
+    let labelled = || snapshot.vms.iter().zip(&labels);
+    let mut text = Vec::with_capacity(room);
+    for (metric, fill) in rows {
+        let mut family = Family::of_vms(metric, text);
+        for (vm, labels) in labelled() {
+            family.vm(labels);
             fill(&mut family, vm, snapshot.host.detail);
         }
-        family.done()
-    });
-    made.chain(std::iter::once_with(|| memory::integral(snapshot)))
-}
-
-/// The two labels that every series of a VM has.
-#[must_use]
-pub fn labels(vm: &VmView) -> [&str; 2] {
-    [vm.fixed.vm_id.as_str(), vm.fixed.name.as_str()]
+        text = family.done().0;
+    }
+    let mut integral = Family::of_vms(&catalog::VM_MEMORY_INTEGRAL, text);
+    for (vm, labels) in labelled() {
+        integral.vm(labels);
+        memory::integral(&mut integral, vm, snapshot.sampled_ns);
+    }
+    integral.done().0
 }
 
 /// The measured roles.
@@ -54,43 +58,41 @@ pub fn roles(vm: &VmView) -> impl Iterator<Item = (Role, RoleTime)> {
 }
 
 fn info(family: &mut Family, vm: &VmView, _: Detail) {
-    let (fixed, [id, name]) = (&vm.fixed, labels(vm));
-    let known = [id, name, vm.uuid(), &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, vm.tenant()];
+    let fixed = &vm.fixed;
+    let known = [vm.uuid(), &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, vm.tenant()];
     family.push(&known, 1.0);
 }
 
 fn cpu(family: &mut Family, vm: &VmView, _: Detail) {
-    let [id, name] = labels(vm);
     for (role, time) in roles(vm) {
-        family.push(&[id, name, role.as_label()], seconds(time.runtime_ns));
+        family.push(&[role.as_label()], seconds(time.runtime_ns));
     }
 }
 
 fn delay(family: &mut Family, vm: &VmView, _: Detail) {
-    let [id, name] = labels(vm);
     for (role, time) in roles(vm) {
-        family.push(&[id, name, role.as_label()], seconds(time.run_delay_ns));
+        family.push(&[role.as_label()], seconds(time.run_delay_ns));
     }
 }
 
 fn running(family: &mut Family, vm: &VmView, _: Detail) {
-    family.push(&labels(vm), if vm.end.is_none() { 1.0 } else { 0.0 });
+    family.push(&[], if vm.end.is_none() { 1.0 } else { 0.0 });
 }
 
 fn vcpus(family: &mut Family, vm: &VmView, _: Detail) {
     if vm.end.is_none() && vm.fixed.vcpus > 0 {
-        family.push(&labels(vm), f64::from(vm.fixed.vcpus));
+        family.push(&[], f64::from(vm.fixed.vcpus));
     }
 }
 
 fn start(family: &mut Family, vm: &VmView, _: Detail) {
     if vm.end.is_none() {
-        family.push(&labels(vm), seconds(vm.fixed.started_at));
+        family.push(&[], seconds(vm.fixed.started_at));
     }
 }
 
 fn throttled(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.throttled_ns {
-        family.push(&labels(vm), seconds(ns));
+        family.push(&[], seconds(ns));
     }
 }

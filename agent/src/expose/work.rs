@@ -1,11 +1,13 @@
 //! The series of what a VM's threads did and waited for: modes, exits, halts, who ran instead.
 
+use std::{array, sync::LazyLock};
+
 use kvmeter_common::vcpu::mode;
 
 use super::{
     catalog::{self, Metric},
     family::{Family, seconds},
-    vm::{Fill, labels},
+    vm::Fill,
 };
 use crate::{
     account::{Role, VmView, snapshot::Detail, work},
@@ -29,61 +31,64 @@ pub const ROWS: [(&Metric, Fill); 12] = [
     (&catalog::VCPU_GUEST, vcpu_guest),
 ];
 
+/// The first numbers of vCPUs as text: a scrape has many.
+static NUMBERS: LazyLock<[String; 64]> = LazyLock::new(|| array::from_fn(|number| number.to_string()));
+
 fn guest(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.guest_ns {
-        family.push(&labels(vm), seconds(ns));
+        family.push(&[], seconds(ns));
     }
 }
 
 fn modes(family: &mut Family, vm: &VmView, _: Detail) {
-    let (Some(work), Some(cpu), [id, name]) = (&vm.work, &vm.cpu, labels(vm)) else { return };
+    let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (mode, ns) in work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).into_iter().flatten() {
-        family.push(&[id, name, mode], seconds(ns));
+        family.push(&[mode], seconds(ns));
     }
 }
 
 fn halt_poll(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.halt_poll_ns {
-        family.push(&labels(vm), seconds(ns));
+        family.push(&[], seconds(ns));
     }
 }
 
 fn halted(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(work) = vm.work.as_ref().filter(|work| work.halts_told) {
-        family.push(&labels(vm), seconds(work.vcpu.halted_ns));
+        family.push(&[], seconds(work.vcpu.halted_ns));
     }
 }
 
 fn exits(family: &mut Family, vm: &VmView, _: Detail) {
-    let (Some(work), [id, name]) = (&vm.work, labels(vm)) else { return };
+    let Some(work) = &vm.work else { return };
     for (reason, count) in exit_class::by_label(&work.vcpu.exits) {
-        family.push(&[id, name, reason], count as f64);
+        family.push(&[reason], count as f64);
     }
 }
 
 fn userspace_exits(family: &mut Family, vm: &VmView, _: Detail) {
-    let (Some(work), [id, name]) = (&vm.work, labels(vm)) else { return };
+    let Some(work) = &vm.work else { return };
     for (reason, count) in exit_reason::by_label(&work.userspace_exits) {
-        family.push(&[id, name, reason], count as f64);
+        family.push(&[reason], count as f64);
     }
 }
 
 fn preempted(family: &mut Family, vm: &VmView, _: Detail) {
-    let (Some(work), Some(cpu), [id, name]) = (&vm.work, &vm.cpu, labels(vm)) else { return };
+    let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (by, ns) in work::waited_for(cpu.run_delay_ns(), work, &vm.offenders) {
-        family.push(&[id, name, by], seconds(ns));
+        family.push(&[by], seconds(ns));
     }
 }
 
 fn handling(family: &mut Family, vm: &VmView, detail: Detail) {
     if let Some(work) = vm.work.as_ref().filter(|work| detail.histograms && work.vcpu.entries > 0) {
-        family.push_histogram(&labels(vm), &work::handling(&work.vcpu));
+        family.push_histogram(&[], &work::handling(&work.vcpu));
     }
 }
 
 fn waits(family: &mut Family, vm: &VmView, detail: Detail) {
     if let Some(work) = vm.work.as_ref().filter(|_| detail.histograms) {
-        family.push_histogram(&labels(vm), &work::waits(work));
+        family.push_histogram(&[], &work::waits(work));
     }
 }
 
@@ -100,10 +105,16 @@ fn vcpu_guest(family: &mut Family, vm: &VmView, detail: Detail) {
 }
 
 fn each_vcpu(family: &mut Family, vm: &VmView, detail: Detail, of: fn(&VcpuReading) -> Option<u64>) {
-    let [id, name] = labels(vm);
-    for vcpu in vm.work.iter().filter(|_| detail.per_vcpu).flat_map(|work| &work.vcpus) {
-        if let (Some(number), Some(ns)) = (vm.vcpu_order.iter().position(|tid| *tid == vcpu.tid), of(vcpu)) {
-            family.push(&[id, name, &number.to_string()], seconds(ns));
+    let order = &vm.vcpu_order;
+    let vcpus = vm.work.iter().filter(|_| detail.per_vcpu).flat_map(|work| &work.vcpus);
+    for (place, vcpu) in vcpus.enumerate() {
+        let Some(ns) = of(vcpu) else { continue };
+        // Most times they come in the order of their numbers.
+        let in_order = order.get(place).is_some_and(|tid| *tid == vcpu.tid).then_some(place);
+        let Some(number) = in_order.or_else(|| order.iter().position(|tid| *tid == vcpu.tid)) else { continue };
+        match NUMBERS.get(number) {
+            Some(text) => family.push(&[text], seconds(ns)),
+            None => family.push(&[&number.to_string()], seconds(ns)),
         }
     }
 }

@@ -40,6 +40,8 @@ metrics! {
         "Readings that failed; the previous value was kept.";
     SAMPLE_DURATION: Histogram "kvmeter_sample_duration_seconds" [] "seconds",
         "How long one sample of all VMs took.";
+    SCRAPE_DURATION: Gauge "kvmeter_scrape_duration_seconds" [] "seconds",
+        "How long the text of the scrape before this one took to be written, without compressing and sending it; absent in the first.";
     CLOCK_STEPS: Counter "kvmeter_clock_steps_total" [] "steps",
         "Steps of the wall clock of 100 ms or more.";
     HOOK_RUNS: Counter "kvmeter_hook_runs_total" ["outcome"] "runs",
