@@ -31,6 +31,8 @@ pub struct Host {
     pub kvm: KvmCount,
     /// Sample durations.
     pub sample_durations: Histogram,
+    /// How long the newest sample took, nanoseconds; 0 before the first.
+    pub last_sample_ns: u64,
     /// Waits and exits of all VMs.
     pub work: AllWork,
     /// Stopped VMs dropped because too many lingered.

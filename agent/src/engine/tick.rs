@@ -44,7 +44,9 @@ impl Engine {
         self.take_uevents(&events, at);
         if due {
             self.sample(at);
-            self.host.sample_durations.observe(began.elapsed().as_secs_f64());
+            let took = began.elapsed();
+            self.host.sample_durations.observe(took.as_secs_f64());
+            self.host.last_sample_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
             // Ticks keep their rhythm; after a pause the rhythm starts anew instead of catching up.
             self.next_tick_ns = match self.next_tick_ns.saturating_add(self.settings.sample_ns) {
                 next if self.next_tick_ns > 0 && next > at.boot_ns => next,

@@ -22,6 +22,7 @@ answers! {
         health: String = "ok, or what is wrong.";
         cpu_source: String = "Where CPU time comes from: bpf or proc.";
         snapshot: SnapshotStatus = "The newest state.";
+        samples: SamplesStatus = "The samples of all VMs so far.";
         features: Vec<FeatureStatus> = "What can be measured.";
         kvm: KvmStatus = "What KVM says of itself, and what was found.";
         network: Nullable<NetworkStatus> = "Interfaces; null where none are counted.";
@@ -39,6 +40,12 @@ answers! {
     struct SnapshotStatus {
         serial: u64 = "How many came before.";
         taken_at: At = "When its numbers were read.";
+    }
+
+    /// Samples of all VMs.
+    struct SamplesStatus {
+        taken: u64 = "How many were taken.";
+        last_ns: u64 = "How long the newest took, nanoseconds; 0 before the first.";
     }
 
     /// One thing that may or may not work.
@@ -116,6 +123,7 @@ pub fn answer(snapshot: &Snapshot, status: &Status, health: String, history: &dy
         health,
         cpu_source: status.cpu_source.clone(),
         snapshot: SnapshotStatus { serial: snapshot.serial, taken_at: At::unix(snapshot.taken.unix_ns) },
+        samples: SamplesStatus { taken: host.sample_durations.count, last_ns: host.last_sample_ns },
         features: status.as_of(host).features.into_iter().map(feature).collect(),
         kvm: KvmStatus {
             created: Nullable(host.kvm.created),
