@@ -15,7 +15,7 @@ use super::{
     annotation::{Annotations, Peer},
     connection::{self, Counts, Listener, Places, attend},
     http::{self, Views},
-    stream::{MOST_STREAMS, Streams},
+    stream::{self, MOST_STREAMS, Streams},
     web::{Web, guard},
 };
 use crate::account::{Snapshot, past::Past};
@@ -31,7 +31,7 @@ pub struct Own {
     pub counted: super::PrometheusMetrics,
 }
 
-/// What the handlers read.
+/// What the handlers read. To be called on the runtime.
 #[must_use]
 pub fn views(
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -54,6 +54,7 @@ pub fn views(
         last: Arc::default(),
     };
     Views {
+        relayed: stream::relayed(snapshots.clone()),
         snapshots,
         #[cfg(feature = "metrics")]
         collected,

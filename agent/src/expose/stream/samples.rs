@@ -46,6 +46,21 @@ struct Reader {
     _room: OwnedSemaphorePermit,
 }
 
+/// The same snapshots, for readers: to wake a thousand of them is the runtime's work, not that of who publishes. To be
+/// called on the runtime.
+pub fn relayed(mut from: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<Arc<Snapshot>> {
+    let (to, relayed) = watch::channel(Arc::clone(&from.borrow_and_update()));
+    tokio::spawn(async move {
+        while from.changed().await.is_ok() {
+            let next = Arc::clone(&from.borrow_and_update());
+            if to.send(next).is_err() {
+                return;
+            }
+        }
+    });
+    relayed
+}
+
 /// A VM's samples as they are taken.
 pub async fn samples(
     State(views): State<Views>,
@@ -63,7 +78,7 @@ pub async fn samples(
     let now_ms = clock::now().map_or(u64::MAX, |now| now.unix_ns / 1_000_000);
     let mut reader = Reader {
         vm_id,
-        snapshots: views.snapshots.clone(),
+        snapshots: views.relayed.clone(),
         history: Arc::clone(&views.history),
         streams: views.streams.clone(),
         interval_ms: *views.history_ns.borrow() / 1_000_000,
