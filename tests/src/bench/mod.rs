@@ -7,6 +7,7 @@ pub mod bpftrace;
 pub mod clocked;
 pub mod contest;
 pub mod exporter;
+pub mod exposition;
 pub mod fleet;
 pub mod history;
 pub mod kept;
@@ -24,6 +25,8 @@ pub mod reading;
 pub mod scrape;
 pub mod spread;
 pub mod storm;
+pub mod streams;
+pub mod subscribers;
 pub mod table;
 pub mod watch;
 

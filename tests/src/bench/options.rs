@@ -8,7 +8,7 @@ use clap::{Parser, ValueEnum};
 
 use super::contest::Effort;
 use super::table::Section;
-use super::{clocked, fleet, history, ledger, libvirt, network, pair, programs, storm};
+use super::{clocked, exposition, fleet, history, ledger, libvirt, network, pair, programs, storm, streams};
 
 /// Measures what kvmeter costs here; `cargo xtask bench` builds what it needs.
 #[derive(Clone, Debug, Parser)]
@@ -42,6 +42,10 @@ pub enum Part {
     Exits,
     /// Ticks and scrapes with 10, 100 and 1,000 VMs, and other exporters
     Fleet,
+    /// `/metrics` with everything on, plain and as gzip
+    Metrics,
+    /// 1,000 readers of streams, and what they cost the agent and its samples
+    Streams,
     /// libvirt's exporter on libvirt's VMs
     Libvirt,
     /// A week of samples in memory
@@ -62,6 +66,8 @@ impl Part {
             Self::Switches => "switches",
             Self::Exits => "exits",
             Self::Fleet => "fleet",
+            Self::Metrics => "metrics",
+            Self::Streams => "streams",
             Self::Libvirt => "libvirt",
             Self::History => "history",
             Self::Ledger => "ledger",
@@ -78,6 +84,8 @@ impl Part {
             Self::Switches => storm::switches(options),
             Self::Exits => storm::exits(options),
             Self::Fleet => fleet::section(options),
+            Self::Metrics => exposition::section(options),
+            Self::Streams => streams::section(options),
             Self::Libvirt => libvirt::section(options),
             Self::History => history::section(options),
             Self::Ledger => ledger::section(options),
@@ -132,6 +140,24 @@ impl Options {
     #[must_use]
     pub fn fleets(&self) -> Vec<u32> {
         self.either(vec![10], vec![10, 100, 1_000])
+    }
+
+    /// VMs whose metrics are scraped, vCPUs of each, and scrapes of each form.
+    #[must_use]
+    pub fn exposition(&self) -> (u32, u32, u32) {
+        self.either((10, 2, 5), (1_000, 12, 201))
+    }
+
+    /// VMs that streams tell of, readers of each kind of stream, and rounds.
+    #[must_use]
+    pub fn streams(&self) -> (u32, u32, u32) {
+        self.either((10, 50, 1), (1_000, 1_000, 5))
+    }
+
+    /// How long each kind of readers is watched in a round.
+    #[must_use]
+    pub fn streams_window(&self) -> Duration {
+        Duration::from_millis(self.either(1_500, 20_000))
     }
 
     /// VMs that libvirt makes.

@@ -23,13 +23,7 @@ impl Spread {
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
         sorted.sort_by(f64::total_cmp);
-        let at = |tenths: usize| {
-            let last = sorted.len().checked_sub(1)?;
-            // Between two neighbours, as far as it is on the way from one to the other.
-            let (whole, part) = (last * tenths / 10, (last * tenths % 10) as f64 / 10.0);
-            let (low, high) = (sorted[whole], sorted[(whole + 1).min(last)]);
-            Some(low + (high - low) * part)
-        };
+        let at = |tenths: usize| of_sorted(&sorted, tenths * 10);
         let median = at(5)?;
         // Half of them lie below it, give or take what a binomial distribution allows: ranks n/2 ± 0.98·√n.
         let (middle, reach) = (sorted.len() / 2, sorted.len().isqrt());
@@ -44,6 +38,22 @@ impl Spread {
         let [median, p10, p90, error] = [self.median, self.p10, self.p90, self.error].map(|value| value * factor);
         Self { median, p10, p90, error, ..self }
     }
+}
+
+/// So many hundredths of the values lie below it; `None` of none.
+#[must_use]
+pub fn percentile(values: &[f64], hundredths: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    of_sorted(&sorted, hundredths)
+}
+
+fn of_sorted(sorted: &[f64], hundredths: usize) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    // Between two neighbours, as far as it is on the way from one to the other.
+    let (whole, part) = (last * hundredths / 100, (last * hundredths % 100) as f64 / 100.0);
+    let (low, high) = (sorted[whole], sorted[(whole + 1).min(last)]);
+    Some(low + (high - low) * part)
 }
 
 /// A number with as many places as tell something: three digits, or none behind the point.
@@ -104,6 +114,8 @@ mod tests {
         assert_eq!((spread.p10, spread.median, spread.p90, spread.error), (10.0, 50.0, 90.0, 10.0));
         assert_eq!(Spread::of(&[1.0, 2.0]).unwrap().median, 1.5);
         assert_eq!(Spread::of(&[f64::NAN]), None);
+        let upwards: Vec<f64> = (0..=200).rev().map(f64::from).collect();
+        assert_eq!((percentile(&upwards, 99), percentile(&[], 99)), (Some(198.0), None));
     }
 
     #[test]
