@@ -10,7 +10,10 @@ use aya_ebpf::{
 };
 use kvmeter_common::network::{KNOWN, NO_WRITER, NOBODY, carrier};
 
-use super::{constant, opaque, own, port};
+use super::{
+    account::{opaque, own},
+    constant, port,
+};
 use crate::counter::add;
 
 /// Whether the device's generations are followed.

@@ -45,12 +45,12 @@ impl Boots {
 
     /// The boot lines are written in, and the newest instant of one.
     pub(super) fn watched(&self) -> Option<(String, Stamp)> {
-        Some((self.writing.clone(), self.seen(&self.writing)?.clone()))
+        Some((self.writing.clone(), *self.seen(&self.writing)?))
     }
 
     /// What both clocks showed at one instant of the boot lines are written in, the newest that is known.
-    pub(super) fn clocks(&self) -> Option<Stamp> {
-        self.clocks.clone()
+    pub(super) const fn clocks(&self) -> Option<Stamp> {
+        self.clocks
     }
 
     /// For how long the host was suspended in the boot lines are written in, as far as they tell.
