@@ -63,8 +63,9 @@ impl Clocks {
         self.asleep = match (self.asleep, asleep) {
             (Some(before), Some(after)) => {
                 found.suspended_ns = after.since(before).filter(|ns| *ns >= self.shortest_ns);
-                self.shortest_ns = 0;
-                Some(if found.suspended_ns.is_some() { after } else { after.and(before) })
+                // What lines told is no reading: it lacks what readings were wide.
+                let told = std::mem::take(&mut self.shortest_ns) > 0;
+                Some(if told || found.suspended_ns.is_some() { after } else { after.and(before) })
             }
             (before, after) => after.or(before),
         };
@@ -148,6 +149,9 @@ mod tests {
         clocks.begin_at(at(1, 1), Some(7_999_990_000));
         assert_eq!(clocks.look(at(9, 9), slept(8_000_000_000)).suspended_ns, None);
         assert_eq!(clocks.asleep_ns(), Some(8_000_000_300));
+        clocks.begin_at(at(1, 1), Some(8_000_000_100));
+        assert_eq!(clocks.look(at(9, 9), slept(8_000_000_000)).suspended_ns, None);
+        assert_eq!(clocks.look(at(9, 9), slept(8_000_000_150)).suspended_ns, None);
     }
 
     proptest! {
