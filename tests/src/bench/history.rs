@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use kvmeter::account::past::{Past as _, Range};
+use kvmeter::account::past::{COLUMNS, Past as _, Range};
 use kvmeter::history::{Limits, Line, Sample, Store};
 
 use super::kept::{self, Filled};
@@ -112,7 +112,7 @@ pub fn section(options: &Options) -> Result<Section> {
     let (hour, week) = (3_600_000, 604_800_000);
     let mut rows = vec![
         judge(memory, 256.0).note(format!(
-            "{:.2} bytes a sample of 8 values and its time; {:.0} times less than {PLAIN_BYTES} bytes each",
+            "{:.2} bytes a sample of {COLUMNS} values and its time; {:.0} times less than {PLAIN_BYTES} bytes each",
             stats.bytes as f64 / (vms * samples) as f64,
             plain as f64 / stats.bytes as f64
         )),
