@@ -10,10 +10,7 @@ use aya_ebpf::{
 };
 use kvmeter_common::network::{KNOWN, NO_WRITER, NOBODY, carrier};
 
-use super::{
-    account::{opaque, own},
-    constant, port,
-};
+use super::{constant, own, port};
 use crate::counter::add;
 
 /// Whether the device's generations are followed.
@@ -90,11 +87,6 @@ unsafe fn cast(skb: *const __sk_buff) -> u64 {
 /// Another generation than that of the account in use. Out of line, off the hot path.
 #[inline(never)]
 extern "C" fn turned(now: u64) -> u64 {
-    opaque(begun(now))
-}
-
-#[inline(always)]
-fn begun(now: u64) -> u64 {
     // SAFETY: the map value of this interface.
     unsafe {
         let port = port();
@@ -106,7 +98,7 @@ fn begun(now: u64) -> u64 {
         let holder = holder(now);
         let mut account = NOBODY;
         if holder != 0 {
-            account = own(holder);
+            account = own(u64::from(holder));
             if account == NOBODY {
                 // Tried again with the next packet.
                 add(&raw mut (*port).shared, 1);
@@ -120,15 +112,17 @@ fn begun(now: u64) -> u64 {
     }
 }
 
-/// Who holds the device in this generation; 0 = not known. Out of line: whichever way it was found, the verifier goes on
-/// in one.
-#[inline(never)]
-extern "C" fn holder(now: u64) -> u64 {
+/// Who holds the device in this generation; 0 = not known.
+///
+/// # Safety
+/// Only from a program of an interface.
+#[inline(always)]
+unsafe fn holder(now: u64) -> u32 {
     // SAFETY: the map value of this interface, the map of openers and its sizes.
     unsafe {
         let seen = (&raw const (*port()).held).read_volatile();
         if (seen >> 32) as u32 == now as u32 && seen as u32 != 0 {
-            return seen & 0xffff_ffff;
+            return seen as u32;
         }
         let key = (&raw const (*port()).key).read_volatile();
         let openers = constant!(OPENERS) as *mut core::ffi::c_void;
@@ -137,6 +131,6 @@ extern "C" fn holder(now: u64) -> u64 {
             return 0;
         }
         let opened = opener.read_volatile();
-        if (opened >> 32) as u32 == now as u32 { opened & 0xffff_ffff } else { 0 }
+        if (opened >> 32) as u32 == now as u32 { opened as u32 } else { 0 }
     }
 }
