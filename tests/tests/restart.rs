@@ -216,19 +216,25 @@ fn a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much() -> Result<()> 
     let offsets = [format!("--boottime={SET_BY}"), format!("--monotonic={SET_BY}")];
     let wrapper = in_time(&offsets);
     let agent = Agent::with(Setup { dir: Some(dir), wrapper, ..Setup::of(config) })?;
-    let steps = |agent: &Agent| -> Result<Vec<Value>> {
-        Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == "clock.step").collect())
-    };
-    agent.wait_until("a line", PATIENCE, |agent| Ok(!steps(agent)?.is_empty()))?;
-    agent.wait_samples(2)?;
-    let told = steps(&agent)?;
-    ensure!(told.len() == 1, "{told:?}");
-    let at = |key: &str| unix_ns(&told[0][key]);
+    let told = told_once(&agent, "clock.step")?;
+    let at = |key: &str| unix_ns(&told[key]);
     let by = at("stepped_from")? - at("emitted_at")?;
-    ensure!(by.abs_diff(SET_BY * 1_000_000_000) < 100_000_000, "{by} ns: {}", told[0]);
-    let since = number(&told[0]["mono_ns"])? - number(&last["mono_ns"])?;
-    ensure!(since > SET_BY * 1_000_000_000, "between {last} and {}", told[0]);
+    ensure!(by.abs_diff(SET_BY * 1_000_000_000) < 100_000_000, "{by} ns: {told}");
+    let since = number(&told["mono_ns"])? - number(&last["mono_ns"])?;
+    ensure!(since > SET_BY * 1_000_000_000, "between {last} and {told}");
     agent.verify()
+}
+
+/// The line of this kind, once there is one, if two samples later it is still the only one.
+fn told_once(agent: &Agent, kind: &str) -> Result<Value> {
+    let told = |agent: &Agent| -> Result<Vec<Value>> {
+        Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == kind).collect())
+    };
+    agent.wait_until("a line", PATIENCE, |agent| Ok(!told(agent)?.is_empty()))?;
+    agent.wait_samples(2)?;
+    let mut all = told(agent)?;
+    ensure!(all.len() == 1, "{all:?}");
+    all.pop().context("no line")
 }
 
 /// A command in a time namespace of its own.
@@ -252,17 +258,11 @@ fn a_host_suspended_while_no_agent_ran_has_one_line_with_for_how_long() -> Resul
     // The second is killed, so that the third has only what lines tell.
     for _ in 0..2 {
         let agent = Agent::with(Setup { dir: Some(dir), wrapper: wrapper.clone(), ..Setup::of(config) })?;
-        let nights = |agent: &Agent| -> Result<Vec<Value>> {
-            Ok(agent.ledger()?.into_iter().filter(|line| line["kind"] == "host.suspend").collect())
-        };
-        agent.wait_until("a line", PATIENCE, |agent| Ok(!nights(agent)?.is_empty()))?;
-        agent.wait_samples(2)?;
-        let told = nights(&agent)?;
-        ensure!(told.len() == 1, "{told:?}");
-        let by = number(&told[0]["suspended_ns"])?;
-        ensure!(by.abs_diff(NIGHT * 1_000_000_000) < 1_000_000, "{by} ns: {}", told[0]);
-        let not_before = unix_ns(&told[0]["not_before"])?;
-        ensure!(not_before.abs_diff(unix_ns(&last["emitted_at"])?) < 1_000_000_000, "since {last}: {}", told[0]);
+        let told = told_once(&agent, "host.suspend")?;
+        let by = number(&told["suspended_ns"])?;
+        ensure!(by.abs_diff(NIGHT * 1_000_000_000) < 1_000_000, "{by} ns: {told}");
+        let not_before = unix_ns(&told["not_before"])?;
+        ensure!(not_before.abs_diff(unix_ns(&last["emitted_at"])?) < 1_000_000_000, "since {last}: {told}");
         ensure!(agent.ledger()?.iter().all(|line| line["kind"] != "clock.step"), "no clock was set");
         agent.verify()?;
         dir = agent.kill()?;

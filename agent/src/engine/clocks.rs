@@ -22,8 +22,8 @@ pub(super) struct Clocks {
     last: Instant2,
     /// What is known of how long the host has been suspended since it booted.
     asleep: Option<Asleep>,
-    /// Less than this is not told as slept since an earlier agent.
-    shortest_ns: u64,
+    /// That is what an earlier agent's lines told, and no reading: it lacks what readings were wide.
+    told: bool,
 }
 
 /// What was found.
@@ -37,7 +37,7 @@ struct Found {
 
 impl Clocks {
     pub(super) fn new(now: Instant2, asleep: Option<Asleep>) -> Self {
-        Self { last: now, asleep, shortest_ns: 0 }
+        Self { last: now, asleep, told: false }
     }
 
     /// The last look was an earlier agent's, who told that the host had been suspended for so long since it booted.
@@ -45,7 +45,7 @@ impl Clocks {
         self.last = last;
         if let Some(told_ns) = told_ns {
             self.asleep = Some(Asleep { least_ns: told_ns, most_ns: told_ns });
-            self.shortest_ns = SHORTEST_NIGHT_NS;
+            self.told = true;
         }
     }
 
@@ -62,9 +62,8 @@ impl Clocks {
         }
         self.asleep = match (self.asleep, asleep) {
             (Some(before), Some(after)) => {
-                found.suspended_ns = after.since(before).filter(|ns| *ns >= self.shortest_ns);
-                // What lines told is no reading: it lacks what readings were wide.
-                let told = std::mem::take(&mut self.shortest_ns) > 0;
+                let told = std::mem::take(&mut self.told);
+                found.suspended_ns = after.since(before).filter(|ns| !told || *ns >= SHORTEST_NIGHT_NS);
                 Some(if told || found.suspended_ns.is_some() { after } else { after.and(before) })
             }
             (before, after) => after.or(before),
