@@ -23,4 +23,4 @@ pub mod vcpu;
 pub mod vm;
 
 /// Version of every type in this crate, taken together.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;

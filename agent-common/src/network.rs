@@ -27,8 +27,8 @@ pub const OFFSET_MASK: u64 = ((ACCOUNTS - 1) * BLOCK_BYTES) as u64;
 pub const NO_WRITER: u64 = 0xffff_ffff_0000_0000;
 /// In the lower half: what passes is nobody's, and goes to [`Header::nobody`]. No account's offset has this bit.
 pub const NOBODY: u64 = 1;
-/// In [`Header::generation`]: it is known.
-pub const KNOWN: u64 = 1 << 32;
+/// In [`Header::carriers`]: who holds the device is to be looked up by the next packet.
+pub const ANEW: u64 = u64::MAX;
 
 /// Bytes and packets.
 #[repr(C)]
@@ -80,8 +80,9 @@ pub struct Header {
     pub segmented: u32,
     /// Packets that went to another's account, or to nobody's, because none was free.
     pub shared: u64,
-    /// Carrier changes of the device when the account in use was last chosen, with [`KNOWN`]; 0 = to be chosen anew.
-    pub generation: u64,
+    /// The device's carrier counts when the account in use was last chosen: how often it came in the lower half, how
+    /// often it went in the upper; or [`ANEW`].
+    pub carriers: u64,
     /// Told by the agent: which process holds the device, and during which generation: [`held`].
     pub held: u64,
     /// Where its openings are told in the map of openers: network namespace in the upper half, index in the lower.
@@ -94,8 +95,10 @@ pub struct Header {
     pub heads: [Head; ACCOUNTS],
     /// What passed while nobody was known to hold the device, by direction. All CPUs add here.
     pub nobody: [Flow; 2],
+    /// Where the kernel keeps which task runs on a CPU, as an address; 0 = not known.
+    pub tasks: [u64; LANES],
     /// Not used.
-    pub unused: [u64; 44],
+    pub unused: [u64; 12],
 }
 
 /// Bits of [`Header::made`].
@@ -115,8 +118,9 @@ pub const fn held(generation: u32, tgid: u32) -> u64 {
 }
 
 assert_layout!(Header, size 512, {
-    active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, generation: u64 => 24, held: u64 => 32,
-    key: u64 => 40, made: u64 => 48, shared_told: u64 => 56, heads: [Head; 4] => 64, nobody: [Flow; 2] => 128, unused: [u64; 44] => 160,
+    active: u64 => 0, id: u32 => 8, segmented: u32 => 12, shared: u64 => 16, carriers: u64 => 24, held: u64 => 32,
+    key: u64 => 40, made: u64 => 48, shared_told: u64 => 56, heads: [Head; 4] => 64, nobody: [Flow; 2] => 128, tasks: [u64; 32] => 160,
+    unused: [u64; 12] => 416,
 });
 
 /// An account on one CPU: flows by direction and class.
@@ -197,8 +201,26 @@ pub mod constant {
     pub const CARRIER_DOWNS: u64 = MARK + 11;
     /// Not a constant: stands where the call of `bpf_rdonly_cast` is to be put.
     pub const CAST: u64 = MARK + 12;
-    /// Number of `struct sk_buff` among the kernel's types.
-    pub const PACKET: u64 = MARK + 15;
+    /// Not a constant: stands where the call of `bpf_cast_to_kern_ctx` is to be put.
+    pub const CONTEXT: u64 = MARK + 15;
+    /// Number, among the kernel's types, of a struct that begins with an integer of 64 bits.
+    pub const WORD: u64 = MARK + 16;
+    /// Number of `struct task_struct` among them.
+    pub const TASK: u64 = MARK + 17;
+    /// Where a task has the address of its runqueue's fair part.
+    pub const FAIR: u64 = MARK + 19;
+    /// Where that has the address of the CPU's runqueue.
+    pub const RUNQUEUE: u64 = MARK + 20;
+    /// Where that has which task runs.
+    pub const CURRENT: u64 = MARK + 21;
+    /// [`LANES`] where all IP is of one class, so that a packet may be counted without being looked into; else 0.
+    pub const QUICK: u64 = MARK + 22;
+    /// [`DEVICE`] as the place of the load that follows, which is all that is left then.
+    pub const AT_DEVICE: u64 = MARK + 23;
+    /// 1 = which task runs is read directly.
+    pub const DIRECT: u64 = MARK + 24;
+    /// Where a task has its process's id, likewise.
+    pub const AT_TGID: u64 = MARK + 18;
     /// The map of openers.
     pub const OPENERS: u64 = MARK + 13;
     /// Number of the network namespace that a filter listens in.

@@ -3,11 +3,12 @@
 
 mod carrier;
 mod class;
+mod kernel;
 mod size;
 mod watch;
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{__sk_buff, BPF_NOEXIST},
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, bpf_map_lookup_elem, bpf_map_update_elem,
         generated::bpf_probe_read_kernel,
@@ -16,15 +17,16 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use kvmeter_common::network::{
-    ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Header, NOBODY, OFFSET_MASK,
+    ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, EXTERNAL, Flow, Header, LANES, NOBODY, OFFSET_MASK,
     direction::{RECEIVE, TRANSMIT},
     state,
 };
 
 use self::{
-    carrier::{follows, holder_account},
+    carrier::{follows, holder_account, same_holder},
     class::class,
-    size::size,
+    kernel::{cast, load, word},
+    size::{is_plain, size},
 };
 use crate::counter::add;
 
@@ -52,37 +54,44 @@ macro_rules! constant {
 }
 use constant;
 
-/// Which of a device's hooks.
-#[derive(Clone, Copy, PartialEq)]
-enum Hook {
-    /// What the device receives.
-    Ingress,
-    /// What it sends.
-    Egress,
-}
-
 /// From the guest, at the ingress hook of a tap.
 #[classifier]
 pub fn tap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account, TRANSMIT, Hook::Ingress)
+    count::<TRANSMIT, false>(&ctx)
 }
 
 /// To the guest, at the egress hook of a tap.
 #[classifier]
 pub fn tap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account, RECEIVE, Hook::Egress)
+    count::<RECEIVE, true>(&ctx)
 }
 
 /// From the guest, at the egress hook of a macvtap.
 #[classifier]
 pub fn macvtap_transmit(ctx: TcContext) -> i32 {
-    count(&ctx, transmit_account, TRANSMIT, Hook::Egress)
+    count::<TRANSMIT, true>(&ctx)
 }
 
 /// To the guest, at the ingress hook of a macvtap.
 #[classifier]
 pub fn macvtap_receive(ctx: TcContext) -> i32 {
-    count(&ctx, receive_account, RECEIVE, Hook::Ingress)
+    count::<RECEIVE, false>(&ctx)
+}
+
+/// Counts nothing: notes where the kernel keeps which task runs on this CPU, for reading it without a call; 1 = what is read
+/// there is what asking tells.
+#[classifier]
+pub fn running_task(_ctx: TcContext) -> i32 {
+    // SAFETY: the map value of an interface, places that the kernel's own types told.
+    unsafe {
+        let (cpu, task) = (processor(), bpf_get_current_task());
+        let place = word(word(task + constant!(FAIR)) + constant!(RUNQUEUE)) + constant!(CURRENT);
+        if cpu >= LANES as u64 || word(place) != task {
+            return 0;
+        }
+        (&raw mut (*port()).tasks).cast::<u64>().add(cpu as usize).write_volatile(place);
+        i32::from(running(cpu) == writer())
+    }
 }
 
 #[inline(always)]
@@ -97,16 +106,23 @@ fn active() -> u64 {
 }
 
 #[inline(always)]
-fn receive_account(ctx: &TcContext) -> u64 {
-    if follows() { holder_account(ctx.skb.skb) } else { active() }
+unsafe fn receive_account(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise.
+    if follows() { unsafe { holder_account(skb) } } else { active() }
 }
 
 #[inline(always)]
-fn transmit_account(ctx: &TcContext) -> u64 {
+unsafe fn transmit_account(skb: *const __sk_buff) -> u64 {
     if constant!(SPLIT) == 0 {
-        return receive_account(ctx);
+        // SAFETY: the caller's promise.
+        return unsafe { receive_account(skb) };
     }
-    let active = active();
+    // SAFETY: no precondition.
+    let (active, cpu) = (active(), unsafe { processor() });
+    // SAFETY: the CPU has a lane.
+    if cpu < constant!(LANES) && active >> 32 == unsafe { running(cpu) } {
+        return active;
+    }
     let writer = writer();
     if active >> 32 == writer { active } else { switch(writer, active) }
 }
@@ -215,32 +231,99 @@ unsafe fn activate(port: *mut Header, number: usize, writer: u64) -> u64 {
     active
 }
 
+/// Counts a packet. What is like nearly all others is counted at once, without a call; the rest out of line.
 #[inline(always)]
-fn count(ctx: &TcContext, account: fn(&TcContext) -> u64, direction: usize, hook: Hook) -> i32 {
+fn count<const DIRECTION: usize, const EGRESS: bool>(ctx: &TcContext) -> i32 {
     let skb = ctx.skb.skb;
-    // SAFETY: the context of this program.
-    let (class, (bytes, packets)) = unsafe { (class(skb, direction), size(skb, direction, hook)) };
-    // Last: the verifier follows what comes behind it once for each way in which an account is found.
-    let account = account(ctx);
-    if follows() && account & NOBODY != 0 {
-        nobody(direction as u64, bytes, packets);
-        return NEXT;
+    // SAFETY: the context of this program. The lane is this CPU's; network programs run with softirqs off: nothing else
+    // on it comes in between.
+    unsafe {
+        let cpu = processor();
+        match usual::<DIRECTION, EGRESS>(skb, cpu) {
+            Some(account) => {
+                let flow = flow::<OFFSET_MASK>(cpu, account).add(DIRECTION * CLASSES + EXTERNAL as usize);
+                (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + 1);
+                let bytes = u64::from((*skb).len);
+                (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
+            }
+            None => {
+                any::<DIRECTION, EGRESS>(skb);
+            }
+        }
     }
-    let place = (direction * CLASSES) as u64 + (class & (CLASSES - 1) as u64);
+    NEXT
+}
+
+/// The account in use, where there is nothing about the packet to be looked into and whose it is has not changed.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn usual<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buff, cpu: u64) -> Option<u64> {
+    // SAFETY: the caller's promise; the map value of this interface.
+    unsafe {
+        if cpu >= constant!(QUICK) || !is_plain::<DIRECTION, EGRESS>(skb) {
+            return None;
+        }
+        if DIRECTION == TRANSMIT && constant!(SPLIT) != 0 {
+            // In this order the compiler has less to keep meanwhile.
+            let (writer, active) = (running(cpu), active());
+            return (active >> 32 == writer).then_some(active);
+        }
+        if !follows() {
+            return Some(active());
+        }
+        // What is nobody's has no writer: the highest bit.
+        same_holder(skb).filter(|account| account.cast_signed() >= 0)
+    }
+}
+
+/// The process that writes, or another where that is not known without more ado.
+///
+/// # Safety
+/// `cpu` must have a lane.
+#[inline(always)]
+unsafe fn running(cpu: u64) -> u64 {
+    if constant!(DIRECT) == 0 {
+        return writer();
+    }
+    // SAFETY: the map value of this interface, places that the kernel's own types told.
+    unsafe {
+        let place = (&raw const (*port()).tasks).cast::<u64>().add((cpu & (LANES as u64 - 1)) as usize).read_volatile();
+        load!("32", cast(word(place), constant!(TASK)), AT_TGID)
+    }
+}
+
+/// Counts a packet of whatever kind.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(never)]
+unsafe extern "C" fn any<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise.
+    let (class, (bytes, packets)) = unsafe { (class::<DIRECTION>(skb), size::<DIRECTION, EGRESS>(skb)) };
+    // Last: the verifier follows what comes behind it once for each way in which an account is found.
+    // SAFETY: the caller's promise.
+    let account = unsafe { if DIRECTION == TRANSMIT { transmit_account(skb) } else { receive_account(skb) } };
+    if follows() && account & NOBODY != 0 {
+        nobody(DIRECTION as u64, bytes, packets);
+        return 0;
+    }
+    let place = (DIRECTION * CLASSES) as u64 + (class & (CLASSES - 1) as u64);
     let at = (account & OFFSET_MASK) + place * size_of::<Flow>() as u64;
     // SAFETY: no precondition.
     let cpu = unsafe { processor() };
     if cpu < constant!(LANES) {
-        // SAFETY: the lane is this CPU's. Network programs run with softirqs off: nothing else on it comes in between.
+        // SAFETY: as in `count`.
         unsafe {
-            let flow = flow(cpu, at);
+            let flow = flow::<PLACES>(cpu, at);
             (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + packets);
             (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
         }
     } else {
         together(at, bytes, packets);
     }
-    NEXT
+    0
 }
 
 /// The CPU's number. As 64 bits, which is how the helper gives it: no code is spent on cutting it.
@@ -267,24 +350,27 @@ extern "C" fn nobody(direction: u64, bytes: u64, packets: u64) -> u64 {
 /// Adds where CPUs add that have no place of their own. Out of line: few have none.
 #[inline(never)]
 extern "C" fn together(at: u64, bytes: u64, packets: u64) -> u64 {
-    // SAFETY: the last lane is for all; the mask keeps the place inside it.
+    // SAFETY: the last lane is for all.
     unsafe {
-        let flow = flow(constant!(LANES), at & (ACCOUNTS * BLOCK_BYTES - size_of::<Flow>()) as u64);
+        let flow = flow::<PLACES>(constant!(LANES), at);
         add(&raw mut (*flow).packets, packets);
         add(&raw mut (*flow).bytes, bytes);
     }
     0
 }
 
+/// Bits of a place inside a lane.
+const PLACES: u64 = (ACCOUNTS * BLOCK_BYTES - size_of::<Flow>()) as u64;
+
 /// # Safety
-/// `lane` must not exceed what the interface has, and `at` not leave it.
+/// `lane` must not exceed what the interface has.
 #[inline(always)]
-unsafe fn flow(lane: u64, at: u64) -> *mut Flow {
+unsafe fn flow<const BITS: u64>(lane: u64, at: u64) -> *mut Flow {
     let mut at = at;
-    // SAFETY: changes no value: a place is a multiple of its size and inside its lane. The verifier of 5.10 knows no
-    // least value of what was put together by OR, and takes none without. Then the caller's promise.
+    // SAFETY: the mask keeps the place inside the lane. Written out, because the verifier of 5.10 knows no least value of what
+    // was put together by OR, and takes none without. Then the caller's promise.
     unsafe {
-        core::arch::asm!("{0} &= {1}", inout(reg) at, const ACCOUNTS * BLOCK_BYTES - size_of::<Flow>());
+        core::arch::asm!("{0} &= {1}", inout(reg) at, const BITS);
         let offset = BLOCK_BYTES as u64 + lane * (ACCOUNTS * BLOCK_BYTES) as u64 + at;
         port().byte_add(offset as usize).cast::<Flow>()
     }

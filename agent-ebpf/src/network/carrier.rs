@@ -8,9 +8,13 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_map_lookup_elem, generated::bpf_probe_read_kernel},
 };
-use kvmeter_common::network::{KNOWN, NO_WRITER, NOBODY, carrier};
+use kvmeter_common::network::{ANEW, NO_WRITER, NOBODY, carrier};
 
-use super::{constant, own, port};
+use super::{
+    constant,
+    kernel::{load, packet, word},
+    own, port,
+};
 use crate::counter::add;
 
 /// Whether the device's generations are followed.
@@ -19,80 +23,76 @@ pub fn follows() -> bool {
     constant!(CARRIER) != carrier::UNREAD as u64
 }
 
-/// The account of whoever holds the device.
+/// The account of whoever holds the device, where it still is whom it was chosen for.
+///
+/// # Safety
+/// `skb` must be the program's context.
 #[inline(always)]
-pub fn holder_account(skb: *const __sk_buff) -> u64 {
-    // SAFETY: the program's context.
-    let now = KNOWN | unsafe { generation(skb) };
-    // SAFETY: the map value of this interface.
-    let (active, known) = unsafe {
-        let port = port();
-        ((&raw const (*port).active).read_volatile(), (&raw const (*port).generation).read_volatile())
-    };
+pub unsafe fn same_holder(skb: *const __sk_buff) -> Option<u64> {
+    // SAFETY: the caller's promise.
+    let now = unsafe { carriers(skb) };
+    let (active, known) = chosen();
+    (now == known).then_some(active)
+}
+
+/// The account of whoever holds the device.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+pub unsafe fn holder_account(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise.
+    let now = unsafe { carriers(skb) };
+    let (active, known) = chosen();
     if now == known { active } else { turned(now) }
 }
 
-/// How often carrier came and went.
-///
-/// # Safety
-/// `skb` must be the program's context.
+/// The account in use, and the carrier counts that it was chosen at.
 #[inline(always)]
-unsafe fn generation(skb: *const __sk_buff) -> u64 {
-    // SAFETY: the caller's promise; places that the kernel's own types told.
-    unsafe {
-        let (ups, downs) = if constant!(CARRIER) == carrier::LOADED as u64 {
-            let device = ((cast(skb) + constant!(DEVICE)) as *const u64).read_volatile();
-            let ups = ((device + constant!(CARRIER_UPS)) as *const u32).read_volatile();
-            (ups, ((device + constant!(CARRIER_DOWNS)) as *const u32).read_volatile())
-        } else {
-            let (mut device, mut counts) = (0_u64, [0_u32; 2]);
-            // As in `cast`. The counts stand side by side; where a
-            // read fails the generation is another, and so nobody's.
-            bpf_probe_read_kernel((&raw mut device).cast(), 8, skb.byte_add(constant!(DEVICE) as usize).cast());
-            let place = (device + constant!(CARRIER_UPS)) as *const core::ffi::c_void;
-            bpf_probe_read_kernel((&raw mut counts).cast(), 8, place);
-            (counts[0], counts[1])
-        };
-        u64::from(ups.wrapping_add(downs))
-    }
-}
-
-/// The kernel's own packet, as the verifier knows it: the agent puts a call of `bpf_rdonly_cast` here.
-///
-/// # Safety
-/// `skb` must be the program's context.
-#[inline(always)]
-unsafe fn cast(skb: *const __sk_buff) -> u64 {
-    let kernels: u64;
-    // SAFETY: the second load is replaced by a call and what does nothing, a call spoils these registers. A program's
-    // context is the kernel's own packet (net/core/filter.c).
-    unsafe {
-        core::arch::asm!(
-            "r2 = {packet} ll",
-            "r0 = {mark} ll",
-            packet = const kvmeter_common::network::constant::PACKET,
-            mark = const kvmeter_common::network::constant::CAST,
-            out("r0") kernels,
-            inlateout("r1") skb => _,
-            out("r2") _,
-            out("r3") _,
-            out("r4") _,
-            out("r5") _,
-            options(nostack)
-        );
-    }
-    kernels
-}
-
-/// Another generation than that of the account in use. Out of line, off the hot path.
-#[inline(never)]
-extern "C" fn turned(now: u64) -> u64 {
+fn chosen() -> (u64, u64) {
     // SAFETY: the map value of this interface.
     unsafe {
         let port = port();
-        let known = (&raw const (*port).generation).read_volatile();
+        ((&raw const (*port).active).read_volatile(), (&raw const (*port).carriers).read_volatile())
+    }
+}
+
+/// How often carrier came, in the lower half, and went: the counts stand side by side.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn carriers(skb: *const __sk_buff) -> u64 {
+    // SAFETY: the caller's promise; places that the kernel's own types told.
+    unsafe {
+        if constant!(CARRIER) == carrier::LOADED as u64 {
+            return word(load!("64", packet(skb), AT_DEVICE) + constant!(CARRIER_UPS));
+        }
+        let (mut device, mut counts) = (0_u64, 0_u64);
+        // A program's context is the kernel's own packet (net/core/filter.c). Where a read fails the counts are others, and
+        // so nobody's.
+        bpf_probe_read_kernel((&raw mut device).cast(), 8, skb.byte_add(constant!(DEVICE) as usize).cast());
+        let place = (device + constant!(CARRIER_UPS)) as *const core::ffi::c_void;
+        bpf_probe_read_kernel((&raw mut counts).cast(), 8, place);
+        counts
+    }
+}
+
+/// The generation: what a link's announcements call carrier changes.
+#[inline(always)]
+fn generation(carriers: u64) -> u32 {
+    (carriers as u32).wrapping_add((carriers >> 32) as u32)
+}
+
+/// Other carrier counts than those of the account in use. Out of line, off the hot path.
+#[inline(never)]
+extern "C" fn turned(carriers: u64) -> u64 {
+    // SAFETY: the map value of this interface.
+    unsafe {
+        let port = port();
+        let (now, known) = (generation(carriers), (&raw const (*port).carriers).read_volatile());
         // This CPU was held up since it looked: the packet is of whoever has closed the device by now.
-        if known != 0 && ((now as u32).wrapping_sub(known as u32) as i32) < 0 {
+        if known != ANEW && (now.wrapping_sub(generation(known)) as i32) < 0 {
             return NOBODY;
         }
         let holder = holder(now);
@@ -107,7 +107,7 @@ extern "C" fn turned(now: u64) -> u64 {
         } else {
             (&raw mut (*port).active).write_volatile(NO_WRITER | NOBODY);
         }
-        (&raw mut (*port).generation).write_volatile(now);
+        (&raw mut (*port).carriers).write_volatile(carriers);
         account
     }
 }
@@ -117,11 +117,11 @@ extern "C" fn turned(now: u64) -> u64 {
 /// # Safety
 /// Only from a program of an interface.
 #[inline(always)]
-unsafe fn holder(now: u64) -> u32 {
+unsafe fn holder(now: u32) -> u32 {
     // SAFETY: the map value of this interface, the map of openers and its sizes.
     unsafe {
         let seen = (&raw const (*port()).held).read_volatile();
-        if (seen >> 32) as u32 == now as u32 && seen as u32 != 0 {
+        if (seen >> 32) as u32 == now && seen as u32 != 0 {
             return seen as u32;
         }
         let key = (&raw const (*port()).key).read_volatile();
@@ -131,6 +131,6 @@ unsafe fn holder(now: u64) -> u32 {
             return 0;
         }
         let opened = opener.read_volatile();
-        if (opened >> 32) as u32 == now as u32 { opened as u32 } else { 0 }
+        if (opened >> 32) as u32 == now { opened as u32 } else { 0 }
     }
 }

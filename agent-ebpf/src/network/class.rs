@@ -17,34 +17,11 @@ pub const IPV6: u32 = (0x86dd_u16.to_be()) as u32;
 /// # Safety
 /// `skb` must be the program's context.
 #[inline(always)]
-pub unsafe fn class(skb: *const __sk_buff, direction: usize) -> u64 {
+pub unsafe fn class<const DIRECTION: usize>(skb: *const __sk_buff) -> u64 {
+    // Of an IPv4 and of an IPv6 header: where the destination stands, and the source.
+    let (at_v4, at_v6) = if DIRECTION == TRANSMIT { (16, 24) } else { (12, 8) };
     // SAFETY: the caller's promise.
-    unsafe {
-        let protocol = (*skb).protocol;
-        if (protocol == IPV4 || protocol == IPV6) && constant!(TABLE_MASK) == 0 {
-            u64::from(EXTERNAL)
-        } else if direction == TRANSMIT {
-            of_destination(skb)
-        } else {
-            of_source(skb)
-        }
-    }
-}
-
-/// # Safety
-/// `skb` must be the program's context.
-#[inline(never)]
-unsafe extern "C" fn of_destination(skb: *const __sk_buff) -> u64 {
-    // SAFETY: the caller's promise.
-    u64::from(unsafe { look_up(skb, 16, 24) })
-}
-
-/// # Safety
-/// `skb` must be the program's context.
-#[inline(never)]
-unsafe extern "C" fn of_source(skb: *const __sk_buff) -> u64 {
-    // SAFETY: the caller's promise.
-    u64::from(unsafe { look_up(skb, 12, 8) })
+    u64::from(unsafe { look_up(skb, at_v4, at_v6) })
 }
 
 /// Looks up the address that stands so far behind the beginning of an IPv4 or IPv6 header.

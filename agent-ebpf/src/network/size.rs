@@ -5,7 +5,6 @@ use aya_ebpf::bindings::__sk_buff;
 use kvmeter_common::network::{direction::TRANSMIT, segment};
 
 use super::{
-    Hook,
     class::{IPV4, IPV6, behind_tags, load},
     port,
 };
@@ -13,23 +12,48 @@ use super::{
 /// Bytes of a VLAN tag.
 const VLAN_BYTES: u64 = 4;
 
+/// Whether it is IP, and counts as one packet of its length.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+pub unsafe fn is_plain<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buff) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let protocol = (*skb).protocol;
+        // Cheaper to read than whether there is a tag; where it is of one that is gone the packet is only looked into.
+        let tagged = (EGRESS || DIRECTION == TRANSMIT) && (*skb).vlan_proto != 0;
+        (protocol == IPV4 || protocol == IPV6) && !tagged && !(EGRESS && is_segmented(skb))
+    }
+}
+
+/// Whether the kernel may have to segment it behind the hook, because the device does not.
+///
+/// # Safety
+/// `skb` must be the program's context.
+#[inline(always)]
+unsafe fn is_segmented(skb: *const __sk_buff) -> bool {
+    // SAFETY: the caller's promise; the interface's header.
+    unsafe { (&raw const (*port()).segmented).read_volatile() != 0 && (*skb).gso_size != 0 }
+}
+
 /// Bytes and packets as the device's own statistics count them.
 ///
 /// # Safety
 /// `skb` must be the program's context.
 #[inline(always)]
-pub unsafe fn size(skb: *const __sk_buff, direction: usize, hook: Hook) -> (u64, u64) {
+pub unsafe fn size<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buff) -> (u64, u64) {
     // SAFETY: the caller's promise; the interface's header.
     unsafe {
         let (mut bytes, mut packets) = (u64::from((*skb).len), 1);
-        if hook == Hook::Egress && (&raw const (*port()).segmented).read_volatile() != 0 && (*skb).gso_size != 0 {
+        if EGRESS && is_segmented(skb) {
             let both = segments(skb);
             (bytes, packets) = (both & 0xffff_ffff, both >> 32);
         }
         // A tag that stands beside the frame: taken out of it before the ingress hook (net/core/dev.c,
         // `__netif_receive_skb_core`), to be put in by the device behind the egress hook (drivers/net/tun.c,
         // `tun_put_user`). A macvtap gets its frames without (drivers/net/macvlan.c, `macvlan_handle_frame`).
-        if (hook == Hook::Egress || direction == TRANSMIT) && (*skb).vlan_present != 0 {
+        if (EGRESS || DIRECTION == TRANSMIT) && (*skb).vlan_present != 0 {
             bytes += VLAN_BYTES * packets;
         }
         (bytes, packets)

@@ -20,6 +20,7 @@ mod port;
 mod probe;
 mod reading;
 mod retire;
+mod running;
 mod split;
 mod syscall;
 mod table;
@@ -79,6 +80,8 @@ pub struct NetworkPrograms {
     hook: Hook,
     writer: Writer,
     carrier: Carrier,
+    /// Where which task runs is kept, by CPU; empty where programs ask.
+    tasks: Vec<u64>,
     watches: Watches,
     ports: BTreeMap<PortId, Port>,
     last: u32,
@@ -135,6 +138,7 @@ impl NetworkPrograms {
             hook,
             writer,
             carrier: Carrier::default(),
+            tasks: Vec::new(),
             watches: Watches::new(|shape| shared("openers", shape)).map_err(Error::Refused)?,
             ports: BTreeMap::new(),
             last: 0,
@@ -186,6 +190,7 @@ impl NetworkPrograms {
             Some(held) => self.follow(&mut port, netns, ifindex, held),
             None => port.open(self.claims.as_fd()),
         }
+        port.put_tasks(&self.tasks);
         port.place = Some((netns.clone(), ifindex));
         // One that does not tell is taken to segment all itself, as most do.
         let _ = port.refresh_offload();

@@ -19,10 +19,58 @@ pub(super) struct Carrier {
     pub ups: u32,
     /// Likewise.
     pub downs: u32,
-    /// Number of the function that gives the kernel's own packet, and of that packet's type.
+    /// For loads without a call.
+    pub direct: Direct,
+}
+
+/// Numbers, among the kernel's types, of what loads without a call take (Linux 6.2); 0 where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Direct {
+    /// `bpf_rdonly_cast`
     pub cast: u32,
-    /// Likewise.
-    pub packet: u32,
+    /// `bpf_cast_to_kern_ctx`
+    pub context: u32,
+    /// A struct that begins with an integer of 64 bits.
+    pub word: u32,
+    /// Which task runs.
+    pub running: Running,
+}
+
+/// The way to where which task runs is kept, in the runqueue of each CPU; all 0 where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Running {
+    /// Number of `struct task_struct`.
+    pub task: u32,
+    /// Where that has its process's id, in bytes.
+    pub tgid: u32,
+    /// Where it has `se.cfs_rq`.
+    pub fair: u32,
+    /// Where `cfs_rq` has `rq`.
+    pub runqueue: u32,
+    /// Where `rq` has `curr`.
+    pub current: u32,
+}
+
+impl Running {
+    fn of(btf: &Btf<'_>) -> Option<Self> {
+        let place = |owner, path, size| btf.offset_sized(owner, path, size).ok();
+        Some(Self {
+            task: btf.structure("task_struct")?,
+            tgid: place("task_struct", "tgid", 4)?,
+            fair: place("task_struct", "se.cfs_rq", 8)?,
+            runqueue: place("cfs_rq", "rq", 8)?,
+            current: place("rq", "curr", 8)?,
+        })
+    }
+}
+
+impl Direct {
+    fn of(btf: &Btf<'_>) -> Option<Self> {
+        let running = Running::of(btf).unwrap_or_default();
+        let (cast, context) = (btf.function("bpf_rdonly_cast")?, btf.function("bpf_cast_to_kern_ctx")?);
+        btf.offset_sized("timespec64", "tv_sec", 8).ok().filter(|offset| *offset == 0)?;
+        Some(Self { cast, context, word: btf.structure("timespec64")?, running })
+    }
 }
 
 impl Carrier {
@@ -36,14 +84,21 @@ impl Carrier {
         let (Ok(device), Ok(ups), Ok(downs)) = (device, count("carrier_up_count"), count("carrier_down_count")) else {
             return ways;
         };
-        let found = Self { way: carrier::PROBED, device, ups, downs, cast: 0, packet: 0 };
-        if downs == ups + 4 {
-            ways.insert(0, found);
+        let found = Self { way: carrier::PROBED, device, ups, downs, direct: Direct::default() };
+        // Both counts are read at once.
+        if downs != ups + 4 {
+            return ways;
         }
-        if let (Some(cast), Some(packet)) = (btf.function("bpf_rdonly_cast"), btf.structure("sk_buff")) {
-            ways.insert(0, Self { way: carrier::LOADED, cast, packet, ..found });
+        ways.insert(0, found);
+        if let Some(direct) = Direct::of(&btf) {
+            ways.insert(0, Self { way: carrier::LOADED, direct, ..found });
         }
         ways
+    }
+
+    /// The same where nobody opens the device anew.
+    pub(super) fn unread(self) -> Self {
+        Self { way: carrier::UNREAD, ..self }
     }
 
     /// Whether generations are told.

@@ -29,7 +29,7 @@ impl Port {
 
     /// The next packet looks who holds it.
     pub(super) fn choose_anew(&mut self) {
-        self.page.put_u64(0, offset_of!(abi::Header, generation), 0);
+        self.page.put_u64(0, offset_of!(abi::Header, carriers), abi::ANEW);
     }
 
     /// What passed while nobody was known to hold it.

@@ -8,9 +8,7 @@ use std::{
 use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS;
 use sha2::{Digest as _, Sha256};
 
-use super::{
-    Error, NetworkPrograms, attachment::Pair, carrier::Carrier, port::Port, syscall, table::Table, template::Constants,
-};
+use super::{Error, NetworkPrograms, attachment::Pair, port::Port, syscall, table::Table, template::Constants};
 use crate::{account::class::ClassTable, bpf::object::OBJECT};
 
 impl NetworkPrograms {
@@ -20,7 +18,7 @@ impl NetworkPrograms {
     pub fn code(&self, table: Option<&ClassTable>) -> String {
         let mut hash = Sha256::new();
         hash.update(OBJECT);
-        hash.update(format!("{:?} {:?} {}\n", self.writer, self.carrier, self.lanes));
+        hash.update(format!("{:?} {:?} {} {}\n", self.writer, self.carrier, self.lanes, self.tasks.is_empty()));
         hash.update(table.map_or_else(Vec::new, ClassTable::bytes));
         hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
             // Writing into a text cannot fail.
@@ -31,22 +29,28 @@ impl NetworkPrograms {
 
     /// An interface's two programs.
     pub(super) fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
-        let constants = Constants {
+        let constants = self.constants(port, table, !self.tasks.is_empty());
+        let names =
+            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
+        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
+    }
+
+    /// What programs of an interface are made with.
+    pub(super) fn constants<'a>(&'a self, port: &'a Port, table: Option<&'a Table>, direct: bool) -> Constants<'a> {
+        Constants {
             port: port.map(),
             claims: self.claims.as_fd(),
             lanes: port.lanes,
             split: port.split,
             writer: self.writer,
             table: table.map(|table| (table.fd.as_fd(), table.mask)),
-            carrier: if port.follows.is_some() { self.carrier } else { Carrier::default() },
+            carrier: if port.follows.is_some() { self.carrier } else { self.carrier.unread() },
+            direct,
             openers: self.watches.openers(),
-        };
-        let names =
-            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
-        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
+        }
     }
 
-    fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
+    pub(super) fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
         let code = self.templates.instance(name, constants)?;
         syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, None).map_err(|source| {
             let mut log = vec![0; 256 * 1024];

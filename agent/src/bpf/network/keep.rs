@@ -94,7 +94,8 @@ impl NetworkPrograms {
             let id = left.id;
             self.last = self.last.max(id);
             match Port::found(left) {
-                Ok(port) => {
+                Ok(mut port) => {
+                    port.put_tasks(&self.tasks);
                     self.watches.left(port.follows.unwrap_or(0));
                     self.ports.insert(PortId(id), port);
                 }

@@ -17,6 +17,7 @@ impl NetworkPrograms {
         let mut refused = None;
         for way in ways {
             self.carrier = *way;
+            self.tasks = self.find_tasks();
             match self.try_way() {
                 Ok(()) => {
                     if !way.is_read() {

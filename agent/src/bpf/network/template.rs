@@ -40,6 +40,8 @@ pub(super) struct Constants<'a> {
     pub table: Option<(BorrowedFd<'a>, u32)>,
     /// How carrier changes are read, if they are.
     pub carrier: Carrier,
+    /// Whether which task runs is read directly.
+    pub direct: bool,
     /// The map of openers.
     pub openers: BorrowedFd<'a>,
 }
@@ -100,11 +102,13 @@ impl Templates {
 
 fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
     let number = |value: u32| Some((0, value.cast_signed()));
+    let direct = constants.carrier.direct;
     match constant {
         constant::PORT => Some((MAP_VALUE, constants.port.as_raw_fd())),
         constant::CLAIMS => Some((MAP, constants.claims.as_raw_fd())),
         constant::SPLIT => number(u32::from(constants.split && constants.writer != Writer::Untold)),
         constant::LANES => number(constants.lanes),
+        constant::QUICK => number(if constants.table.is_none() { constants.lanes } else { 0 }),
         constant::TASK_TGID => number(constants.writer.place()),
         constant::TABLE => match constants.table {
             Some((table, _)) => Some((MAP_VALUE, table.as_raw_fd())),
@@ -112,11 +116,18 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
         },
         constant::TABLE_MASK => number(constants.table.map_or(0, |(_, mask)| mask)),
         constant::CARRIER => number(constants.carrier.way),
-        constant::DEVICE => number(constants.carrier.device),
+        constant::DEVICE | constant::AT_DEVICE => number(constants.carrier.device),
         constant::CARRIER_UPS => number(constants.carrier.ups),
         constant::CARRIER_DOWNS => number(constants.carrier.downs),
-        constant::PACKET => number(constants.carrier.packet),
-        constant::CAST => Some((KERNEL_FUNCTION, constants.carrier.cast.cast_signed())),
+        constant::WORD => number(direct.word),
+        constant::CAST => Some((KERNEL_FUNCTION, direct.cast.cast_signed())),
+        constant::CONTEXT => Some((KERNEL_FUNCTION, direct.context.cast_signed())),
+        constant::DIRECT => number(u32::from(constants.direct)),
+        constant::TASK => number(direct.running.task),
+        constant::AT_TGID => number(direct.running.tgid),
+        constant::FAIR => number(direct.running.fair),
+        constant::RUNQUEUE => number(direct.running.runqueue),
+        constant::CURRENT => number(direct.running.current),
         constant::OPENERS => Some((MAP, constants.openers.as_raw_fd())),
         _other => None,
     }
@@ -124,7 +135,7 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
 
 fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
     let mut at = 0;
-    while let Some([first, second]) = code.get_mut(at..at + 2).and_then(|pair| <&mut [_; 2]>::try_from(pair).ok()) {
+    while let Some([first, second, rest @ ..]) = code.get_mut(at..) {
         at += 1;
         if first.code != LOAD_64 {
             continue;
@@ -132,17 +143,29 @@ fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
         at += 1;
         let value = u64::from(first.imm.cast_unsigned()) | u64::from(second.imm.cast_unsigned()) << 32;
         let Some((kind, low)) = put(value) else { continue };
-        if value == constant::CAST {
+        match value {
             // Not loaded where it is not called, so whatever stands there is taken.
-            if low != 0 {
+            constant::CAST | constant::CONTEXT if low == 0 => {}
+            constant::CAST | constant::CONTEXT => {
                 (first.code, first.imm) = (CALL, low);
                 first.set_dst_reg(0);
                 first.set_src_reg(kind);
                 (second.code, second.imm) = (JUMP, 0);
             }
-            continue;
+            constant::AT_DEVICE | constant::AT_TGID => {
+                if let [load, ..] = rest {
+                    // Before a structure there is nothing that the verifier lets be loaded.
+                    load.off = i16::try_from(low).unwrap_or(i16::MIN);
+                }
+                for one in [first, second] {
+                    (one.code, one.imm) = (JUMP, 0);
+                    one.set_dst_reg(0);
+                }
+            }
+            _other => {
+                first.set_src_reg(kind);
+                (first.imm, second.imm) = (low, 0);
+            }
         }
-        first.set_src_reg(kind);
-        (first.imm, second.imm) = (low, 0);
     }
 }

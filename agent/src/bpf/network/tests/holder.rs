@@ -1,6 +1,6 @@
 //! Who holds a tap: accounts that begin with its openings, whoever writes or does not.
 
-use super::{frames, lab::Tap, *};
+use super::{super::carrier::Direct, frames, lab::Tap, *};
 
 const PERSISTENT: &str = "tap0";
 
@@ -74,12 +74,21 @@ fn what_is_received_belongs_to_who_opened_it_before_anything_is_written() {
 #[test]
 fn what_the_kernel_refuses_is_told_before_there_is_any_interface() {
     let way = Carrier::ways()[0];
-    assert!(way.cast > 0, "this kernel has it");
+    assert!(way.direct.context > 0, "this kernel has it");
     // A type of the kernel's that is no function.
-    let refused = NetworkPrograms::load_with(Hook::Tcx, Writer::probe(), &[Carrier { cast: 1, ..way }]);
+    let wrong = Carrier { direct: Direct { context: 1, ..way.direct }, ..way };
+    let refused = NetworkPrograms::load_with(Hook::Tcx, Writer::probe(), &[wrong]);
     assert!(matches!(refused.err(), Some(Error::Program { name: "tap_transmit", .. })));
     // Where there is another way, that is gone.
-    let both = [Carrier { cast: 1, ..way }, Carrier::default()];
+    let both = [wrong, Carrier::default()];
     let programs = NetworkPrograms::load_with(Hook::Tcx, Writer::probe(), &both).expect("the other way");
     assert!(!programs.follows());
+}
+
+#[test]
+fn which_task_runs_is_read_where_the_kernel_keeps_it() {
+    let programs = NetworkPrograms::load_with(Hook::Tcx, Writer::Helper, &Carrier::ways()).expect("network programs");
+    let places = programs.ask_tasks().expect("this kernel has it");
+    let cpus = std::thread::available_parallelism().expect("a number").get();
+    assert_eq!(places.iter().filter(|place| **place != 0).count(), cpus.min(network::LANES));
 }
