@@ -11,9 +11,10 @@ use aya_ebpf::{
 use kvmeter_common::network::{ANEW, NO_WRITER, NOBODY, carrier};
 
 use super::{
+    account::own,
     constant,
     kernel::{load, packet, word},
-    own, port,
+    port,
 };
 use crate::counter::add;
 

@@ -7,7 +7,7 @@
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem, macros::socket_filter, programs::SkBuffContext};
 use kvmeter_common::network::held;
 
-use super::{class::load, constant, writer};
+use super::{account::writer, class::load, constant};
 
 /// `RTM_NEWLINK`
 const NEW_LINK: u16 = 16;
