@@ -1,7 +1,5 @@
 //! The series of what a VM's threads did and waited for: modes, exits, halts, who ran instead.
 
-use std::{array, sync::LazyLock};
-
 use kvmeter_common::vcpu::mode;
 
 use super::{
@@ -30,9 +28,6 @@ pub const ROWS: [(&Metric, Fill); 12] = [
     (&catalog::VCPU_DELAY, vcpu_delay),
     (&catalog::VCPU_GUEST, vcpu_guest),
 ];
-
-/// The first numbers of vCPUs as text: a scrape has many.
-static NUMBERS: LazyLock<[String; 64]> = LazyLock::new(|| array::from_fn(|number| number.to_string()));
 
 fn guest(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.guest_ns {
@@ -112,9 +107,6 @@ fn each_vcpu(family: &mut Family, vm: &VmView, detail: Detail, of: fn(&VcpuReadi
         // Most times they come in the order of their numbers.
         let in_order = order.get(place).is_some_and(|tid| *tid == vcpu.tid).then_some(place);
         let Some(number) = in_order.or_else(|| order.iter().position(|tid| *tid == vcpu.tid)) else { continue };
-        match NUMBERS.get(number) {
-            Some(text) => family.push(&[text], seconds(ns)),
-            None => family.push(&[&number.to_string()], seconds(ns)),
-        }
+        family.push(&[itoa::Buffer::new().format(number)], seconds(ns));
     }
 }
