@@ -217,6 +217,14 @@ impl Agent {
         self.wait_shown(ids, 1.0)
     }
 
+    /// Waits until so many VMs are shown as running.
+    pub fn wait_running(&self, count: u32, patience: Duration) -> Result<()> {
+        self.wait_until(&format!("{count} VMs to run"), patience, |agent| {
+            let running = agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count();
+            Ok(running >= count as usize)
+        })
+    }
+
     /// Waits until these VMs are shown as ended, with their last figures: that is later than their lines can be read.
     pub fn wait_ended(&self, ids: &[&str]) -> Result<()> {
         self.wait_shown(ids, 0.0)

@@ -82,9 +82,7 @@ pub fn section(options: &Options) -> Result<Section> {
 /// One agent's rows.
 fn of_agent(options: &Options, name: &str, agent: &Agent) -> Result<Vec<Row>> {
     let (vms, _, rounds) = options.exposition();
-    agent.wait_until("the fleet", PATIENCE, |agent| {
-        Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= vms as usize)
-    })?;
+    agent.wait_running(vms, PATIENCE)?;
     agent.wait_samples(3)?;
     let idle = watch::during(&[agent.pid()], || {
         std::thread::sleep(options.window() / 3);

@@ -51,9 +51,7 @@ fn fleet(options: &Options, count: u32) -> Result<Vec<Row>> {
     let mut rows = reading::rows(&tgids, options.reads())?;
     rows.extend(moved::rows(&tgids)?);
     let agent = Agent::with(Setup::of("[history]\nsamples = 0\n"))?;
-    agent.wait_until("the fleet", PATIENCE, |agent| {
-        Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= count as usize)
-    })?;
+    agent.wait_running(count, PATIENCE)?;
     agent.wait_samples(3)?;
     let before = ticks(&agent.metrics()?);
     let used = watch::during(&[agent.pid()], || {

@@ -39,9 +39,7 @@ fn compare(options: &Options, count: u32) -> Result<Vec<Row>> {
         libvirt.create(&format!("bench-{number}"))?;
     }
     let agent = Agent::start()?;
-    agent.wait_until("libvirt's VMs", PATIENCE, |agent| {
-        Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= count as usize)
-    })?;
+    agent.wait_running(count, PATIENCE)?;
     let idle = |pids: &[i32]| {
         watch::during(pids, || {
             std::thread::sleep(options.window() / 6);

@@ -74,9 +74,7 @@ pub fn section(options: &Options) -> Result<Section> {
     let (vms, readers, rounds) = options.streams();
     let _fleet = TestFleet::start(vms, &["--id", "b"])?;
     let agent = Agent::with(Setup::of("[history]\ninterval = \"1s\"\n"))?;
-    agent.wait_until("the fleet", PATIENCE, |agent| {
-        Ok(agent.metrics()?.all("kvmeter_vm_running", &[]).filter(|vm| vm.value == 1.0).count() >= vms as usize)
-    })?;
+    agent.wait_running(vms, PATIENCE)?;
     agent.wait_samples(3)?;
     let alone = watch::resident(agent.pid())? as f64 / MIB;
     let mut measured: [Measured; SIDES.len()] = Default::default();
