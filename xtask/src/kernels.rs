@@ -17,6 +17,7 @@ mod table;
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -24,9 +25,15 @@ use clap::Args;
 
 use crate::setup::{self, Needs};
 use crate::workspace::Workspace;
+use fetch::Fetched;
+use list::Kernel;
 use report::Column;
+use statics::Program;
 
 pub(crate) use apt::KEYRING;
+
+/// Machines at a time. Each is emulated by one thread, and the hosts that this is for have two CPUs.
+const AT_ONCE: usize = 2;
 
 /// Where the types of each kernel are kept, for tests of field offsets.
 pub(crate) const TYPES: &str = "kernels/btf";
@@ -46,17 +53,19 @@ pub(crate) fn kernels(workspace: &Workspace, args: &KernelsArgs) -> Result<()> {
     let chosen = list::chosen(args)?;
     setup::prepare(workspace, Needs { kernels: true, ..Needs::default() })?;
     let programs = statics::build(workspace, !args.short)?;
+    let fetch = |kernel| Ok((kernel, fetch::fetch(&workspace.target("kernels"), kernel)?));
+    let fetched = chosen.into_iter().map(fetch).collect::<Result<Vec<_>>>()?;
     let mut columns = Vec::new();
-    for kernel in chosen {
-        let began = Instant::now();
-        let fetched = fetch::fetch(&workspace.target("kernels"), kernel)?;
-        println!("kernels: {}: booting {}", kernel.series, fetched.release);
-        let folder = workspace.target("kernels").join(kernel.series);
-        let files = boot::boot(&folder, &fetched, &programs, args.short)?;
-        keep_types(workspace, &fetched.release, &files)?;
-        let column = Column::new(kernel.series, &fetched.release, &files)?;
-        println!("kernels: {}: {column} in {:.0} s", kernel.series, began.elapsed().as_secs_f64());
-        columns.push(column);
+    for pair in fetched.chunks(AT_ONCE) {
+        columns.extend(thread::scope(|scope| {
+            let boots: Vec<_> = pair
+                .iter()
+                .map(|(kernel, fetched)| scope.spawn(|| column(workspace, kernel, fetched, &programs, args.short)))
+                .collect();
+            let join = |boot: thread::ScopedJoinHandle<'_, _>| boot.join().unwrap_or_else(|_| bail!("a boot panicked"));
+            // All are waited for, whichever fail.
+            boots.into_iter().map(join).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()
+        })?);
     }
     let document = workspace.root.join("docs/kernels.md");
     if args.short || args.only.is_some() {
@@ -70,6 +79,24 @@ pub(crate) fn kernels(workspace: &Workspace, args: &KernelsArgs) -> Result<()> {
         bail!("{} checks failed:\n{}", failed.len(), failed.join("\n"));
     }
     Ok(())
+}
+
+/// Boots one, and what it told.
+fn column(
+    workspace: &Workspace,
+    kernel: &Kernel,
+    fetched: &Fetched,
+    programs: &[Program],
+    short: bool,
+) -> Result<Column> {
+    let began = Instant::now();
+    println!("kernels: {}: booting {}", kernel.series, fetched.release);
+    let folder = workspace.target("kernels").join(kernel.series);
+    let files = boot::boot(&folder, kernel.series, fetched, programs, short)?;
+    keep_types(workspace, &fetched.release, &files)?;
+    let column = Column::new(kernel.series, &fetched.release, &files)?;
+    println!("kernels: {}: {column} in {:.0} s", kernel.series, began.elapsed().as_secs_f64());
+    Ok(column)
 }
 
 /// Keeps a kernel's types as `target/kernels/btf/RELEASE`.

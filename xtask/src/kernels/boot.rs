@@ -17,16 +17,23 @@ use super::fetch::Fetched;
 use super::parcel::{self, Files};
 use super::statics::{self, Program};
 
-/// Emulated, a check takes seconds and a test program up to minutes.
-const SHORT_LIMIT: Duration = Duration::from_secs(300);
+/// Emulated, a check takes seconds and a test program up to minutes; with another machine beside it longer.
+const SHORT_LIMIT: Duration = Duration::from_secs(600);
 const LONG_LIMIT: Duration = Duration::from_secs(1200);
 /// Far more than a kernel's types and the logs take; the file is sparse.
 const DISK_BYTES: u64 = 256 << 20;
 /// How `kvmeter-kernelcheck` begins what the caller wants to see while it waits.
 const PROGRESS: &str = "kernelcheck: ";
 
-/// Boots a kernel with the programs and returns the files it left. The console's output stays in `console.log`.
-pub(crate) fn boot(folder: &Path, kernel: &Fetched, programs: &[Program], short: bool) -> Result<Files> {
+/// Boots a kernel with the programs and returns the files it left. The console's output stays in `console.log`; what is shown
+/// of it is shown as that series'.
+pub(crate) fn boot(
+    folder: &Path,
+    series: &'static str,
+    kernel: &Fetched,
+    programs: &[Program],
+    short: bool,
+) -> Result<Files> {
     let (initrd, disk, log) = (folder.join("initrd"), folder.join("disk"), folder.join("console.log"));
     fs::write(&initrd, first_file_system(kernel, programs)?)
         .with_context(|| format!("cannot write {}", initrd.display()))?;
@@ -35,7 +42,7 @@ pub(crate) fn boot(folder: &Path, kernel: &Fetched, programs: &[Program], short:
     let mut machine = machine(kernel, &initrd, &disk).spawn().context("cannot run qemu-system-x86_64")?;
     let console = machine.stdout.take().context("the machine has no console")?;
     let copy = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let reader = thread::spawn(move || follow(console, copy));
+    let reader = thread::spawn(move || follow(series, console, copy));
     let ended = wait(&mut machine, if short { SHORT_LIMIT } else { LONG_LIMIT });
     let followed = reader.join().unwrap_or_else(|_panic| bail!("following the console failed"));
     let files = parcel::read(&fs::read(&disk).with_context(|| format!("cannot read {}", disk.display()))?);
@@ -81,12 +88,12 @@ pub(crate) fn first_file_system(kernel: &Fetched, programs: &[Program]) -> Resul
     Ok(archive.finish())
 }
 
-fn follow(console: ChildStdout, mut copy: File) -> Result<()> {
+fn follow(series: &str, console: ChildStdout, mut copy: File) -> Result<()> {
     for line in BufReader::new(console).split(b'\n') {
         let line = line.context("cannot read the console")?;
         copy.write_all(&line).and_then(|()| copy.write_all(b"\n")).context("cannot keep the console's output")?;
         if let Some(progress) = String::from_utf8_lossy(&line).strip_prefix(PROGRESS) {
-            println!("kernels:   {}", progress.trim_end());
+            println!("kernels: {series}:   {}", progress.trim_end());
         }
     }
     Ok(())
