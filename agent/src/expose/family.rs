@@ -81,6 +81,13 @@ impl Family {
         self.line(Part::Whole, values, None, value);
     }
 
+    /// Adds a series of time, nanoseconds, which Prometheus wants as seconds: written to the last of them.
+    pub fn push_ns(&mut self, values: &[&str], ns: u64) {
+        self.labels(Part::Whole, values, None);
+        write_ns(&mut self.text, ns);
+        self.text.push(b'\n');
+    }
+
     /// Adds a histogram, with the same bounds as others of this family; `values` as for [`Self::push`].
     pub fn push_histogram(&mut self, values: &[&str], histogram: &Histogram) {
         if self.bounds.is_empty() {
@@ -97,6 +104,13 @@ impl Family {
     }
 
     fn line(&mut self, part: Part, values: &[&str], bound: Option<usize>, value: f64) {
+        self.labels(part, values, bound);
+        write(&mut self.text, value);
+        self.text.push(b'\n');
+    }
+
+    /// All of a line but its value.
+    fn labels(&mut self, part: Part, values: &[&str], bound: Option<usize>) {
         let bare = self.common.is_empty() && values.is_empty() && bound.is_none();
         self.begin(part, bare);
         let Self { text, keys, bounds, .. } = self;
@@ -109,8 +123,6 @@ impl Family {
             text.extend_from_slice(bound.as_bytes());
         }
         text.extend_from_slice(if bare { b" " } else { b"} " });
-        write(text, value);
-        text.push(b'\n');
     }
 
     /// The line's name and the VM's labels.
@@ -190,13 +202,28 @@ fn write(text: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Seconds to the nanosecond, without zeros at the end.
+#[inline]
+fn write_ns(text: &mut Vec<u8>, ns: u64) {
+    const SECOND: u64 = 1_000_000_000;
+    text.extend_from_slice(itoa::Buffer::new().format(ns / SECOND).as_bytes());
+    let rest = ns % SECOND;
+    if rest > 0 {
+        // With a one before it, it has its zeros.
+        let mut digits = itoa::Buffer::new();
+        let nine = digits.format(SECOND + rest)[1..].trim_end_matches('0');
+        text.push(b'.');
+        text.extend_from_slice(nine.as_bytes());
+    }
+}
+
 fn shown(value: f64) -> String {
     let mut text = Vec::new();
     write(&mut text, value);
     text.into_iter().map(char::from).collect()
 }
 
-/// Nanoseconds as Prometheus wants time. Exact to the nanosecond up to 104 days, then to the next `f64`.
+/// Nanoseconds as a number of seconds. Exact to the nanosecond up to 104 days, then to the next `f64`.
 #[must_use]
 pub fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
@@ -250,6 +277,25 @@ mod tests {
             let (ours, theirs): (f64, f64) = (our_value.parse().unwrap(), their_value.parse().unwrap());
             prop_assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{} {}", our_value, their_value);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_is_written_to_the_nanosecond_and_reads_as_the_nearest_number(ns in any::<u64>()) {
+            let text = of_ns(ns);
+            let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
+            let told = whole.parse::<u64>().unwrap() * 1_000_000_000 + format!("{rest:0<9}").parse::<u64>().unwrap();
+            prop_assert_eq!(told, ns);
+            // So many are an `f64` each.
+            let small = ns >> 11;
+            prop_assert_eq!(of_ns(small).parse::<f64>().unwrap(), seconds(small));
+        }
+    }
+
+    fn of_ns(ns: u64) -> String {
+        let mut text = Vec::new();
+        write_ns(&mut text, ns);
+        String::from_utf8(text).unwrap()
     }
 
     #[test]

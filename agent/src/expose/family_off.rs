@@ -29,6 +29,9 @@ impl Family {
     pub const fn push(&mut self, _: &[&str], _: f64) {}
 
     /// Nothing.
+    pub const fn push_ns(&mut self, _: &[&str], _: u64) {}
+
+    /// Nothing.
     pub const fn push_histogram(&mut self, _: &[&str], _: &Histogram) {}
 
     /// Nothing.

@@ -5,7 +5,7 @@
 use super::{
     catalog::{self, Metric},
     disk,
-    family::{Family, seconds, vm_labels},
+    family::{Family, vm_labels},
     memory, network, work,
 };
 use crate::{
@@ -65,13 +65,13 @@ fn info(family: &mut Family, vm: &VmView, _: Detail) {
 
 fn cpu(family: &mut Family, vm: &VmView, _: Detail) {
     for (role, time) in roles(vm) {
-        family.push(&[role.as_label()], seconds(time.runtime_ns));
+        family.push_ns(&[role.as_label()], time.runtime_ns);
     }
 }
 
 fn delay(family: &mut Family, vm: &VmView, _: Detail) {
     for (role, time) in roles(vm) {
-        family.push(&[role.as_label()], seconds(time.run_delay_ns));
+        family.push_ns(&[role.as_label()], time.run_delay_ns);
     }
 }
 
@@ -87,12 +87,12 @@ fn vcpus(family: &mut Family, vm: &VmView, _: Detail) {
 
 fn start(family: &mut Family, vm: &VmView, _: Detail) {
     if vm.end.is_none() {
-        family.push(&[], seconds(vm.fixed.started_at));
+        family.push_ns(&[], vm.fixed.started_at);
     }
 }
 
 fn throttled(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.throttled_ns {
-        family.push(&[], seconds(ns));
+        family.push_ns(&[], ns);
     }
 }

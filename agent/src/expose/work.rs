@@ -4,7 +4,7 @@ use kvmeter_common::vcpu::mode;
 
 use super::{
     catalog::{self, Metric},
-    family::{Family, seconds},
+    family::Family,
     vm::Fill,
 };
 use crate::{
@@ -31,26 +31,26 @@ pub const ROWS: [(&Metric, Fill); 12] = [
 
 fn guest(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.guest_ns {
-        family.push(&[], seconds(ns));
+        family.push_ns(&[], ns);
     }
 }
 
 fn modes(family: &mut Family, vm: &VmView, _: Detail) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (mode, ns) in work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).into_iter().flatten() {
-        family.push(&[mode], seconds(ns));
+        family.push_ns(&[mode], ns);
     }
 }
 
 fn halt_poll(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(ns) = vm.halt_poll_ns {
-        family.push(&[], seconds(ns));
+        family.push_ns(&[], ns);
     }
 }
 
 fn halted(family: &mut Family, vm: &VmView, _: Detail) {
     if let Some(work) = vm.work.as_ref().filter(|work| work.halts_told) {
-        family.push(&[], seconds(work.vcpu.halted_ns));
+        family.push_ns(&[], work.vcpu.halted_ns);
     }
 }
 
@@ -71,7 +71,7 @@ fn userspace_exits(family: &mut Family, vm: &VmView, _: Detail) {
 fn preempted(family: &mut Family, vm: &VmView, _: Detail) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (by, ns) in work::waited_for(cpu.run_delay_ns(), work, &vm.offenders) {
-        family.push(&[by], seconds(ns));
+        family.push_ns(&[by], ns);
     }
 }
 
@@ -107,6 +107,6 @@ fn each_vcpu(family: &mut Family, vm: &VmView, detail: Detail, of: fn(&VcpuReadi
         // Most times they come in the order of their numbers.
         let in_order = order.get(place).is_some_and(|tid| *tid == vcpu.tid).then_some(place);
         let Some(number) = in_order.or_else(|| order.iter().position(|tid| *tid == vcpu.tid)) else { continue };
-        family.push(&[itoa::Buffer::new().format(number)], seconds(ns));
+        family.push_ns(&[itoa::Buffer::new().format(number)], ns);
     }
 }
