@@ -1,0 +1,96 @@
+//! Families against the prometheus crate's own encoder.
+
+use prometheus::{TextEncoder, proto};
+use proptest::prelude::*;
+
+use super::*;
+use crate::expose::catalog;
+
+/// The same series by the prometheus crate's own encoder.
+fn theirs(metric: &Metric, values: &[&str], value: f64) -> String {
+    let pairs = metric.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    let mut series = proto::Metric::from_label(pairs.collect());
+    let mut gauge = proto::Gauge::default();
+    gauge.set_value(value);
+    series.set_gauge(gauge);
+    let mut family = proto::MetricFamily::default();
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(proto::MetricType::GAUGE);
+    family.set_metric(vec![series]);
+    TextEncoder::new().encode_to_string(&[family]).unwrap()
+}
+
+fn text(family: Family) -> String {
+    String::from_utf8(family.done().0).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn a_series_is_what_the_prometheus_crate_writes_but_for_the_form_of_a_number(
+        vm_id in any::<String>(), name in "[\\\\\"\n a-z]{0,8}", kind in any::<String>(), value in any::<f64>(),
+    ) {
+        let metric = &catalog::VM_NETWORK_INTERFACES;
+        let mut family = Family::of_vms(metric, Vec::new());
+        family.vm(&vm_labels(&vm_id, &name));
+        family.push(&[&kind, "true"], value);
+        let (ours, theirs) = (text(family), theirs(metric, &[&vm_id, &name, &kind, "true"], value));
+        let ((ours, our_value), (theirs, their_value)) =
+            (ours.trim_end().rsplit_once(' ').unwrap(), theirs.trim_end().rsplit_once(' ').unwrap());
+        prop_assert_eq!(ours, theirs);
+        let (ours, theirs): (f64, f64) = (our_value.parse().unwrap(), their_value.parse().unwrap());
+        prop_assert!(ours == theirs || (ours.is_nan() && theirs.is_nan()), "{} {}", our_value, their_value);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_time_is_written_to_the_nanosecond_and_reads_as_the_nearest_number(ns in any::<u64>()) {
+        let text = of_ns(ns);
+        let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
+        let told = whole.parse::<u64>().unwrap() * 1_000_000_000 + format!("{rest:0<9}").parse::<u64>().unwrap();
+        prop_assert_eq!(told, ns);
+        // So many are an `f64` each.
+        let small = ns >> 11;
+        prop_assert_eq!(of_ns(small).parse::<f64>().unwrap(), seconds(small));
+    }
+}
+
+fn of_ns(ns: u64) -> String {
+    let mut text = Vec::new();
+    write_ns(&mut text, ns);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn numbers_that_are_whole_have_no_point_and_others_are_told_to_their_last_bit() {
+    let all = [0.0, -0.0, 7.0, 9_007_199_254_740_991.0, 0.1, 1.5e-9, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let all = all.map(shown);
+    assert_eq!(all, ["0", "0", "7", "9007199254740991", "0.1", "1.5e-9", "+Inf", "-Inf", "NaN"]);
+    assert_eq!(shown(1e300).parse::<f64>().unwrap(), 1e300);
+}
+
+#[test]
+fn a_histogram_has_its_buckets_the_one_without_bound_sum_and_count_and_no_series_is_no_family() {
+    assert_eq!(text(Family::new(&catalog::SAMPLE_DURATION)), "");
+    let mut histogram = Histogram::new(&[0.001, 1.0]);
+    histogram.observe(0.5);
+    let mut family = Family::new(&catalog::SAMPLE_DURATION);
+    family.push_histogram(&[], &histogram);
+    let text = text(family);
+    let name = catalog::SAMPLE_DURATION.name;
+    let lines: Vec<&str> = text.lines().skip(2).map(|line| line.strip_prefix(name).unwrap()).collect();
+    assert_eq!(
+        lines,
+        ["_bucket{le=\"0.001\"} 0", "_bucket{le=\"1\"} 1", "_bucket{le=\"+Inf\"} 1", "_sum 0.5", "_count 1"]
+    );
+    let mut of_a_vm = Family::of_vms(&catalog::VM_RUN_DELAY, Vec::new());
+    of_a_vm.vm(&vm_labels("a", ""));
+    of_a_vm.push_histogram(&[], &histogram);
+    assert!(String::from_utf8(of_a_vm.done().0).unwrap().contains("_bucket{vm_id=\"a\",name=\"\",le=\"0.001\"} 0\n"));
+}
