@@ -195,10 +195,8 @@ pub mod constant {
     pub const CARRIER: u64 = MARK + 8;
     /// Where `sk_buff` has its device, in bytes.
     pub const DEVICE: u64 = MARK + 9;
-    /// Where `net_device` counts that carrier came, in bytes.
+    /// Where `net_device` counts that carrier came, in bytes; that it went stands right behind.
     pub const CARRIER_UPS: u64 = MARK + 10;
-    /// Where it counts that carrier went.
-    pub const CARRIER_DOWNS: u64 = MARK + 11;
     /// Not a constant: stands where the call of `bpf_rdonly_cast` is to be put.
     pub const CAST: u64 = MARK + 12;
     /// Not a constant: stands where the call of `bpf_cast_to_kern_ctx` is to be put.

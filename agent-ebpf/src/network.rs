@@ -109,9 +109,7 @@ fn count<const DIRECTION: usize, const EGRESS: bool>(ctx: &TcContext) -> i32 {
         match usual::<DIRECTION, EGRESS>(skb, cpu) {
             Some(account) => {
                 let flow = flow::<OFFSET_MASK>(cpu, account).add(DIRECTION * CLASSES + EXTERNAL as usize);
-                (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + 1);
-                let bytes = u64::from((*skb).len);
-                (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
+                alone(flow, u64::from((*skb).len), 1);
             }
             None => {
                 any::<DIRECTION, EGRESS>(skb);
@@ -158,9 +156,7 @@ unsafe extern "C" fn any<const DIRECTION: usize, const EGRESS: bool>(skb: *const
     if cpu < constant!(LANES) {
         // SAFETY: as in `count`.
         unsafe {
-            let flow = flow::<PLACES>(cpu, at);
-            (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + packets);
-            (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
+            alone(flow::<PLACES>(cpu, at), bytes, packets);
         }
     } else {
         together(at, bytes, packets);
@@ -187,6 +183,19 @@ extern "C" fn nobody(direction: u64, bytes: u64, packets: u64) -> u64 {
         add(&raw mut (*flow).bytes, bytes);
     }
     0
+}
+
+/// Adds where no other CPU does.
+///
+/// # Safety
+/// `flow` must be of the lane of this CPU.
+#[inline(always)]
+unsafe fn alone(flow: *mut Flow, bytes: u64, packets: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (&raw mut (*flow).packets).write_volatile((&raw const (*flow).packets).read_volatile() + packets);
+        (&raw mut (*flow).bytes).write_volatile((&raw const (*flow).bytes).read_volatile() + bytes);
+    }
 }
 
 /// Adds where CPUs add that have no place of their own. Out of line: few have none.

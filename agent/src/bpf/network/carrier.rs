@@ -17,8 +17,6 @@ pub(super) struct Carrier {
     pub device: u32,
     /// Bytes into `net_device`.
     pub ups: u32,
-    /// Likewise.
-    pub downs: u32,
     /// For loads without a call.
     pub direct: Direct,
 }
@@ -84,7 +82,7 @@ impl Carrier {
         let (Ok(device), Ok(ups), Ok(downs)) = (device, count("carrier_up_count"), count("carrier_down_count")) else {
             return ways;
         };
-        let found = Self { way: carrier::PROBED, device, ups, downs, direct: Direct::default() };
+        let found = Self { way: carrier::PROBED, device, ups, direct: Direct::default() };
         // Both counts are read at once.
         if downs != ups + 4 {
             return ways;

@@ -118,7 +118,6 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
         constant::CARRIER => number(constants.carrier.way),
         constant::DEVICE | constant::AT_DEVICE => number(constants.carrier.device),
         constant::CARRIER_UPS => number(constants.carrier.ups),
-        constant::CARRIER_DOWNS => number(constants.carrier.downs),
         constant::WORD => number(direct.word),
         constant::CAST => Some((KERNEL_FUNCTION, direct.cast.cast_signed())),
         constant::CONTEXT => Some((KERNEL_FUNCTION, direct.context.cast_signed())),
