@@ -111,6 +111,10 @@ pub mod made {
     pub const FOLLOWS: u64 = 4;
 }
 
+/// Among the openers, in a process's half: the device's link was told to be down, which no number of a process reaches
+/// (`PID_MAX_LIMIT` is 2^22).
+pub const LINK_DOWN: u32 = 1 << 31;
+
 /// A process and the generation in which it holds a device, in one word.
 #[must_use]
 pub const fn held(generation: u32, tgid: u32) -> u64 {

@@ -28,15 +28,21 @@ fn pinned(bpffs: &Bpffs, dir: Option<TempDir>, config: &str) -> Result<Agent> {
     Agent::with(Setup { dir, pins: Some(bpffs.dir()), ..Setup::of(config) })
 }
 
+fn wait_operational(link: &Link, wanted: bool) -> Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while link.is_operational()? != wanted {
+        ensure!(Instant::now() < end, "its carrier does not come, or go");
+    }
+    Ok(())
+}
+
 /// Has a VM open the tap, receive and send so many frames, and let go.
 fn turn(vm: &mut NicVm, link: &Link, sender: &mut Sender, frames: u64) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while let Err(error) = vm.ask("open") {
         ensure!(Instant::now() < end && format!("{error:#}").contains("busy"), "{error:#}");
     }
-    while !link.is_operational()? {
-        ensure!(Instant::now() < end, "its carrier does not come");
-    }
+    wait_operational(link, true)?;
     vm.load(0, &kinds()[FAR].frame)?;
     vm.send(0, frames)?;
     sender.send(&kinds()[FAR].frame, frames)?;
@@ -64,6 +70,8 @@ fn a_tap_that_changes_hands_while_no_agent_runs_is_never_told_on_the_wrong_vm() 
     })?;
     vms[0].ask("close")?;
     turn(&mut vms[0], &link, &mut sender, 100)?;
+    // That its link is down is announced behind the closing, by whoever asks for it: nobody who opens it.
+    wait_operational(&link, false)?;
     let dir = agent.kill()?;
     turn(&mut vms[1], &link, &mut sender, 70)?;
     turn(&mut vms[0], &link, &mut sender, 30)?;

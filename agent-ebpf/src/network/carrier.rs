@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_map_lookup_elem, generated::bpf_probe_read_kernel},
 };
-use kvmeter_common::network::{ANEW, NO_WRITER, NOBODY, carrier};
+use kvmeter_common::network::{ANEW, LINK_DOWN, NO_WRITER, NOBODY, carrier};
 
 use super::{
     account::own,
@@ -132,6 +132,6 @@ unsafe fn holder(now: u32) -> u32 {
             return 0;
         }
         let opened = opener.read_volatile();
-        if (opened >> 32) as u32 == now { opened as u32 } else { 0 }
+        if (opened >> 32) as u32 == now { opened as u32 & !LINK_DOWN } else { 0 }
     }
 }
