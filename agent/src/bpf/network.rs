@@ -244,7 +244,7 @@ impl NetworkPrograms {
     /// The agent itself knows of a handover: who writes next begins an account, whoever it is.
     pub fn next_account(&mut self, port: PortId) {
         match self.ports.get_mut(&port) {
-            Some(port) if port.follows.is_some() => port.choose_anew(),
+            Some(port) if port.follows.is_some() => port.choose_anew(&self.grace),
             Some(port) => port.next(self.claims.as_fd(), &self.grace),
             None => {}
         }

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use kvmeter_common::network::{self as abi, CLASSES, Flow, direction};
 
-use super::{Account, Held, NOBODY, NetworkPrograms, PortId, port::Port};
+use super::{Account, Held, NOBODY, NetworkPrograms, PortId, grace::Grace, port::Port};
 use crate::host::netns::NetNs;
 
 impl Port {
@@ -22,14 +22,19 @@ impl Port {
     }
 
     /// Who holds it in which generation: chosen from now on, should that generation still be.
-    pub(super) fn hold(&mut self, held: Held) {
+    pub(super) fn hold(&mut self, held: Held, grace: &Grace) {
         self.page.put_u64(0, offset_of!(abi::Header, held), abi::held(held.generation, held.tgid));
-        self.choose_anew();
+        self.choose_anew(grace);
     }
 
     /// The next packet looks who holds it.
-    pub(super) fn choose_anew(&mut self) {
-        self.page.put_u64(0, offset_of!(abi::Header, carriers), abi::ANEW);
+    pub(super) fn choose_anew(&mut self, grace: &Grace) {
+        let mut ask = || self.page.put_u64(0, offset_of!(abi::Header, carriers), abi::ANEW);
+        ask();
+        // A program that looked before the holder was told may put in what it found after this.
+        if self.attachment.is_some() && grace.wait().is_ok() {
+            ask();
+        }
     }
 
     /// What passed while nobody was known to hold it.
@@ -62,7 +67,7 @@ impl NetworkPrograms {
             0
         });
         port.follow(key);
-        port.hold(held);
+        port.hold(held, &self.grace);
     }
 
     pub(super) fn forget(&mut self, port: &Port) {
@@ -74,7 +79,7 @@ impl NetworkPrograms {
     /// Who holds an interface, and in which generation of it that was seen.
     pub fn hold(&mut self, port: PortId, held: Held) {
         if let Some(port) = self.ports.get_mut(&port).filter(|port| port.follows.is_some()) {
-            port.hold(held);
+            port.hold(held, &self.grace);
         }
     }
 }
