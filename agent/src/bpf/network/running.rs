@@ -5,7 +5,9 @@ use std::{
     io,
     mem::offset_of,
     os::fd::{AsFd as _, BorrowedFd},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use aya_obj::generated::bpf_cmd;
@@ -18,6 +20,9 @@ use nix::{
 use super::{Error, NetworkPrograms, PortId, port::Port, syscall};
 
 const OTHER: &str = "the task read is not the one that runs";
+const NO_ANSWER: &str = "a CPU did not come to a thread of the agent";
+/// For all CPUs together: asking takes each some microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `BPF_PROG_TEST_RUN` of include/uapi/linux/bpf.h up to the last member used.
 #[repr(C)]
@@ -57,17 +62,17 @@ impl NetworkPrograms {
     pub(super) fn ask_tasks(&self) -> Result<Vec<u64>, Error> {
         let port = Port::new(PortId(0), self.lanes, false)?;
         let program = self.program("running_task", &self.constants(&port, None, true))?;
-        each_cpu(|| {
-            run(program.as_fd()).and_then(|told| if told == 1 { Ok(()) } else { Err(io::Error::other(OTHER)) })
-        })
-        .map_err(Error::Refused)?;
+        let ask =
+            move || run(program.as_fd()).and_then(|told| if told == 1 { Ok(()) } else { Err(io::Error::other(OTHER)) });
+        each_cpu(ask, PATIENCE).map_err(Error::Refused)?;
         Ok((0..LANES).map(|cpu| port.word(offset_of!(abi::Header, tasks) + cpu * size_of::<u64>())).collect())
     }
 }
 
-/// Does something on each CPU that this process may run on; the others' programs ask.
-fn each_cpu(work: impl Fn() -> io::Result<()> + Sync) -> io::Result<()> {
-    let turns = || {
+/// Does something on each CPU that this process may run on; the others' programs ask. Ends without an answer where a CPU
+/// does not come to it in time: one that a real-time task keeps to itself.
+fn each_cpu(work: impl Fn() -> io::Result<()> + Send + 'static, patience: Duration) -> io::Result<()> {
+    let turns = move || {
         let this = Pid::from_raw(0);
         let allowed = sched_getaffinity(this)?;
         for cpu in (0..LANES).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)) {
@@ -78,8 +83,13 @@ fn each_cpu(work: impl Fn() -> io::Result<()> + Sync) -> io::Result<()> {
         }
         Ok(())
     };
-    // A thread of its own: no other is moved.
-    thread::scope(|scope| scope.spawn(turns).join()).unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    // A thread of its own: no other is moved, and one that waits for its CPU holds nobody up.
+    let (answer, answered) = mpsc::sync_channel(1);
+    thread::Builder::new().name("running-task".to_owned()).spawn(move || {
+        // Nobody hears one that comes too late.
+        let _ = answer.send(turns());
+    })?;
+    answered.recv_timeout(patience).unwrap_or_else(|_| Err(io::Error::other(NO_ANSWER)))
 }
 
 /// Runs a program once with a packet of zeros; what it returns.
@@ -94,4 +104,28 @@ fn run(program: BorrowedFd<'_>) -> io::Result<u32> {
     };
     syscall::request(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
     Ok(attributes.retval)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_does_not_come_to_it_holds_nobody_up() {
+        let asked = std::time::Instant::now();
+        let never = || {
+            thread::sleep(Duration::from_secs(3_600));
+            Ok(())
+        };
+        let error = each_cpu(never, Duration::from_millis(50)).expect_err("it cannot be done");
+        assert_eq!(error.to_string(), NO_ANSWER);
+        assert!(asked.elapsed() < Duration::from_secs(60));
+    }
+
+    #[test]
+    fn each_cpu_is_asked_until_one_refuses() {
+        let refuse = || Err(io::Error::other("refused"));
+        assert_eq!(each_cpu(refuse, PATIENCE).expect_err("refused").to_string(), "refused");
+        each_cpu(|| Ok(()), PATIENCE).expect("all answer");
+    }
 }
