@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::Pid;
 
 /// How the VMM ends when its lifetime is over.
@@ -55,6 +55,16 @@ impl FromStr for End {
             }
         }
     }
+}
+
+/// Has a hang-up end the process, as it ends any other program. Under nohup(1) it would be ignored, by children too, and a
+/// test that ends a VM so would wait for ever.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn die_of_hang_up() -> nix::Result<()> {
+    // SAFETY: no handler is put in or taken out, the default action is no code of ours.
+    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.map(drop)
 }
 
 /// Ends the process at once, all threads with it, without unwinding or exit handlers.
