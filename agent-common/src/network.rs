@@ -109,6 +109,8 @@ pub mod made {
     pub const SPLIT: u64 = 2;
     /// Its programs follow who holds it.
     pub const FOLLOWS: u64 = 4;
+    /// The queueing discipline with its hooks came with them.
+    pub const BROUGHT: u64 = 8;
 }
 
 /// Among the openers, in a process's half: the device's link was told to be down, which no number of a process reaches

@@ -41,6 +41,7 @@ use kvmeter_common::network;
 
 use attachment::Attachment;
 use carrier::Carrier;
+use clsact::Mark;
 pub use error::Error;
 use grace::Grace;
 pub use keep::release_filters;
@@ -199,7 +200,7 @@ impl NetworkPrograms {
         port.split = port.runs_in_writer().unwrap_or(true);
         let here = self.own == Some(netns.id());
         let pair = self.pair(&port, self.table.as_ref());
-        match pair.and_then(|pair| Attachment::new(self.hook, netns, here, ifindex, id.0, &pair)) {
+        match pair.and_then(|pair| Attachment::new(self.hook, netns, here, ifindex, port.mark(), &pair)) {
             Ok(attachment) => port.attachment = Some(attachment),
             Err(error) => {
                 self.forget(&port);
@@ -212,18 +213,18 @@ impl NetworkPrograms {
         Ok(id)
     }
 
-    /// Takes away what an agent that was killed left in a namespace: filters, where those are the hooks; links went with
-    /// it. To be called when interfaces of the namespace begin to be counted, by the one agent that counts on this host;
-    /// with an interface of ours in it, nothing is done.
+    /// Takes away what an agent that was killed left in a namespace and this one does not go on with: filters, where those
+    /// are the hooks; links went with it. To be called when interfaces of the namespace begin to be counted, by the one
+    /// agent that counts on this host.
     ///
     /// # Errors
     /// When the namespace cannot be entered, or its queueing disciplines not be listed.
     pub fn sweep(&mut self, netns: &NetNs) -> io::Result<u32> {
-        let is_here = |port: &Port| port.place.as_ref().is_some_and(|(of, _)| of.id() == netns.id());
-        if self.hook == Hook::Tcx || self.ports.values().any(is_here) {
+        if self.hook == Hook::Tcx {
             return Ok(0);
         }
-        netns.inside(clsact::sweep)?
+        let kept: Vec<Mark> = self.ports.values().map(Port::mark).collect();
+        netns.inside(|| clsact::sweep(&kept))?
     }
 
     /// Takes over what an interface's device segments itself, which changes when a guest's driver starts: to be called
@@ -285,9 +286,10 @@ impl NetworkPrograms {
 
 impl Drop for NetworkPrograms {
     fn drop(&mut self) {
-        // Links go with their descriptors, filters do not.
+        // Links go with their descriptors, filters do not, nor are they to where they are kept.
         if self.hook == Hook::Clsact {
-            for attachment in self.ports.values_mut().filter_map(|port| port.attachment.take()) {
+            let ours = self.ports.values_mut().filter(|port| !port.kept);
+            for attachment in ours.filter_map(|port| port.attachment.take()) {
                 let _waits = attachment.take_off();
             }
         }

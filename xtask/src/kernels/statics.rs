@@ -16,9 +16,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Line tables would be most of what a machine has to unpack.
 const FLAGS: &str = "-C target-feature=+crt-static -C strip=symbols";
 const BINARIES: [&str; 3] = ["kvmeter", "kvmeter-testvm", "kvmeter-kernelcheck"];
-/// Test programs of the long form: about VMs' lives, none of which needs a program that is not in the machine. The law
-/// of `accounting` is among the checks.
-const SUITES: [&str; 2] = ["adoption", "lifecycle"];
+/// Test programs of the long form: about VMs' lives, and their interfaces while no agent runs. None needs a program that is
+/// not in the machine. The law of `accounting` is among the checks.
+const SUITES: [&str; 4] = ["adoption", "lifecycle", "outlive_hands", "outlive_network"];
 
 /// A program to put into a machine.
 #[derive(Debug)]

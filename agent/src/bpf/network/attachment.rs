@@ -7,7 +7,11 @@ use std::{
 
 use aya_obj::generated::bpf_attach_type::{BPF_TCX_EGRESS, BPF_TCX_INGRESS};
 
-use super::{Error, Hook, clsact::Filters, syscall};
+use super::{
+    Error, Hook,
+    clsact::{Filters, Mark},
+    syscall,
+};
 use crate::host::netns::NetNs;
 
 /// The programs for ingress and egress, and their names.
@@ -23,13 +27,13 @@ pub(super) enum Attachment {
 }
 
 impl Attachment {
-    /// Puts them there. `here`: the namespace is the agent's own. `handle` is given to no other interface.
+    /// Puts them there. `here`: the namespace is the agent's own.
     pub(super) fn new(
         hook: Hook,
         netns: &NetNs,
         here: bool,
         ifindex: u32,
-        handle: u32,
+        mark: Mark,
         pair: &Pair,
     ) -> Result<Self, Error> {
         let [ingress, egress] = pair.programs.each_ref();
@@ -38,7 +42,7 @@ impl Attachment {
             Ok(Self::Tcx([ingress, syscall::link(egress.as_fd(), ifindex, BPF_TCX_EGRESS)?]))
         };
         let clsact = || -> io::Result<Self> {
-            let filters = Filters::attach([ingress, egress], pair.names, ifindex, handle)?;
+            let filters = Filters::attach([ingress, egress], pair.names, ifindex, mark)?;
             Ok(Self::Clsact { filters, netns: netns.clone() })
         };
         let put = || match hook {
@@ -81,6 +85,11 @@ impl Attachment {
             })
         };
         netns.inside(on).unwrap_or(false)
+    }
+
+    /// Whether something was brought for them that goes with them.
+    pub(super) fn brought(&self) -> bool {
+        matches!(self, Self::Clsact { filters, .. } if filters.brought())
     }
 
     /// Puts other programs in their place, between two packets.

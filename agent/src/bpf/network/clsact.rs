@@ -1,7 +1,7 @@
 //! The hooks of kernels before 6.6: filters of the clsact queueing discipline, by rtnetlink.
 //!
-//! Others' filters are never touched, and a clsact that others use stays. Our own are known by their name, so that what
-//! an agent left that was killed is found and taken away by the next.
+//! Others' filters are never touched, and a clsact that others use stays. Our own are known by their name, which ends with
+//! the number of the map they count to: so the next agent finds what one left, and goes on with it or takes it away.
 
 use std::{
     io,
@@ -11,7 +11,7 @@ use std::{
 use super::netlink::{Message, Reply, Route};
 
 /// Every name of a filter of ours begins with it.
-const OURS: &[u8] = b"kvmeter:";
+const OURS: &str = "kvmeter:";
 /// Where the clsact discipline hangs.
 const CLSACT: u32 = 0xffff_fff1;
 /// Its own handle.
@@ -47,13 +47,39 @@ pub(super) struct Filter {
     handle: u32,
     bpf: bool,
     ours: bool,
+    /// The map that it counts to, if it is ours.
+    page: Option<u32>,
+}
+
+/// Which filters are an interface's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Given to no other interface by the same agent.
+    pub handle: u32,
+    /// The kernel's number of the map that they count to, which no other has as long as they do.
+    pub page: u32,
+}
+
+impl Mark {
+    fn is_of(self, filter: &Filter) -> bool {
+        filter.ours && filter.handle == self.handle && filter.page == Some(self.page)
+    }
+}
+
+/// What there is on a device of an earlier agent's.
+pub(super) enum Found {
+    Both(Filters),
+    /// The device is there, and they are not.
+    Taken,
+    /// There is no such device.
+    Gone,
 }
 
 /// Both filters of an interface.
 #[derive(Clone, Debug)]
 pub(super) struct Filters {
     ifindex: u32,
-    handle: u32,
+    mark: Mark,
     priorities: [u32; 2],
     /// We brought the discipline.
     brought: bool,
@@ -70,8 +96,8 @@ pub(super) fn message(kind: u16, flags: u16, ifindex: u32, parent: u32, handle: 
 }
 
 impl Filters {
-    /// Puts both programs on a device in the calling thread's network namespace. `handle` is given to no other.
-    pub(super) fn attach(programs: [impl AsFd; 2], names: [&str; 2], ifindex: u32, handle: u32) -> io::Result<Self> {
+    /// Puts both programs on a device in the calling thread's network namespace.
+    pub(super) fn attach(programs: [impl AsFd; 2], names: [&str; 2], ifindex: u32, mark: Mark) -> io::Result<Self> {
         let mut route = Route::open()?;
         let mut qdisc = message(NEW_QDISC, Message::CREATE, ifindex, CLSACT, CLSACT_HANDLE, 0);
         qdisc.text(KIND, b"clsact");
@@ -84,7 +110,7 @@ impl Filters {
         if !brought && !is_clsact(&mut route, ifindex)? {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        let mut filters = Self { ifindex, handle, priorities: [0; 2], brought };
+        let mut filters = Self { ifindex, mark, priorities: [0; 2], brought };
         for hook in 0..PARENTS.len() {
             if let Err(error) = filters.put(&mut route, hook, &programs[hook], names[hook], None) {
                 // What is on already goes with the rest.
@@ -113,7 +139,7 @@ impl Filters {
             there
                 .iter()
                 .filter(|filter| filter.priority == *priority && !filter.ours)
-                .all(|filter| filter.bpf && filter.protocol == ALL_PROTOCOLS && filter.handle != self.handle)
+                .all(|filter| filter.bpf && filter.protocol == ALL_PROTOCOLS && filter.handle != self.mark.handle)
         };
         let priority = match replaced {
             Some(priority) => priority,
@@ -121,11 +147,12 @@ impl Filters {
         };
         let flags = if replaced.is_some() { Message::REPLACE } else { Message::CREATE };
         let info = priority << 16 | ALL_PROTOCOLS;
-        let mut filter = message(NEW_FILTER, flags, self.ifindex, PARENTS[hook], self.handle, info);
+        let mut filter = message(NEW_FILTER, flags, self.ifindex, PARENTS[hook], self.mark.handle, info);
+        let name = format!("{OURS}{name}:{}", self.mark.page);
         filter.text(KIND, b"bpf");
         filter.nest(OPTIONS, |options| {
             options.number(BPF_FD, program.as_fd().as_raw_fd().cast_unsigned());
-            options.text(BPF_NAME, &[OURS, name.as_bytes()].concat());
+            options.text(BPF_NAME, name.as_bytes());
             options.number(BPF_FLAGS, DIRECT);
         });
         route.ask(&filter)?;
@@ -143,21 +170,34 @@ impl Filters {
         Ok(())
     }
 
+    /// What an earlier agent left on a device in the calling thread's network namespace.
+    pub(super) fn find(ifindex: u32, mark: Mark, brought: bool) -> io::Result<Found> {
+        let mut route = Route::open()?;
+        let mut priorities = [0; 2];
+        for (parent, priority) in PARENTS.into_iter().zip(&mut priorities) {
+            let there = match list(&mut route, ifindex, parent) {
+                // The device or its discipline is gone.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => Vec::new(),
+                there => there?,
+            };
+            let Some(filter) = there.iter().find(|filter| mark.is_of(filter)) else {
+                // A list of filters is empty where there is no device; the discipline's own question is refused.
+                let refused = is_clsact(&mut route, ifindex).err().and_then(|error| error.raw_os_error());
+                return Ok(if refused == Some(libc::ENODEV) { Found::Gone } else { Found::Taken });
+            };
+            *priority = filter.priority;
+        }
+        Ok(Found::Both(Self { ifindex, mark, priorities, brought }))
+    }
+
     /// Whether both are still on the device.
     pub(super) fn are_attached(&self) -> io::Result<bool> {
-        let mut route = Route::open()?;
-        for parent in PARENTS {
-            let there = match list(&mut route, self.ifindex, parent) {
-                Ok(there) => there,
-                // The device or its discipline is gone.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL)) => return Ok(false),
-                Err(error) => return Err(error),
-            };
-            if !there.iter().any(|filter| filter.ours && filter.handle == self.handle) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(matches!(Self::find(self.ifindex, self.mark, self.brought)?, Found::Both(_)))
+    }
+
+    /// Whether the discipline came with them, and goes with them.
+    pub(super) fn brought(&self) -> bool {
+        self.brought
     }
 
     /// Takes both off, and the discipline if we brought it and nobody uses it.
@@ -169,7 +209,7 @@ impl Filters {
         let mut used = false;
         for parent in PARENTS {
             for filter in list(route, self.ifindex, parent)? {
-                if filter.ours && filter.handle == self.handle {
+                if self.mark.is_of(&filter) {
                     let info = filter.priority << 16 | filter.protocol;
                     route.ask(&message(DELETE_FILTER, 0, self.ifindex, parent, filter.handle, info))?;
                 } else {
@@ -185,8 +225,8 @@ impl Filters {
 }
 
 /// Takes away what an agent that was killed left in the calling thread's network namespace: filters by our name, nothing
-/// else. A discipline stays, because nobody knows who brought it. Returns how many filters that were.
-pub(super) fn sweep() -> io::Result<u32> {
+/// else, and none of these. A discipline stays, because nobody knows who brought it. Returns how many filters that were.
+pub(super) fn sweep(kept: &[Mark]) -> io::Result<u32> {
     let mut route = Route::open()?;
     let disciplines = route.dump(&message(GET_QDISC, Message::DUMP, 0, 0, 0, 0))?;
     let has_hooks = |reply: &&Reply| reply.attributes(20).get(KIND).is_some_and(|kind| kind.starts_with(b"clsact\0"));
@@ -195,7 +235,8 @@ pub(super) fn sweep() -> io::Result<u32> {
         for parent in PARENTS {
             // A device may go meanwhile.
             let filters = list(&mut route, ifindex, parent).unwrap_or_default();
-            for filter in filters.iter().filter(|filter| filter.ours) {
+            let is_kept = |filter: &&Filter| kept.iter().any(|mark| mark.is_of(filter));
+            for filter in filters.iter().filter(|filter| filter.ours && !is_kept(filter)) {
                 let info = filter.priority << 16 | filter.protocol;
                 let done = route.ask(&message(DELETE_FILTER, 0, ifindex, parent, filter.handle, info));
                 swept += u32::from(done.is_ok());
@@ -249,6 +290,8 @@ fn parse(reply: &Reply) -> Option<Filter> {
     let attributes = reply.attributes(20);
     let bpf = attributes.get(KIND).is_some_and(|kind| kind.starts_with(b"bpf\0"));
     let name = attributes.nested(OPTIONS).and_then(|options| options.get(BPF_NAME).map(<[u8]>::to_vec));
-    let ours = bpf && name.is_some_and(|name| name.starts_with(OURS));
-    Some(Filter { priority: info >> 16, protocol: info & 0xffff, handle, bpf, ours })
+    let name = name.and_then(|name| String::from_utf8(name).ok()).filter(|_| bpf);
+    let name = name.as_deref().map(|name| name.trim_end_matches('\0')).and_then(|name| name.strip_prefix(OURS));
+    let page = name.and_then(|name| name.rsplit_once(':')).and_then(|(_, page)| page.parse().ok());
+    Some(Filter { priority: info >> 16, protocol: info & 0xffff, handle, bpf, ours: name.is_some(), page })
 }

@@ -16,7 +16,9 @@ use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, made, state};
 use super::{
     Carrier, Error, Hook, NetworkPrograms, PortId, Writer,
     attachment::Attachment,
-    clsact, object,
+    clsact,
+    clsact::{Filters, Found},
+    object,
     pins::{Left, Pins},
     port::Port,
     probe,
@@ -46,9 +48,23 @@ impl Port {
         port.follows = (how & made::FOLLOWS != 0).then(|| port.word(offset_of!(abi::Header, key)));
         port.shared_before = port.word(offset_of!(abi::Header, shared_told));
         port.last_serial = (0..ACCOUNTS).map(|number| port.head(number).serial).max().unwrap_or(0);
-        port.attachment = Some(Attachment::Tcx(left.links));
+        // Filters are in a namespace that is yet to be entered.
+        port.attachment = left.links.map(Attachment::Tcx);
         port.kept = true;
         Ok(port)
+    }
+
+    /// Looks for its filters in a namespace.
+    fn find_filters(&mut self, netns: &NetNs, ifindex: u32) {
+        let (mark, brought) = (self.mark(), self.word(offset_of!(abi::Header, made)) & made::BROUGHT != 0);
+        match netns.inside(|| Filters::find(ifindex, mark, brought)).and_then(|found| found) {
+            Ok(Found::Both(filters)) => {
+                self.attachment = Some(Attachment::Clsact { filters, netns: netns.clone() });
+            }
+            Ok(Found::Gone) => self.gone = true,
+            Ok(Found::Taken) => {}
+            Err(error) => tracing::debug!(%error, ifindex, "an interface's filters cannot be looked for"),
+        }
     }
 
     /// Leaves word how its programs were made.
@@ -56,22 +72,23 @@ impl Port {
         let bit = |set: bool, bit: u64| if set { bit } else { 0 };
         let how = bit(self.reversed, made::REVERSED)
             | bit(self.split, made::SPLIT)
-            | bit(self.follows.is_some(), made::FOLLOWS);
+            | bit(self.follows.is_some(), made::FOLLOWS)
+            | bit(self.attachment.as_ref().is_some_and(Attachment::brought), made::BROUGHT);
         self.page.put_u64(0, offset_of!(abi::Header, made), how);
     }
 }
 
 impl NetworkPrograms {
     /// Prepares the programs so that they outlive the agent, their pins in `dir`; and an earlier agent's book.
-    /// Where the kernel has filters instead of links, they do not.
     ///
     /// # Errors
     /// As [`NetworkPrograms::load`], and when nothing can be pinned there.
     pub fn load_kept(dir: &Path) -> Result<(Self, Option<Vec<u8>>), Error> {
-        let (hook, writer) = (probe::hook()?, Writer::probe());
-        if hook != Hook::Tcx {
-            return Ok((Self::load_with(hook, writer, &Carrier::ways())?, None));
-        }
+        Self::load_kept_on(probe::hook()?, dir)
+    }
+
+    pub(super) fn load_kept_on(hook: Hook, dir: &Path) -> Result<(Self, Option<Vec<u8>>), Error> {
+        let writer = Writer::probe();
         let pins = Pins::open(dir).map_err(Error::Pins)?;
         let mut programs = Self::load_on(hook, writer, &Carrier::ways(), Some(pins))?;
         let book = programs.find();
@@ -90,7 +107,7 @@ impl NetworkPrograms {
     fn find(&mut self) -> Option<Vec<u8>> {
         let pins = self.pins.as_ref()?;
         let book = pins.book().ok();
-        for left in pins.ports().unwrap_or_default() {
+        for left in pins.ports(self.hook == Hook::Tcx).unwrap_or_default() {
             let id = left.id;
             self.last = self.last.max(id);
             match Port::found(left) {
@@ -156,7 +173,12 @@ impl NetworkPrograms {
         if port.place.is_some() {
             return true;
         }
-        if !port.attachment.as_ref().is_some_and(|attachment| attachment.is_on(netns, ifindex)) {
+        match &port.attachment {
+            Some(attachment) if !attachment.is_on(netns, ifindex) => return false,
+            Some(_there) => {}
+            None => port.find_filters(netns, ifindex),
+        }
+        if port.attachment.is_none() {
             return false;
         }
         port.place = Some((netns.clone(), ifindex));
@@ -174,10 +196,19 @@ impl NetworkPrograms {
         true
     }
 
+    /// Whether the device of an interface that was left is known to be gone, and not only out of sight.
+    #[must_use]
+    pub fn is_gone(&self, id: PortId) -> bool {
+        self.ports.get(&id).is_some_and(|port| match &port.attachment {
+            Some(attachment) => !attachment.is_there(),
+            None => port.gone,
+        })
+    }
+
     /// Pins an interface that has just been attached. Where that fails nothing outlives the agent any more.
     pub(super) fn keep(&mut self, id: PortId) {
         let (Some(pins), Some(port)) = (&self.pins, self.ports.get_mut(&id)) else { return };
-        let Some(links) = port.attachment.as_ref().and_then(Attachment::links) else { return };
+        let links = port.attachment.as_ref().and_then(Attachment::links);
         match pins.keep(id.0, port.fd.as_fd(), links) {
             Ok(()) => port.kept = true,
             Err(error) => self.unkeep(&error),
@@ -227,5 +258,5 @@ pub fn release_filters(root: &Path) -> u32 {
     let spaces = tgids.into_iter().filter_map(|tgid| NetNs::of_process(root, tgid.get()).ok());
     let spaces: BTreeMap<NetNsId, NetNs> = spaces.map(|netns| (netns.id(), netns)).collect();
     // One that ends meanwhile takes its filters along.
-    spaces.into_values().filter_map(|netns| netns.inside(clsact::sweep).ok()?.ok()).sum()
+    spaces.into_values().filter_map(|netns| netns.inside(|| clsact::sweep(&[])).ok()?.ok()).sum()
 }

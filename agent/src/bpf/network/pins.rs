@@ -1,8 +1,9 @@
 //! What counts at interfaces and outlives the agent, in a bpffs: `claims` and `openers`, which all programs share; in
 //! `p<number>` the page and the two links of an interface; and the book, in which an agent leaves what it made of them.
+//! Filters of clsact stay by themselves and are pinned nowhere.
 //!
 //! The book is a map of one element that is never changed: another takes its name in one step, so an agent killed
-//! anywhere leaves the one or the other. Links of tcx alone can be pinned.
+//! anywhere leaves the one or the other.
 
 use std::{
     fs, io,
@@ -31,7 +32,8 @@ pub(super) struct Pins(PathBuf);
 pub(super) struct Left {
     pub id: u32,
     pub page: OwnedFd,
-    pub links: [OwnedFd; 2],
+    /// None where the hooks are clsact's.
+    pub links: Option<[OwnedFd; 2]>,
 }
 
 impl Pins {
@@ -56,14 +58,16 @@ impl Pins {
         Ok(map)
     }
 
-    /// Interfaces that were left; what is not whole of one is removed, which takes its programs off.
-    pub(super) fn ports(&self) -> io::Result<Vec<Left>> {
+    /// Interfaces that were left; what is not whole of one is removed, which takes its programs off. `linked`: the hooks
+    /// have links.
+    pub(super) fn ports(&self, linked: bool) -> io::Result<Vec<Left>> {
         let mut all = Vec::new();
         for dir in tree::list(&self.0)?.into_iter().filter(|path| path.is_dir()) {
             let id = tree::name(&dir).strip_prefix('p').and_then(|number| number.parse().ok());
             let whole = id.and_then(|id| {
                 let [ingress, egress] = LINKS.map(|link| object::open(&dir.join(link)).ok());
-                Some(Left { id, page: object::open(&dir.join(PAGE)).ok()?, links: [ingress?, egress?] })
+                let links = if linked { Some([ingress?, egress?]) } else { None };
+                Some(Left { id, page: object::open(&dir.join(PAGE)).ok()?, links })
             });
             match whole {
                 Some(left) => all.push(left),
@@ -78,12 +82,12 @@ impl Pins {
     }
 
     /// Keeps an interface.
-    pub(super) fn keep(&self, id: u32, page: BorrowedFd<'_>, links: &[OwnedFd; 2]) -> io::Result<()> {
+    pub(super) fn keep(&self, id: u32, page: BorrowedFd<'_>, links: Option<&[OwnedFd; 2]>) -> io::Result<()> {
         let dir = self.of(id);
         // Not with all that is above it: where that is gone, it was let go.
         fs::create_dir(&dir)?;
         object::pin(page, &dir.join(PAGE))?;
-        links.iter().zip(LINKS).try_for_each(|(link, name)| object::pin(link.as_fd(), &dir.join(name)))
+        links.into_iter().flatten().zip(LINKS).try_for_each(|(link, name)| object::pin(link.as_fd(), &dir.join(name)))
     }
 
     /// Keeps an interface no more.

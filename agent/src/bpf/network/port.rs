@@ -10,7 +10,7 @@ use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type;
 use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, direction, state};
 
-use super::{Account, Error, PortId, attachment::Attachment, grace::Grace, offload, syscall};
+use super::{Account, Error, PortId, attachment::Attachment, clsact::Mark, grace::Grace, object, offload, syscall};
 use crate::{
     bpf::maps::{MapError, Mapped},
     clock,
@@ -41,6 +41,10 @@ pub(super) struct Port {
     pub(super) kept: bool,
     /// Packets of another's account that an earlier agent told.
     pub(super) shared_before: u64,
+    /// Its device is known to be there no more.
+    pub(super) gone: bool,
+    /// The kernel's number of the page.
+    number: u32,
 }
 
 impl Port {
@@ -65,6 +69,7 @@ impl Port {
     /// The page behind this descriptor.
     pub(super) fn around(id: PortId, fd: OwnedFd, lanes: u32, reversed: bool) -> Result<Self, Error> {
         const NAME: &str = "NETWORK_PORT";
+        let number = object::info(fd.as_fd()).map_err(|source| Error::Map(NAME, source))?.id();
         let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
         let page = Mapped::new(Some(Map::Array(data)), NAME, size(abi::blocks(lanes as usize)))?;
@@ -83,7 +88,14 @@ impl Port {
             retired: Vec::new(),
             kept: false,
             shared_before: 0,
+            gone: false,
+            number,
         })
+    }
+
+    /// What its filters are known by, where it has any.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { handle: self.id, page: self.number }
     }
 
     pub(super) fn map(&self) -> BorrowedFd<'_> {

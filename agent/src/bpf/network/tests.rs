@@ -5,6 +5,7 @@ mod classes;
 mod exact;
 mod frames;
 mod holder;
+mod kept;
 mod lab;
 mod links;
 mod offload;

@@ -132,6 +132,16 @@ impl Book {
         self.ports.iter().map(|port| (port.number, port.settled.clone())).collect()
     }
 
+    /// Interfaces by their numbers, and where they are.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, NetNsId, u32)> {
+        self.ports.iter().map(|port| (port.number, port.netns, port.ifindex))
+    }
+
+    /// The VMs in it.
+    pub(super) fn vms(&self) -> impl Iterator<Item = VmKey> {
+        self.vms.iter().map(|kept| kept.vm)
+    }
+
     /// What was told of each VM before any of this was counted.
     #[must_use]
     pub fn bases(&self) -> BTreeMap<VmKey, Vec<Told>> {

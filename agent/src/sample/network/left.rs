@@ -1,25 +1,32 @@
 //! Between agents: what an earlier one left is gone on with, and what this one decides is written down for the next.
 
+use std::collections::BTreeMap;
+
 use super::{
     book::Book,
     model::{Left, LinkKey},
     programs::Programs,
     thread::{Worker, now_ns},
 };
-use crate::{clock, host::NetNs};
+use crate::{
+    clock,
+    host::{NetNs, NetNsId},
+};
 
 impl<P: Programs> Worker<P> {
     /// Goes on from an earlier agent's book. What was counted since it was written is given away at once.
     pub(super) fn take_up(&mut self, book: Option<Book>) {
         let Some(book) = book else { return };
         self.programs.take_up(&book.settled());
+        self.look_for(&book);
         let now = now_ns();
         let off_ns = now.saturating_sub(clock::monotonic_ns().unwrap_or(now));
         let mut model = std::mem::take(&mut self.model);
         let left = |number| match self.programs.left(number) {
             Some(port) if self.programs.is_attached(port) => Left::Attached,
-            Some(_) => Left::Gone,
-            None => Left::Lost,
+            Some(port) if self.programs.is_gone(port) => Left::Gone,
+            // Out of sight: what it counted is told, and whoever has it is counted anew.
+            _unseen => Left::Lost,
         };
         let interfaces = model.resume(book, left, |vm| self.is_same(vm), (now, off_ns));
         self.model = model;
@@ -31,6 +38,25 @@ impl<P: Programs> Worker<P> {
         }
         self.read(&self.model.counted());
         self.execute();
+    }
+
+    /// Where programs are found in their namespace alone, all are looked for in those of the agent and of the VMs that live.
+    fn look_for(&mut self, book: &Book) {
+        let unseen = |(number, ..): &(u32, NetNsId, u32)| {
+            self.programs.left(*number).is_some_and(|port| !self.programs.is_attached(port))
+        };
+        let unseen: Vec<_> = book.places().filter(unseen).collect();
+        if unseen.is_empty() {
+            return;
+        }
+        let of_vms = book.vms().filter(|vm| self.is_same(*vm)).map(|vm| NetNs::of_process(&self.root, vm.tgid));
+        let spaces = of_vms.chain([NetNs::own()]).flatten().map(|netns| (netns.id(), netns));
+        let spaces: BTreeMap<NetNsId, NetNs> = spaces.collect();
+        for (number, netns, ifindex) in unseen {
+            if let (Some(port), Some(netns)) = (self.programs.left(number), spaces.get(&netns)) {
+                self.programs.adopt(port, netns, ifindex);
+            }
+        }
     }
 
     /// A namespace is entered: interfaces in it that were left are looked after again.

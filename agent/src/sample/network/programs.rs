@@ -52,6 +52,8 @@ pub trait Programs: Send + 'static {
     fn number(port: Self::Port) -> u32;
     /// An interface that an earlier agent left under this number.
     fn left(&self, number: u32) -> Option<Self::Port>;
+    /// Whether the device of one that was left is known to be gone, and not only out of sight.
+    fn is_gone(&self, port: Self::Port) -> bool;
     /// These interfaces are written down, with accounts that an earlier agent had given back; others that it left are let
     /// go.
     fn take_up(&mut self, known: &[(u32, Vec<u64>)]);
@@ -137,6 +139,10 @@ impl Programs for NetworkPrograms {
 
     fn left(&self, number: u32) -> Option<PortId> {
         Self::left(self, number)
+    }
+
+    fn is_gone(&self, port: PortId) -> bool {
+        Self::is_gone(self, port)
     }
 
     fn take_up(&mut self, known: &[(u32, Vec<u64>)]) {
