@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::{
     book::Book,
-    model::{Left, LinkKey},
+    model::{Left, LinkKey, VmKey},
     programs::Programs,
     thread::{Worker, now_ns},
 };
 use crate::{
     clock,
     host::{NetNs, NetNsId},
+    units::Tgid,
 };
 
 impl<P: Programs> Worker<P> {
@@ -49,14 +50,21 @@ impl<P: Programs> Worker<P> {
         if unseen.is_empty() {
             return;
         }
-        let of_vms = book.vms().filter(|vm| self.is_same(*vm)).map(|vm| NetNs::of_process(&self.root, vm.tgid));
-        let spaces = of_vms.chain([NetNs::own()]).flatten().map(|netns| (netns.id(), netns));
+        let of_vms = book.vms().filter(|vm| self.is_same(*vm)).flat_map(|vm| self.spaces_of(vm));
+        let spaces = of_vms.chain(NetNs::own()).map(|netns| (netns.id(), netns));
         let spaces: BTreeMap<NetNsId, NetNs> = spaces.collect();
         for (number, netns, ifindex) in unseen {
             if let (Some(port), Some(netns)) = (self.programs.left(number), spaces.get(&netns)) {
                 self.programs.adopt(port, netns, ifindex);
             }
         }
+    }
+
+    /// The namespaces that a VM's process is in and has interfaces in.
+    fn spaces_of(&self, vm: VmKey) -> Vec<NetNs> {
+        let held = self.procfs.held_taps(Tgid(vm.tgid), &|_| None).unwrap_or_default();
+        let of_taps = held.taps.into_iter().map(|tap| tap.netns);
+        NetNs::of_process(&self.root, vm.tgid).into_iter().chain(of_taps).collect()
     }
 
     /// A namespace is entered: interfaces in it that were left are looked after again.
