@@ -209,7 +209,9 @@ fn a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much() -> Result<()> 
     const SET_BY: u64 = 3_600;
     let Some(_host) = host("a_clock_set_while_no_agent_ran_has_one_line_with_by_how_much") else { return Ok(()) };
     let config = "[bpf]\nenabled = \"off\"\n";
-    let dir = Agent::with(Setup::of(config))?.kill()?;
+    let agent = Agent::with(Setup::of(config))?;
+    agent.wait_until("its first line", PATIENCE, |agent| Ok(!agent.ledger()?.is_empty()))?;
+    let dir = agent.kill()?;
     let before = ledger_in(dir.path())?;
     let last = before.last().context("no line")?;
     // In a time namespace in which the host has run for an hour more: what an hour's step back of the wall clock shows.

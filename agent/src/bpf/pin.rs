@@ -6,6 +6,8 @@
 
 mod error;
 mod look;
+#[cfg(test)]
+pub(crate) mod rig;
 mod shape;
 pub(super) mod tree;
 

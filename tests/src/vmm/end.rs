@@ -57,14 +57,17 @@ impl FromStr for End {
     }
 }
 
-/// Has a hang-up end the process, as it ends any other program. Under nohup(1) it would be ignored, by children too, and a
-/// test that ends a VM so would wait for ever.
+/// Has signals end the process that end any other program. Under nohup(1) a hang-up is ignored, by children too, and so are
+/// the terminal's in what a shell has in the background: a test that ends a VM so would wait for ever.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn die_of_hang_up() -> nix::Result<()> {
-    // SAFETY: no handler is put in or taken out, the default action is no code of ours.
-    unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) }.map(drop)
+pub fn die_of_signals() -> nix::Result<()> {
+    for ends in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: no handler is put in or taken out, the default action is no code of ours.
+        unsafe { signal(ends, SigHandler::SigDfl) }?;
+    }
+    Ok(())
 }
 
 /// Ends the process at once, all threads with it, without unwinding or exit handlers.

@@ -30,7 +30,7 @@ pub mod vhost_ring;
 /// Does what the options say, once they have been checked: one VMM, a fleet of them, or a burst.
 pub fn run(options: &options::Options) -> anyhow::Result<()> {
     options.check()?;
-    end::die_of_hang_up()?;
+    end::die_of_signals()?;
     if let Some(count) = options.fleet {
         return fleet::run(options, count);
     }

@@ -87,7 +87,7 @@ impl NetworkPrograms {
         Self::load_kept_on(probe::hook()?, dir)
     }
 
-    pub(super) fn load_kept_on(hook: Hook, dir: &Path) -> Result<(Self, Option<Vec<u8>>), Error> {
+    pub(crate) fn load_kept_on(hook: Hook, dir: &Path) -> Result<(Self, Option<Vec<u8>>), Error> {
         let writer = Writer::probe();
         let pins = Pins::open(dir).map_err(Error::Pins)?;
         let mut programs = Self::load_on(hook, writer, &Carrier::ways(), Some(pins))?;
@@ -250,13 +250,19 @@ impl NetworkPrograms {
     }
 }
 
-/// Takes away the filters of an agent that was killed, in every network namespace that a process is in; how many there
+/// Takes away the filters that agents left, in every network namespace that a process is in or has a tap in; how many there
 /// were. Not while an agent runs, whose own they would be. Links have gone with their pins.
 #[must_use]
 pub fn release_filters(root: &Path) -> u32 {
-    let tgids = ProcFs::new(root).tgids().unwrap_or_default();
-    let spaces = tgids.into_iter().filter_map(|tgid| NetNs::of_process(root, tgid.get()).ok());
-    let spaces: BTreeMap<NetNsId, NetNs> = spaces.map(|netns| (netns.id(), netns)).collect();
+    let procfs = ProcFs::new(root);
+    let tgids = procfs.tgids().unwrap_or_default();
+    let spaces_of = |tgid| {
+        let held = procfs.held_taps(tgid, &|_| None).unwrap_or_default();
+        let of_taps = held.taps.into_iter().map(|tap| tap.netns);
+        NetNs::of_process(root, tgid.get()).into_iter().chain(of_taps)
+    };
+    let spaces: BTreeMap<NetNsId, NetNs> =
+        tgids.into_iter().flat_map(spaces_of).map(|netns| (netns.id(), netns)).collect();
     // One that ends meanwhile takes its filters along.
     spaces.into_values().filter_map(|netns| netns.inside(|| clsact::sweep(&[])).ok()?.ok()).sum()
 }

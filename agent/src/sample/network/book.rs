@@ -75,7 +75,7 @@ pub(super) struct KeptVm {
     pub(super) vm: VmKey,
     pub(super) base: Vec<(String, String, Traffic)>,
     pub(super) workers: Vec<u32>,
-    pub(super) moved: Vec<(KeptLabel, Traffic)>,
+    pub(super) moved: Vec<(KeptLabel, Option<Traffic>)>,
     pub(super) tallies: Vec<KeptTally>,
 }
 
@@ -132,9 +132,9 @@ impl Book {
         self.ports.iter().map(|port| (port.number, port.settled.clone())).collect()
     }
 
-    /// Interfaces by their numbers, and where they are.
-    pub(super) fn places(&self) -> impl Iterator<Item = (u32, NetNsId, u32)> {
-        self.ports.iter().map(|port| (port.number, port.netns, port.ifindex))
+    /// Interfaces by their numbers: where they are, and what they are called.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u32, NetNsId, u32, &str)> {
+        self.ports.iter().map(|port| (port.number, port.netns, port.ifindex, port.label.0.as_str()))
     }
 
     /// The VMs in it.

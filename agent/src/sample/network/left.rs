@@ -1,6 +1,6 @@
 //! Between agents: what an earlier one left is gone on with, and what this one decides is written down for the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     book::Book,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    host::{NetNs, NetNsId},
+    host::{NetNs, NetNsId, tap::HeldTap},
     units::Tgid,
 };
 
@@ -19,13 +19,13 @@ impl<P: Programs> Worker<P> {
     pub(super) fn take_up(&mut self, book: Option<Book>) {
         let Some(book) = book else { return };
         self.programs.take_up(&book.settled());
-        self.look_for(&book);
+        let elsewhere = self.look_for(&book);
         let now = now_ns();
         let off_ns = now.saturating_sub(clock::monotonic_ns().unwrap_or(now));
         let mut model = std::mem::take(&mut self.model);
         let left = |number| match self.programs.left(number) {
             Some(port) if self.programs.is_attached(port) => Left::Attached,
-            Some(port) if self.programs.is_gone(port) => Left::Gone,
+            Some(port) if self.programs.is_gone(port) && !elsewhere.contains(&number) => Left::Gone,
             // Out of sight: what it counted is told, and whoever has it is counted anew.
             _unseen => Left::Lost,
         };
@@ -42,29 +42,28 @@ impl<P: Programs> Worker<P> {
     }
 
     /// Where programs are found in their namespace alone, all are looked for in those of the agent and of the VMs that live.
-    fn look_for(&mut self, book: &Book) {
-        let unseen = |(number, ..): &(u32, NetNsId, u32)| {
+    /// Returns the numbers of interfaces that are held in another namespace by now.
+    fn look_for(&mut self, book: &Book) -> BTreeSet<u32> {
+        let unseen = |(number, ..): &(u32, NetNsId, u32, &str)| {
             self.programs.left(*number).is_some_and(|port| !self.programs.is_attached(port))
         };
         let unseen: Vec<_> = book.places().filter(unseen).collect();
         if unseen.is_empty() {
-            return;
+            return BTreeSet::new();
         }
-        let of_vms = book.vms().filter(|vm| self.is_same(*vm)).flat_map(|vm| self.spaces_of(vm));
-        let spaces = of_vms.chain(NetNs::own()).map(|netns| (netns.id(), netns));
-        let spaces: BTreeMap<NetNsId, NetNs> = spaces.collect();
-        for (number, netns, ifindex) in unseen {
-            if let (Some(port), Some(netns)) = (self.programs.left(number), spaces.get(&netns)) {
-                self.programs.adopt(port, netns, ifindex);
+        let vms: Vec<VmKey> = book.vms().filter(|vm| self.is_same(*vm)).collect();
+        let held = vms.iter().filter_map(|vm| self.procfs.held_taps(Tgid(vm.tgid), &|_| None).ok());
+        let held: Vec<HeldTap> = held.flat_map(|held| held.taps).collect();
+        let homes = vms.iter().filter_map(|vm| NetNs::of_process(&self.root, vm.tgid).ok());
+        let spaces = homes.chain(held.iter().map(|tap| tap.netns.clone())).chain(NetNs::own());
+        let spaces: BTreeMap<NetNsId, NetNs> = spaces.map(|netns| (netns.id(), netns)).collect();
+        for (number, netns, ifindex, _) in &unseen {
+            if let (Some(port), Some(netns)) = (self.programs.left(*number), spaces.get(netns)) {
+                self.programs.adopt(port, netns, *ifindex);
             }
         }
-    }
-
-    /// The namespaces that a VM's process is in and has interfaces in.
-    fn spaces_of(&self, vm: VmKey) -> Vec<NetNs> {
-        let held = self.procfs.held_taps(Tgid(vm.tgid), &|_| None).unwrap_or_default();
-        let of_taps = held.taps.into_iter().map(|tap| tap.netns);
-        NetNs::of_process(&self.root, vm.tgid).into_iter().chain(of_taps).collect()
+        let elsewhere = |netns, name: &str| held.iter().any(|tap| tap.name == name && tap.netns.id() != netns);
+        unseen.into_iter().filter(|(_, netns, _, name)| elsewhere(*netns, name)).map(|(number, ..)| number).collect()
     }
 
     /// A namespace is entered: interfaces in it that were left are looked after again.

@@ -2,6 +2,7 @@
 
 mod gone;
 mod handover;
+mod kept;
 
 use std::{collections::HashSet, fs, net::UdpSocket, path::Path, time::Instant};
 

@@ -104,10 +104,11 @@ impl<P: Programs> Worker<P> {
     }
 
     pub(super) fn run(mut self, book: Option<Book>) {
+        self.take_up(book);
+        // Behind it: what is not gone on with is known then.
         if let Ok(own) = NetNs::own() {
             self.programs.sweep(&own);
         }
-        self.take_up(book);
         self.save();
         loop {
             self.wait();

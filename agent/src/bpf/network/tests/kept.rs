@@ -1,31 +1,15 @@
 //! Filters that outlive the agent, as links do: the next one finds them in their namespace and goes on with them.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use super::{frames, lab::Tap, *};
-use crate::bpf::network::clsact;
-
-/// A bpffs of its own.
-struct Bpffs(tempfile::TempDir);
-
-impl Bpffs {
-    fn mount() -> Self {
-        let dir = tempfile::tempdir().expect("directory");
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(dir.path()).status().expect("mount");
-        assert!(mounted.success());
-        Self(dir)
-    }
-
-    fn dir(&self) -> std::path::PathBuf {
-        self.0.path().join("net")
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
+use crate::{
+    bpf::{network::clsact, pin::rig::Bpffs},
+    host::{
+        link::LinkRequests,
+        tap::rig::{Holder, Rig},
+    },
+};
 
 fn load(dir: &Path) -> (NetworkPrograms, Option<Vec<u8>>) {
     NetworkPrograms::load_kept_on(Hook::Clsact, dir).expect("network programs")
@@ -59,7 +43,7 @@ fn filters_count_between_agents_and_the_next_goes_on_with_them() {
     for end in [drop::<NetworkPrograms>, std::mem::forget::<NetworkPrograms>] {
         let (lab, bpffs) = (Lab::new(), Bpffs::mount());
         let tap = lab.tap("tap0", 0);
-        let (mut next, port) = left(&lab, &tap, &bpffs.dir(), |first| {
+        let (mut next, port) = left(&lab, &tap, &bpffs.network(), |first| {
             end(first);
             send(&tap, 2);
         });
@@ -82,7 +66,7 @@ fn what_filters_of_a_device_that_is_gone_counted_stays() {
     let (lab, bpffs) = (Lab::new(), Bpffs::mount());
     let tap = lab.tap("tap0", 0);
     let ifindex = tap.ifindex;
-    let (mut next, port) = left(&lab, &tap, &bpffs.dir(), drop);
+    let (mut next, port) = left(&lab, &tap, &bpffs.network(), drop);
     drop(tap);
     assert!(!next.adopt(port, &lab.netns, ifindex) && next.is_gone(port));
     assert_eq!(totals(&next.detach(port)).0.packets, 1);
@@ -92,7 +76,7 @@ fn what_filters_of_a_device_that_is_gone_counted_stays() {
 fn a_device_whose_filters_others_took_away_is_not_said_to_be_gone() {
     let (lab, bpffs) = (Lab::new(), Bpffs::mount());
     let tap = lab.tap("tap0", 0);
-    let (mut next, port) = left(&lab, &tap, &bpffs.dir(), drop);
+    let (mut next, port) = left(&lab, &tap, &bpffs.network(), drop);
     lab.inside(|| clsact::sweep(&[])).expect("a sweep");
     assert!(!next.adopt(port, &lab.netns, tap.ifindex) && !next.is_gone(port));
     // Filters of our name that count to another page are not taken for these.
@@ -102,4 +86,20 @@ fn a_device_whose_filters_others_took_away_is_not_said_to_be_gone() {
     assert!(!next.adopt(port, &lab.netns, tap.ifindex) && !next.is_gone(port));
     send(&tap, 1);
     assert_eq!((packets(&next, port), packets(&other, theirs)), (1, 1));
+}
+
+#[test]
+fn releasing_takes_filters_away_where_a_process_has_a_tap_in_another_namespace() {
+    let rig = Rig::new();
+    let holder = Holder::of(rig.tap("tap0", &[]));
+    let link = LinkRequests::open(rig.netns()).expect("open").named("tap0").expect("ask").expect("there");
+    let mut killed = NetworkPrograms::load_for(Hook::Clsact, Writer::probe()).expect("network programs");
+    let port = killed.attach(rig.netns(), link.ifindex, false).expect("attach");
+    // Only this process is looked at: other tests have filters of their own.
+    let root = tempfile::tempdir().expect("directory");
+    std::fs::create_dir(root.path().join("proc")).expect("a directory");
+    let of = |root: &Path| root.join(format!("proc/{}", holder.tgid()));
+    std::os::unix::fs::symlink(of(Path::new("/")), of(root.path())).expect("a link");
+    assert_eq!(release_filters(root.path()), 2);
+    assert!(!killed.is_attached(port));
 }

@@ -81,7 +81,7 @@ impl Model {
         self.decided = true;
         for (key, vm) in &mut self.vms {
             if port.moved && port.holders.contains(key) {
-                vm.moved.insert(port.label.clone(), port.told());
+                vm.moved.insert(port.label.clone(), port.before.owner.map(|_known| port.told()));
             }
             self.unowned.folded += u64::from(vm.close(link));
         }

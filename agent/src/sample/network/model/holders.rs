@@ -132,8 +132,10 @@ impl Model {
         let mut before = if others && early { Before::default() } else { Before::of(known, holding.persistent, vm) };
         let mut port = Port::new(&known.name, known.kind, vm, before);
         if let Some(told) = state.moved.remove(&port.label) {
-            // It came from another namespace in this VM's hands: what was told there is not told again.
-            before = Before { owner: Some(vm), start: told, dropped: None, told: Traffic::default() };
+            // It came from another namespace in this VM's hands: what was told there is not told again, and what was not
+            // known to be its past there is not here.
+            let on = |start| Before { owner: Some(vm), start, dropped: None, told: Traffic::default() };
+            before = told.map_or_else(Before::default, on);
             port.before = before;
         }
         state.tally(key, &port.label).held = true;

@@ -113,13 +113,13 @@ impl Model {
             let state = left(kept.number);
             all.push((key, kept.number));
             let mut port = take_port(kept, state, now_ns, off_ns);
-            if state == Left::Attached {
-                // Of one without a writer: somebody else may have it by now.
-                for seen in port.accounts.values_mut().filter(|seen| !seen.by_writer) {
-                    if matches!(seen.owner, Owner::Vm(vm) if !lives(vm)) {
-                        seen.owner = Owner::Nobody;
-                    }
+            // Of one without a writer: somebody else may have it by now.
+            for seen in port.accounts.values_mut().filter(|seen| state != Left::Gone && !seen.by_writer) {
+                if matches!(seen.owner, Owner::Vm(vm) if !lives(vm)) {
+                    seen.owner = Owner::Nobody;
                 }
+            }
+            if state == Left::Attached {
                 self.links.insert((key.netns, key.ifindex), known(key, &port));
             } else {
                 self.out.push(Command::Detach(key));

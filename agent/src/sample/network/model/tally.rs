@@ -42,8 +42,9 @@ pub(super) struct Vm {
     pub(super) spaces: BTreeSet<NetNsId>,
     /// vhost workers known to write for it.
     pub(super) workers: BTreeSet<u32>,
-    /// Interfaces that went to another namespace in its hands, and what of their counters is told already.
-    pub(super) moved: BTreeMap<Label, Traffic>,
+    /// Interfaces that went to another namespace in its hands, and what of their counters is told already or another's;
+    /// none where that is not known.
+    pub(super) moved: BTreeMap<Label, Option<Traffic>>,
     /// What was told of it before any of this was counted.
     pub(super) base: Vec<Told>,
     /// An earlier agent knew it, this one has not heard of it; since when.
