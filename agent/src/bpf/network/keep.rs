@@ -196,13 +196,16 @@ impl NetworkPrograms {
         true
     }
 
-    /// Whether the device of an interface that was left is known to be gone, and not only out of sight.
+    /// Whether the programs of an interface that was left are yet to be found in its namespace, or were not.
+    #[must_use]
+    pub fn is_unseen(&self, id: PortId) -> bool {
+        self.ports.get(&id).is_some_and(|port| port.attachment.is_none())
+    }
+
+    /// Whether the device of such an interface is known to be gone.
     #[must_use]
     pub fn is_gone(&self, id: PortId) -> bool {
-        self.ports.get(&id).is_some_and(|port| match &port.attachment {
-            Some(attachment) => !attachment.is_there(),
-            None => port.gone,
-        })
+        self.ports.get(&id).is_some_and(|port| port.gone)
     }
 
     /// Pins an interface that has just been attached. Where that fails nothing outlives the agent any more.

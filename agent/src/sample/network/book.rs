@@ -132,16 +132,6 @@ impl Book {
         self.ports.iter().map(|port| (port.number, port.settled.clone())).collect()
     }
 
-    /// Interfaces by their numbers: where they are, and what they are called.
-    pub(super) fn places(&self) -> impl Iterator<Item = (u32, NetNsId, u32, &str)> {
-        self.ports.iter().map(|port| (port.number, port.netns, port.ifindex, port.label.0.as_str()))
-    }
-
-    /// The VMs in it.
-    pub(super) fn vms(&self) -> impl Iterator<Item = VmKey> {
-        self.vms.iter().map(|kept| kept.vm)
-    }
-
     /// What was told of each VM before any of this was counted.
     #[must_use]
     pub fn bases(&self) -> BTreeMap<VmKey, Vec<Told>> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    book::Book,
+    book::{Book, KeptPort},
     model::{Left, LinkKey, VmKey},
     programs::Programs,
     thread::{Worker, now_ns},
@@ -24,10 +24,13 @@ impl<P: Programs> Worker<P> {
         let off_ns = now.saturating_sub(clock::monotonic_ns().unwrap_or(now));
         let mut model = std::mem::take(&mut self.model);
         let left = |number| match self.programs.left(number) {
+            Some(port) if self.programs.is_unseen(port) => {
+                // Out of sight: what it counted is told, and whoever has it is counted anew.
+                if self.programs.is_gone(port) && !elsewhere.contains(&number) { Left::Gone } else { Left::Lost }
+            }
             Some(port) if self.programs.is_attached(port) => Left::Attached,
-            Some(port) if self.programs.is_gone(port) && !elsewhere.contains(&number) => Left::Gone,
-            // Out of sight: what it counted is told, and whoever has it is counted anew.
-            _unseen => Left::Lost,
+            Some(_) => Left::Gone,
+            None => Left::Lost,
         };
         let interfaces = model.resume(book, left, |vm| self.is_same(vm), (now, off_ns));
         self.model = model;
@@ -42,28 +45,30 @@ impl<P: Programs> Worker<P> {
     }
 
     /// Where programs are found in their namespace alone, all are looked for in those of the agent and of the VMs that live.
-    /// Returns the numbers of interfaces that are held in another namespace by now.
+    /// Returns the numbers of interfaces that their holders have in another namespace by now.
     fn look_for(&mut self, book: &Book) -> BTreeSet<u32> {
-        let unseen = |(number, ..): &(u32, NetNsId, u32, &str)| {
-            self.programs.left(*number).is_some_and(|port| !self.programs.is_attached(port))
-        };
-        let unseen: Vec<_> = book.places().filter(unseen).collect();
+        let unseen = |port: &&KeptPort| self.programs.left(port.number).is_some_and(|id| self.programs.is_unseen(id));
+        let unseen: Vec<&KeptPort> = book.ports.iter().filter(unseen).collect();
         if unseen.is_empty() {
             return BTreeSet::new();
         }
-        let vms: Vec<VmKey> = book.vms().filter(|vm| self.is_same(*vm)).collect();
-        let held = vms.iter().filter_map(|vm| self.procfs.held_taps(Tgid(vm.tgid), &|_| None).ok());
-        let held: Vec<HeldTap> = held.flat_map(|held| held.taps).collect();
+        let vms: Vec<VmKey> = book.vms.iter().map(|kept| kept.vm).filter(|vm| self.is_same(*vm)).collect();
+        let held = vms.iter().filter_map(|vm| Some((*vm, self.procfs.held_taps(Tgid(vm.tgid), &|_| None).ok()?.taps)));
+        let held: BTreeMap<VmKey, Vec<HeldTap>> = held.collect();
         let homes = vms.iter().filter_map(|vm| NetNs::of_process(&self.root, vm.tgid).ok());
-        let spaces = homes.chain(held.iter().map(|tap| tap.netns.clone())).chain(NetNs::own());
+        let spaces = homes.chain(held.values().flatten().map(|tap| tap.netns.clone())).chain(NetNs::own());
         let spaces: BTreeMap<NetNsId, NetNs> = spaces.map(|netns| (netns.id(), netns)).collect();
-        for (number, netns, ifindex, _) in &unseen {
-            if let (Some(port), Some(netns)) = (self.programs.left(*number), spaces.get(netns)) {
-                self.programs.adopt(port, netns, *ifindex);
+        for port in &unseen {
+            if let (Some(id), Some(netns)) = (self.programs.left(port.number), spaces.get(&port.netns)) {
+                self.programs.adopt(id, netns, port.ifindex);
             }
         }
-        let elsewhere = |netns, name: &str| held.iter().any(|tap| tap.name == name && tap.netns.id() != netns);
-        unseen.into_iter().filter(|(_, netns, _, name)| elsewhere(*netns, name)).map(|(number, ..)| number).collect()
+        // Others may have one of its name anywhere.
+        let elsewhere = |port: &&KeptPort| {
+            let taps = port.holders.iter().filter_map(|vm| held.get(vm)).flatten();
+            taps.into_iter().any(|tap| tap.name == port.label.0 && tap.netns.id() != port.netns)
+        };
+        unseen.into_iter().filter(elsewhere).map(|port| port.number).collect()
     }
 
     /// A namespace is entered: interfaces in it that were left are looked after again.

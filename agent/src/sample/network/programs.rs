@@ -52,7 +52,9 @@ pub trait Programs: Send + 'static {
     fn number(port: Self::Port) -> u32;
     /// An interface that an earlier agent left under this number.
     fn left(&self, number: u32) -> Option<Self::Port>;
-    /// Whether the device of one that was left is known to be gone, and not only out of sight.
+    /// Whether the programs of one that was left are yet to be found in its namespace, or were not.
+    fn is_unseen(&self, port: Self::Port) -> bool;
+    /// Whether the device of such a one is known to be gone.
     fn is_gone(&self, port: Self::Port) -> bool;
     /// These interfaces are written down, with accounts that an earlier agent had given back; others that it left are let
     /// go.
@@ -139,6 +141,10 @@ impl Programs for NetworkPrograms {
 
     fn left(&self, number: u32) -> Option<PortId> {
         Self::left(self, number)
+    }
+
+    fn is_unseen(&self, port: PortId) -> bool {
+        Self::is_unseen(self, port)
     }
 
     fn is_gone(&self, port: PortId) -> bool {

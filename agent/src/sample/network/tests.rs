@@ -20,11 +20,15 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn network() -> Network<NetworkPrograms> {
+fn names() -> ClassNames {
     let mut names = ClassNames::default();
     (names[0], names[1]) = (Some(Arc::from("external")), Some(Arc::from("non_ip")));
+    names
+}
+
+fn network() -> Network<NetworkPrograms> {
     let programs = NetworkPrograms::load().expect("the programs load");
-    Network::start(PathBuf::from("/"), programs, names).expect("the thread starts")
+    Network::start(PathBuf::from("/"), programs, names()).expect("the thread starts")
 }
 
 fn key(holder: &Holder) -> VmKey {

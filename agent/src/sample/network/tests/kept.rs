@@ -10,9 +10,7 @@ use crate::{
 fn kept(dir: &Path) -> Network<NetworkPrograms> {
     let (programs, book) = NetworkPrograms::load_kept_on(Hook::Clsact, dir).expect("the programs load");
     let book = book.map(|bytes| Book::parse(&bytes).expect("a book"));
-    let mut names = ClassNames::default();
-    (names[0], names[1]) = (Some(Arc::from("external")), Some(Arc::from("non_ip")));
-    Network::start_from(PathBuf::from("/"), programs, names, book).expect("the thread starts")
+    Network::start_from(PathBuf::from("/"), programs, names(), book).expect("the thread starts")
 }
 
 /// What passes before an agent, between two, and behind them is told once; `meanwhile` may move the tap.
