@@ -26,6 +26,20 @@ pub struct Hooks {
     pub filters: bool,
 }
 
+impl Hooks {
+    /// What an interface that is counted has on this kernel, where nobody else has anything on it.
+    #[must_use]
+    pub fn counted() -> Self {
+        // The loopback device's index is 1 everywhere; kernels without tcx do not know the question.
+        let unknown = |error: std::io::Error| error.raw_os_error() == Some(libc::EINVAL);
+        if raw::programs_on(1, TCX_INGRESS).is_err_and(unknown) {
+            Self { filters: true, ..Self::default() }
+        } else {
+            Self { tcx: [1, 1], ..Self::default() }
+        }
+    }
+}
+
 /// Asks for them.
 pub fn hooks(link: &Link) -> Result<Hooks> {
     link.namespace().inside(|| {
