@@ -50,8 +50,31 @@ impl Rule {
     #[must_use]
     #[inline(always)]
     pub const fn matches(&self, name: [u64; 2]) -> bool {
-        let differs = ((name[0] ^ self.value[0]) & self.mask[0]) | ((name[1] ^ self.value[1]) & self.mask[1]);
-        differs == 0 && self.mask[0] != 0
+        self.differs(name) == 0 && self.mask[0] != 0
+    }
+
+    #[inline(always)]
+    const fn differs(&self, name: [u64; 2]) -> u64 {
+        ((name[0] ^ self.value[0]) & self.mask[0]) | ((name[1] ^ self.value[1]) & self.mask[1])
+    }
+
+    /// Whether this is the first rule that tells a name of this family, or the end of the rules, where there is no other.
+    ///
+    /// One sum and no choices: the kernel's verifier follows both sides of each, in every turn of a loop over all rules.
+    #[must_use]
+    #[inline(always)]
+    pub const fn ends(&self, name: [u64; 2], about: u32) -> bool {
+        // A product is 0 if one side is: the family is this one, or any and nobody asks about a leader.
+        let leader = if about == family::LEADER { u32::MAX } else { 0 };
+        let other = (self.family ^ about) as u64 * (self.family | leader) as u64;
+        self.differs(name) | other == 0
+    }
+
+    /// What it gives, if it is a rule at all.
+    #[must_use]
+    #[inline(always)]
+    pub const fn gift(&self) -> Option<u32> {
+        if self.mask[0] == 0 { None } else { Some(self.gives) }
     }
 }
 

@@ -21,9 +21,8 @@ use crate::{
 fn first(name: [u64; 2], about: u32, else_: u32) -> u32 {
     for number in 0..limits::NAME_RULES as u32 {
         let Some(rule) = RULES.get(number) else { return else_ };
-        let meant = rule.family == about || (rule.family == family::ANY && about != family::LEADER);
-        if meant && rule.matches(name) {
-            return rule.gives;
+        if rule.ends(name, about) {
+            return rule.gift().unwrap_or(else_);
         }
     }
     else_

@@ -76,8 +76,14 @@ mod tests {
     fn first(name: &[u8], about: u32) -> Option<u32> {
         let mut bytes = [0; 16];
         bytes[..name.len()].copy_from_slice(name);
-        let meant = |rule: &&Rule| rule.family == about || (rule.family == family::ANY && about != family::LEADER);
-        RULES.iter().filter(meant).find(|rule| rule.matches(words(bytes))).map(|rule| rule.gives)
+        // As the kernel programs do: the rules, and none behind them.
+        let rules = RULES.iter().copied().chain([Rule::default()]);
+        let told = rules.clone().find(|rule| rule.ends(words(bytes), about)).and_then(|rule| rule.gift());
+        let meant = |rule: &Rule| rule.family == about || (rule.family == family::ANY && about != family::LEADER);
+        let plain =
+            RULES.iter().filter(|rule| meant(rule)).find(|rule| rule.matches(words(bytes))).map(|rule| rule.gives);
+        assert_eq!(told, plain, "{name:?} of {about}");
+        told
     }
 
     #[test]
