@@ -11,7 +11,7 @@ use crate::{
     counter::add,
     maps::VMS,
     offsets::{self, MISSING, at},
-    task::{Address, copy},
+    task::{Address, copy, field},
 };
 
 /// Bytes read and written.
@@ -28,7 +28,7 @@ impl Io {
         if at(read) == MISSING as usize || at(written) == MISSING as usize {
             return Self { read: 0, written: 0 };
         }
-        Self { read: copy(object, read).unwrap_or(0), written: copy(object, written).unwrap_or(0) }
+        Self { read: field(object, read), written: field(object, written) }
     }
 
     /// What is left without `other`.

@@ -1,8 +1,11 @@
 //! Reading `task_struct` and its neighbours: by direct load where the verifier knows the pointer, else by copy.
 
-use core::{arch::asm, ptr::with_exposed_provenance};
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit, ptr::with_exposed_provenance};
 
-use aya_ebpf::{EbpfContext, helpers::bpf_probe_read_kernel, helpers::generated::bpf_get_current_task};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_probe_read_kernel, generated, generated::bpf_get_current_task},
+};
 
 use crate::offsets::{self, at};
 
@@ -47,12 +50,35 @@ pub fn copy<T: Copy>(base: Address, offset: &'static u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base as usize + at(offset)) as *const T).ok() }
 }
 
+/// As [`copy`], but 0 when the address faults: the helper clears what it could not fill (kernel/trace/bpf_trace.c,
+/// `bpf_probe_read_kernel_common`), so there is no choice, whose both sides the verifier would follow.
+#[inline(always)]
+pub fn or_zero<T: Number>(address: u64) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of the value, whatever the address; a number may have any bits.
+    unsafe {
+        generated::bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void);
+        value.assume_init()
+    }
+}
+
+/// A field of any kernel object; 0 when the address faults.
+#[inline(always)]
+pub fn field<T: Number>(base: Address, offset: &'static u32) -> T {
+    or_zero(base + at(offset) as u64)
+}
+
+/// What may have any bits.
+pub trait Number: Copy {}
+impl Number for u32 {}
+impl Number for u64 {}
+
 /// The address in a program's argument word, as a number. The verifier knows the word itself for a typed pointer, which
 /// a function that is verified by itself (one that takes numbers only) may not be given.
 #[inline(always)]
 pub fn number_of(ctx: &impl EbpfContext, word: usize) -> Address {
-    // SAFETY: the helper checks the address; both kinds of contexts are arrays of words.
-    unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<Address>().add(word)) }.unwrap_or(0)
+    // Both kinds of contexts are arrays of words.
+    or_zero(ctx.as_ptr() as u64 + (word * size_of::<Address>()) as u64)
 }
 
 /// The running task.

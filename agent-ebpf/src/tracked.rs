@@ -15,7 +15,7 @@ use crate::{
     name::role_of,
     offsets,
     part::{fold, owner, start_vcpu},
-    task::{self, Address, copy, direct},
+    task::{self, Address, copy, direct, field},
 };
 
 /// Thread id and process id of the running task, in the initial pid namespace.
@@ -217,7 +217,7 @@ fn try_track(task: Address, vm: u32, role: u32) -> Option<u32> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn settle(task: Address, number: u32) -> u32 {
-    let dead = copy::<u32>(task, &offsets::TASK_STATE).unwrap_or(0) & task::TASK_DEAD != 0;
+    let dead = field::<u32>(task, &offsets::TASK_STATE) & task::TASK_DEAD != 0;
     if !dead || copy::<u8>(task, &offsets::TASK_ON_CPU) != Some(0) {
         return 0;
     }

@@ -17,7 +17,7 @@ use crate::{
     name::family_of,
     offsets::{self, at},
     part::leave,
-    task::{self, Address, copy},
+    task::{self, Address, copy, field, or_zero},
     tracked::{settle, track},
 };
 
@@ -187,7 +187,7 @@ unsafe fn dead_leader(vm: *mut VmSlot, leader: Address, number: u32) {
 /// Tracks one thread of a new VM: `vcpu` (0 if none) and those with guest time as vCPUs. The slot's number, or 0.
 #[inline(always)]
 fn member(thread: Address, number: u32, vcpu: Address) -> u32 {
-    let guest: u64 = copy(thread, &offsets::TASK_GUEST_TIME).unwrap_or(0);
+    let guest: u64 = field(thread, &offsets::TASK_GUEST_TIME);
     track(thread, number, if guest > 0 || thread == vcpu { role::VCPU } else { role::VMM })
 }
 
@@ -256,7 +256,7 @@ fn take_ended(signal: Address, number: u32) {
 pub extern "C" fn leave_released(signal: Address, number: u32) -> u32 {
     let (Some(walked), Some(vm)) = (WALKED.get_ptr(0), VMS.get_ptr_mut(number)) else { return 0 };
     let sequence: u32 = copy(signal, &offsets::SIGNAL_SEQUENCE).unwrap_or(1);
-    let mut ran_ns: u64 = copy(signal, &offsets::SIGNAL_RUNTIME).unwrap_or(0);
+    let mut ran_ns: u64 = field(signal, &offsets::SIGNAL_RUNTIME);
     let mut io = released_io(signal);
     for turn in 0..WALK {
         // SAFETY: live map values; the turn is below the array's length.
@@ -265,8 +265,8 @@ pub extern "C" fn leave_released(signal: Address, number: u32) -> u32 {
             (thread, walked.cast::<u64>().add(WALK + turn).read_volatile(), (*vm).tgid)
         };
         // Where the kernel lets a program be preempted, another birth on this CPU may have written over the walk.
-        if slot != 0 && !listed(thread) && copy::<u32>(thread, &offsets::TASK_TGID) == Some(tgid) {
-            ran_ns = ran_ns.wrapping_sub(copy(thread, &offsets::TASK_RUNTIME).unwrap_or(0));
+        if slot != 0 && !listed(thread) && field::<u32>(thread, &offsets::TASK_TGID) == tgid {
+            ran_ns = ran_ns.wrapping_sub(field(thread, &offsets::TASK_RUNTIME));
             io = io.less(thread_io(thread));
         }
     }
@@ -291,6 +291,6 @@ fn listed(thread: Address) -> bool {
 
 #[inline(always)]
 fn next(node: u64) -> u64 {
-    // SAFETY: the helper checks the address; `next` is the first field of `struct list_head`.
-    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(node as *const u64) }.unwrap_or(0)
+    // `next` is the first field of `struct list_head`.
+    or_zero(node)
 }

@@ -139,7 +139,8 @@ fn killed(test: &str, goes_on: impl Fn(usize) -> bool) -> Result<usize> {
     let pinned = |dir| Agent::with(Setup { dir, pins: Some(bpffs.dir()), ..Setup::of(CONFIG) });
     let began = Instant::now();
     let dir = pinned(None)?.kill()?;
-    let most = began.elapsed() * 3 / 2;
+    // Beside a storm it takes longer to start than it did here.
+    let most = began.elapsed();
     let over = AtomicBool::new(false);
     let (seen, reports) = std::thread::scope(|scope| -> Result<_> {
         let storm = scope.spawn(|| storm(&over));
