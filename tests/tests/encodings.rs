@@ -25,7 +25,29 @@ fn ask(agent: &Agent, method: &str, path: &str, headers: &str) -> Result<(Answer
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").context("no head")?;
     let head = String::from_utf8(bytes[..end].to_vec())?;
     let code = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((Answer { code, head, body: String::new() }, bytes[end + 4..].to_vec()))
+    let answer = Answer { code, head, body: String::new() };
+    let body = &bytes[end + 4..];
+    let chunked = method != "HEAD" && answer.header("transfer-encoding") == Some("chunked");
+    let body = if chunked { whole(body)? } else { body.to_vec() };
+    Ok((answer, body))
+}
+
+/// A body whose length was not known when it began (RFC 9112, 7.1): its chunks together, up to the one without bytes.
+fn whole(mut chunks: &[u8]) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|two| two == b"\r\n").context("a chunk without a length")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&chunks[..end])?, 16)?;
+        let chunk = chunks.get(end + 2..end + 2 + length).context("a chunk that was cut")?;
+        all.extend_from_slice(chunk);
+        chunks = &chunks[end + 2 + length..];
+        ensure!(chunks.starts_with(b"\r\n"), "a chunk of another length than told");
+        chunks = &chunks[2..];
+        if length == 0 {
+            ensure!(chunks.is_empty(), "something behind the end");
+            return Ok(all);
+        }
+    }
 }
 
 const GZIP: &str = "Accept-Encoding: deflate, gzip;q=1.0\r\n";

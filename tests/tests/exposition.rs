@@ -16,7 +16,7 @@ use kvmeter_tests::{
     metrics::Metrics,
     pair::one_of_each,
     skip::{host, installed, skipped},
-    vmm::spawn::TestVm,
+    vmm::spawn::{TestFleet, TestVm},
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +55,32 @@ fn promtool_has_no_complaint() -> Result<()> {
     assert_promtool_is_content(&agent.scrape()?)?;
     let _vm = one_of_each(&agent)?;
     assert_promtool_is_content(&agent.scrape()?)
+}
+
+#[test]
+fn a_scrape_that_is_sent_in_pieces_is_whole_and_each_family_is_in_one_place() -> Result<()> {
+    const TEST: &str = "a_scrape_that_is_sent_in_pieces_is_whole_and_each_family_is_in_one_place";
+    /// Many times the text of a piece.
+    const VMS: u32 = 60;
+    let Some(_host) = host(TEST) else { return Ok(()) };
+    let agent = Agent::start()?;
+    let _fleet = TestFleet::start(VMS, &["--id", "p", "--vcpus", "1"])?;
+    agent.wait_running(VMS, PATIENCE)?;
+    agent.wait_samples(2)?;
+    let text = agent.scrape()?;
+    ensure!(text.len() > 256 << 10, "{} bytes are not many pieces", text.len());
+    ensure!(text.contains("\nkvmeter_build_info{"), "no end");
+    let mut families = BTreeSet::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let name = line.split(' ').next().context("no name")?;
+        ensure!(families.insert(name.to_owned()), "{name} in two places");
+    }
+    let metrics = Metrics::parse(&text)?;
+    for name in ["kvmeter_vm_info", "kvmeter_vm_running", "kvmeter_vm_memory_byte_seconds_total"] {
+        let vms: BTreeSet<_> = metrics.all(name, &[]).map(|series| series.labels["vm_id"].clone()).collect();
+        ensure!(vms.len() == VMS as usize, "{name} has {} of {VMS} VMs", vms.len());
+    }
+    if installed("promtool") { assert_promtool_is_content(&text) } else { Ok(()) }
 }
 
 /// A row of `kvmeter catalog`: type, labels, help.

@@ -9,9 +9,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use prometheus::{Encoder as _, TextEncoder};
@@ -22,9 +22,6 @@ use crate::{
     account::{Snapshot, past::Past},
     host::free_bytes,
 };
-
-/// Bytes of all families that are not about VMs, and more.
-const ROOM: usize = 64 << 10;
 
 /// What a scrape is built from.
 #[derive(Clone)]
@@ -52,38 +49,63 @@ pub struct Collected {
 pub struct Last {
     /// How long its text took, nanoseconds; 0 before the first.
     took_ns: AtomicU64,
-    /// How many bytes of it were about VMs.
-    bytes: AtomicUsize,
 }
 
 impl Collected {
-    /// The scrape's text and its content type.
+    /// The scrape's text, in pieces, and its content type.
     ///
     /// # Errors
     /// When the encoder refuses a family.
-    pub fn text(&self) -> prometheus::Result<(Vec<u8>, String)> {
+    pub fn text(&self) -> prometheus::Result<(Pieces, String)> {
         let began = Instant::now();
         // The lock is held for the clone of an Arc only: the sampler never waits for a scrape.
         let snapshot = Arc::clone(&self.snapshots.borrow());
+        let encoder = TextEncoder::new();
+        let rest = self.rest(&snapshot, &encoder)?;
+        let vms = vm::Families::of(snapshot);
+        let pieces = Pieces { vms, rest: Some(rest), took: began.elapsed(), last: Arc::clone(&self.last) };
+        Ok((pieces, encoder.format_type().to_owned()))
+    }
+
+    /// What is not about one VM.
+    fn rest(&self, snapshot: &Snapshot, encoder: &TextEncoder) -> prometheus::Result<Vec<u8>> {
         let status = self.status.as_of(&snapshot.host);
         let (kept, saving) = (self.history.kept(), self.history.saving());
-        // Room for as much as before and what may have come since, the host's families among it, spares copies.
-        let room = self.last.bytes.load(Relaxed);
-        let mut text = vm::families(&snapshot, room + room / 16 + ROOM);
-        self.last.bytes.store(text.len(), Relaxed);
         let took = self.last.took_ns.load(Relaxed);
-        let families = agent::host(&snapshot)
+        let families = agent::host(snapshot)
             .into_iter()
             .chain(agent::own(&status, &snapshot.host.ledger, free_bytes(&self.data_dir).ok(), kept))
             .chain(agent::saving(saving.as_ref()))
             .chain([agent::single(&catalog::WATCH_DROPPED, self.streams.dropped() as f64)])
             .chain((took > 0).then(|| agent::single(&catalog::SCRAPE_DURATION, seconds(took))))
             .chain(self.connections.families());
+        let mut text = Vec::new();
         families.for_each(|family| text.extend_from_slice(&family.0));
-        let encoder = TextEncoder::new();
-        let counted = self.counted.gather();
-        encoder.encode(&counted, &mut text)?;
-        self.last.took_ns.store(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        Ok((text, encoder.format_type().to_owned()))
+        encoder.encode(&self.counted.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// The text of one scrape, written piece by piece: those about VMs when they are asked for, of one snapshot.
+pub struct Pieces {
+    vms: vm::Families,
+    rest: Option<Vec<u8>>,
+    /// Without what lies between them.
+    took: Duration,
+    last: Arc<Last>,
+}
+
+impl Iterator for Pieces {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let began = Instant::now();
+        let piece = self.vms.next();
+        self.took += began.elapsed();
+        piece.or_else(|| {
+            let took = u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX);
+            self.last.took_ns.store(took, Relaxed);
+            self.rest.take()
+        })
     }
 }

@@ -3,14 +3,17 @@
 use std::io::Write as _;
 
 use axum::{
-    body::{Body, Bytes},
+    body::{Body, HttpBody as _},
     extract::Request,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use flate2::{Compression, write::GzEncoder};
-use tokio::sync::Semaphore;
+use futures_util::StreamExt as _;
+use tokio::{runtime::Handle, sync::Semaphore, task::spawn_blocking};
+
+use super::problem::Problem;
 
 /// Bytes below which nothing is won.
 const LEAST: usize = 1024;
@@ -48,29 +51,37 @@ pub(super) async fn compress(request: Request, next: Next) -> Response {
 
 async fn squeeze(response: Response) -> Response {
     let (mut parts, body) = response.into_parts();
-    // All that is text was made whole in memory.
-    let Ok(bytes) = axum::body::to_bytes(body, usize::MAX).await else {
-        return Response::from_parts(parts, Body::empty());
-    };
-    let plain = bytes.clone();
-    let small = match bytes.len() {
-        ..LEAST => None,
-        LEAST..LARGE => gzip(&bytes),
+    // What is written as it is sent does not say how much it will be.
+    let length = body.size_hint().exact().map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let small = match length {
+        ..LEAST => return Response::from_parts(parts, body),
+        LEAST..LARGE => gzip(body).await,
         _ => {
             let _turn = AT_ONCE.acquire().await;
-            tokio::task::spawn_blocking(move || gzip(&bytes)).await.ok().flatten()
+            let runtime = Handle::current();
+            spawn_blocking(move || runtime.block_on(gzip(body)))
+                .await
+                .unwrap_or_else(|error| Err(axum::Error::new(error)))
         }
     };
-    let Some(small) = small else { return Response::from_parts(parts, Body::from(plain)) };
-    parts.headers.remove(header::CONTENT_LENGTH);
-    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    Response::from_parts(parts, Body::from(small))
+    match small {
+        Ok(small) => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            Response::from_parts(parts, Body::from(small))
+        }
+        Err(error) => Problem::internal(format!("the answer cannot be compressed: {error}")).into_response(),
+    }
 }
 
-fn gzip(bytes: &Bytes) -> Option<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), LEVEL);
-    encoder.write_all(bytes).ok()?;
-    encoder.finish().ok()
+/// A body as gzip, piece by piece; none of them has to be waited for, as all is made from memory.
+async fn gzip(body: Body) -> Result<Vec<u8>, axum::Error> {
+    let mut encoder = GzEncoder::new(Vec::new(), LEVEL);
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        encoder.write_all(&piece?).map_err(axum::Error::new)?;
+    }
+    encoder.finish().map_err(axum::Error::new)
 }
 
 fn is_text(kind: &HeaderValue) -> bool {
@@ -101,7 +112,7 @@ fn wants_gzip(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{convert::Infallible, io::Read as _};
 
     use super::*;
 
@@ -126,13 +137,19 @@ mod tests {
         assert!(!wants_gzip(&HeaderMap::new()));
     }
 
-    #[test]
-    fn what_is_compressed_is_what_was_said() {
-        let plain = Bytes::from("kvmeter_vm_running{vm_id=\"a\"} 1\n".repeat(5_000));
-        let small = gzip(&plain).unwrap();
-        assert!(small.len() * 20 < plain.len(), "{}", small.len());
-        let mut again = Vec::new();
-        flate2::read::GzDecoder::new(&small[..]).read_to_end(&mut again).unwrap();
-        assert_eq!(again, plain);
+    #[tokio::test]
+    async fn what_is_compressed_is_what_was_said_whole_or_in_pieces() {
+        let plain = "kvmeter_vm_running{vm_id=\"a\"} 1\n".repeat(5_000);
+        let pieces: Vec<_> = plain.as_bytes().chunks(999).map(|piece| Ok::<_, Infallible>(piece.to_vec())).collect();
+        for body in [Body::from(plain.clone()), Body::from_stream(futures_util::stream::iter(pieces))] {
+            let small = squeeze(Response::new(body)).await;
+            assert_eq!(small.headers()[header::CONTENT_ENCODING], "gzip");
+            let small = axum::body::to_bytes(small.into_body(), usize::MAX).await.unwrap();
+            assert!(small.len() * 20 < plain.len(), "{}", small.len());
+            let mut again = String::new();
+            flate2::read::GzDecoder::new(&small[..]).read_to_string(&mut again).unwrap();
+            assert_eq!(again, plain);
+        }
+        assert!(!squeeze(Response::new(Body::from("short"))).await.headers().contains_key(header::CONTENT_ENCODING));
     }
 }

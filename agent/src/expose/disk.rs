@@ -9,7 +9,7 @@ use super::{
     vm::Fill,
 };
 use crate::{
-    account::{DiskUsage, VmView, snapshot::Detail},
+    account::{DiskUsage, Snapshot, VmView},
     clock::Instant2,
     host::disk::image::Image,
 };
@@ -32,23 +32,23 @@ fn push(family: &mut Family, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>
     }
 }
 
-fn read(family: &mut Family, vm: &VmView, _: Detail) {
+fn read(family: &mut Family, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| Some(disk.io?.read_bytes));
 }
 
-fn written(family: &mut Family, vm: &VmView, _: Detail) {
+fn written(family: &mut Family, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| Some(disk.io?.written_bytes));
 }
 
-fn capacity(family: &mut Family, vm: &VmView, _: Detail) {
+fn capacity(family: &mut Family, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| disk.capacity_bytes().filter(|_| vm.end.is_none()));
 }
 
-fn allocated(family: &mut Family, vm: &VmView, _: Detail) {
+fn allocated(family: &mut Family, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| disk.allocated_bytes().filter(|_| vm.end.is_none()));
 }
 
-fn sockets(family: &mut Family, vm: &VmView, _: Detail) {
+fn sockets(family: &mut Family, vm: &VmView, _: &Snapshot) {
     let Some(bytes) = vm.sockets else { return };
     family.push(&["receive"], bytes.receive as f64);
     family.push(&["transmit"], bytes.transmit as f64);

@@ -69,6 +69,25 @@ impl Family {
         family
     }
 
+    /// How much text there is.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// Takes the text so far. Before the next series a VM has to be told, and what is to be written behind.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        self.head = None;
+        std::mem::take(&mut self.text)
+    }
+
+    /// The same family, going on behind this text.
+    #[must_use]
+    pub fn on(self, text: Vec<u8>) -> Self {
+        Self { text, head: None, ..self }
+    }
+
     /// The VM whose series come now, by its labels from [`vm_labels`].
     pub fn vm(&mut self, labels: &[u8]) {
         self.head = None;

@@ -23,6 +23,24 @@ impl Family {
     }
 
     /// Nothing.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        0
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub const fn take(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub fn on(self, text: Vec<u8>) -> Self {
+        Self(text)
+    }
+
+    /// Nothing.
     pub const fn vm(&mut self, _: &[u8]) {}
 
     /// Nothing.

@@ -169,7 +169,10 @@ async fn metrics() -> Response {
 #[cfg(feature = "metrics")]
 async fn metrics(State(views): State<Views>) -> Response {
     match views.collected.text() {
-        Ok((text, kind)) => ([(axum::http::header::CONTENT_TYPE, kind)], text).into_response(),
+        Ok((pieces, kind)) => {
+            let pieces = futures_util::stream::iter(pieces.map(Ok::<_, std::convert::Infallible>));
+            ([(axum::http::header::CONTENT_TYPE, kind)], axum::body::Body::from_stream(pieces)).into_response()
+        }
         Err(error) => Problem::internal(format!("the metrics cannot be encoded: {error}")).into_response(),
     }
 }

@@ -6,10 +6,10 @@ use super::{
     family::Family,
     vm::Fill,
 };
-use crate::account::{MemoryUsage, VmView, snapshot::Detail};
+use crate::account::{MemoryUsage, Snapshot, VmView};
 
 /// The families, with what a VM adds to each.
-pub const ROWS: [(&Metric, Fill); 9] = [
+pub const ROWS: [(&Metric, Fill); 10] = [
     (&catalog::VM_MEMORY_CONFIGURED, configured),
     (&catalog::VM_MEMORY_RESIDENT, resident),
     (&catalog::VM_MEMORY_HUGETLB, |family, vm, _| size(family, vm, |memory| memory.hugetlb_bytes)),
@@ -19,9 +19,10 @@ pub const ROWS: [(&Metric, Fill); 9] = [
     (&catalog::VM_MEMORY_CGROUP, |family, vm, _| size(family, vm, |memory| memory.cgroup_bytes)),
     (&catalog::VM_PAGE_FAULTS, faults),
     (&catalog::VM_GUEST_FAULTS, guest_faults),
+    (&catalog::VM_MEMORY_INTEGRAL, integral),
 ];
 
-fn configured(family: &mut Family, vm: &VmView, _: Detail) {
+fn configured(family: &mut Family, vm: &VmView, _: &Snapshot) {
     if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
         family.push(&[], vm.fixed.mem_bytes as f64);
     }
@@ -33,7 +34,7 @@ fn size(family: &mut Family, vm: &VmView, of: fn(&MemoryUsage) -> Option<u64>) {
     }
 }
 
-fn resident(family: &mut Family, vm: &VmView, _: Detail) {
+fn resident(family: &mut Family, vm: &VmView, _: &Snapshot) {
     let memory = vm.memory.as_deref().filter(|_| vm.end.is_none());
     if let Some(resident) = memory.and_then(|memory| memory.resident) {
         family.push(&["anon"], resident.anon_bytes as f64);
@@ -43,20 +44,20 @@ fn resident(family: &mut Family, vm: &VmView, _: Detail) {
 }
 
 /// The integral: of a VM whose memory stands still it is a matter of the snapshot's instant.
-pub fn integral(family: &mut Family, vm: &VmView, sampled_ns: u64) {
-    if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(sampled_ns)) {
+fn integral(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+    if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(snapshot.sampled_ns)) {
         family.push(&[], byte_ns as f64 / 1e9);
     }
 }
 
-fn faults(family: &mut Family, vm: &VmView, _: Detail) {
+fn faults(family: &mut Family, vm: &VmView, _: &Snapshot) {
     if let Some(faults) = vm.memory.as_deref().and_then(|memory| memory.faults) {
         family.push(&["minor"], faults.minor as f64);
         family.push(&["major"], faults.major as f64);
     }
 }
 
-fn guest_faults(family: &mut Family, vm: &VmView, _: Detail) {
+fn guest_faults(family: &mut Family, vm: &VmView, _: &Snapshot) {
     if let Some(count) = vm.memory.as_deref().and_then(|memory| memory.guest_faults) {
         family.push(&[], count as f64);
     }

@@ -11,7 +11,6 @@ use super::{
 use crate::account::{
     Snapshot, VmView,
     network::{Interface, InterfaceKind, Traffic},
-    snapshot::Detail,
 };
 
 /// The families, with what a VM adds to each.
@@ -33,11 +32,11 @@ fn all(vm: &VmView) -> impl Iterator<Item = &Interface> {
     vm.network.iter().flat_map(|usage| &usage.interfaces)
 }
 
-fn bytes(family: &mut Family, vm: &VmView, _: Detail) {
+fn bytes(family: &mut Family, vm: &VmView, _: &Snapshot) {
     each_class(family, vm, |traffic| [traffic.receive_bytes, traffic.transmit_bytes]);
 }
 
-fn packets(family: &mut Family, vm: &VmView, _: Detail) {
+fn packets(family: &mut Family, vm: &VmView, _: &Snapshot) {
     each_class(family, vm, |traffic| [traffic.receive_packets, traffic.transmit_packets]);
 }
 
@@ -51,7 +50,7 @@ fn each_class(family: &mut Family, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
     }
 }
 
-fn dropped(family: &mut Family, vm: &VmView, _: Detail) {
+fn dropped(family: &mut Family, vm: &VmView, _: &Snapshot) {
     for interface in all(vm) {
         let both = [(RECEIVE, interface.receive_dropped), (TRANSMIT, interface.transmit_dropped)];
         for (direction, packets) in both.into_iter().filter_map(|(direction, packets)| Some((direction, packets?))) {
@@ -60,7 +59,7 @@ fn dropped(family: &mut Family, vm: &VmView, _: Detail) {
     }
 }
 
-fn interfaces(family: &mut Family, vm: &VmView, _: Detail) {
+fn interfaces(family: &mut Family, vm: &VmView, _: &Snapshot) {
     if vm.end.is_some() {
         return;
     }

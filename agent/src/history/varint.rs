@@ -3,9 +3,32 @@
 /// Bytes that a number takes at most.
 pub const MOST: usize = 10;
 
-/// Adds a number.
+/// Numbers below this take eight bytes at most.
+const SHORT: u64 = 1 << 56;
+
+/// Adds a number. Without a turn a byte: how many bytes a number takes is no better known than the number.
+pub fn put(to: &mut Vec<u8>, number: u64) {
+    if number >= SHORT {
+        return put_long(to, number);
+    }
+    let bytes = (u64::BITS - (number | 1).leading_zeros()).div_ceil(7);
+    // All but the last say that there is more.
+    let more = 0x8080_8080_8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
+    let end = to.len() + bytes as usize;
+    to.extend_from_slice(&(apart(number) | more).to_le_bytes());
+    to.truncate(end);
+}
+
+/// Eight times seven bits, a byte each: halves, quarters and eighths are moved to their places.
+const fn apart(number: u64) -> u64 {
+    let halves = number & 0x0FFF_FFFF | (number & 0x00FF_FFFF_F000_0000) << 4;
+    let quarters = halves & 0x0000_3FFF_0000_3FFF | (halves & 0x0FFF_C000_0FFF_C000) << 2;
+    quarters & 0x007F_007F_007F_007F | (quarters & 0x3F80_3F80_3F80_3F80) << 1
+}
+
+#[cold]
 #[expect(clippy::cast_possible_truncation, reason = "seven bits of it are what is wanted")]
-pub fn put(to: &mut Vec<u8>, mut number: u64) {
+fn put_long(to: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         to.push(number as u8 | 0x80);
         number >>= 7;
@@ -43,6 +66,14 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     proptest! {
+        #[test]
+        fn both_ways_write_the_same(number in any::<u64>().prop_flat_map(|n| (0u32..64).prop_map(move |by| n >> by))) {
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            put(&mut short, number);
+            put_long(&mut long, number);
+            prop_assert_eq!(short, long);
+        }
+
         #[test]
         fn numbers_are_taken_as_they_were_put(numbers in vec(any::<u64>().prop_flat_map(|n| (0u32..64).prop_map(move |by| n >> by)), 0..20)) {
             let mut bytes = Vec::new();

@@ -67,6 +67,28 @@ fn of_ns(ns: u64) -> String {
     String::from_utf8(text).unwrap()
 }
 
+proptest! {
+    #[test]
+    fn a_family_that_is_taken_in_pieces_is_the_one_that_is_not(cuts in prop::collection::vec(any::<bool>(), 0..9)) {
+        let (mut at_once, mut family) = [0; 2].map(|_| Family::of_vms(&catalog::VM_CPU, b"before".to_vec())).into();
+        let mut pieces = Vec::new();
+        for (vm, cut) in cuts.iter().enumerate() {
+            for family in [&mut at_once, &mut family] {
+                family.vm(&vm_labels(&vm.to_string(), "x"));
+                family.push_ns(&["vcpu"], vm as u64);
+                family.push_ns(&["vmm"], 7);
+            }
+            if *cut {
+                pieces.extend(family.take());
+                prop_assert_eq!(family.len(), 0);
+                family = family.on(b"".to_vec());
+            }
+        }
+        pieces.extend(family.done().0);
+        prop_assert_eq!(String::from_utf8(pieces), String::from_utf8(at_once.done().0));
+    }
+}
+
 #[test]
 fn numbers_that_are_whole_have_no_point_and_others_are_told_to_their_last_bit() {
     let all = [0.0, -0.0, 7.0, 9_007_199_254_740_991.0, 0.1, 1.5e-9, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
