@@ -18,7 +18,7 @@ use self::{
     account::{running, unchanged, writer},
     carrier::follows,
     class::class,
-    kernel::word,
+    kernel::{forgotten, word},
     size::{is_plain, size},
 };
 use crate::counter::add;
@@ -140,11 +140,15 @@ unsafe fn usual<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buf
 /// `skb` must be the program's context.
 #[inline(never)]
 unsafe extern "C" fn any<const DIRECTION: usize, const EGRESS: bool>(skb: *const __sk_buff) -> u64 {
+    let unknown = active();
     // SAFETY: the caller's promise.
-    let (class, (bytes, packets)) = unsafe { (class::<DIRECTION>(skb), size::<DIRECTION, EGRESS>(skb)) };
-    // Last: the verifier follows what comes behind it once for each way in which an account is found.
+    let class = forgotten(unsafe { class::<DIRECTION>(skb) }, unknown);
+    // SAFETY: the caller's promise.
+    let (bytes, packets) = unsafe { size::<DIRECTION, EGRESS>(skb) };
+    let (bytes, packets) = (forgotten(bytes, unknown), forgotten(packets, unknown));
     // SAFETY: the caller's promise.
     let account = unsafe { if DIRECTION == TRANSMIT { account::transmit(skb) } else { account::receive(skb) } };
+    let account = forgotten(account, unknown);
     if follows() && account & NOBODY != 0 {
         nobody(DIRECTION as u64, bytes, packets);
         return 0;

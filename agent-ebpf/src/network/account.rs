@@ -13,7 +13,7 @@ use super::{
     active,
     carrier::{follows, holder_account, same_holder},
     constant,
-    kernel::{cast, load, word},
+    kernel::{cast, forgotten, load, word},
     port, processor,
 };
 use crate::counter::add;
@@ -92,7 +92,7 @@ extern "C" fn switch(writer: u64, active: u64) -> u64 {
     if writer == 0 {
         return active;
     }
-    let own = own(writer);
+    let own = forgotten(own(writer), active);
     if own != NOBODY {
         return own;
     }

@@ -13,7 +13,7 @@ use kvmeter_common::network::{ANEW, LINK_DOWN, NO_WRITER, NOBODY, carrier};
 use super::{
     account::own,
     constant,
-    kernel::{load, packet, word},
+    kernel::{forgotten, load, packet, word},
     port,
 };
 use crate::counter::add;
@@ -101,7 +101,7 @@ extern "C" fn turned(carriers: u64) -> u64 {
         let holder = holder(now);
         let mut account = NOBODY;
         if holder != 0 {
-            account = own(u64::from(holder));
+            account = forgotten(own(u64::from(holder)), carriers);
             if account == NOBODY {
                 // Tried again with the next packet.
                 add(&raw mut (*port).shared, 1);

@@ -24,6 +24,16 @@ macro_rules! load {
 }
 pub(super) use load;
 
+/// The same number, of which the verifier knows nothing any more, given another of which it knows nothing. Behind a place that
+/// many ways lead to, each with a number of its own, it follows what comes once instead of once for each of them.
+#[inline(always)]
+pub fn forgotten(number: u64, unknown: u64) -> u64 {
+    let mut same = number;
+    // SAFETY: twice the same is nothing. Not `pure`: it has to be done here, before what it is done for.
+    unsafe { core::arch::asm!("{0} ^= {1}", "{0} ^= {1}", inout(reg) same, in(reg) unknown, options(nomem, nostack)) };
+    same
+}
+
 /// The kernel's own packet behind the program's context, as the verifier trusts it (`bpf_cast_to_kern_ctx`).
 ///
 /// # Safety
