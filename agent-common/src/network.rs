@@ -74,7 +74,7 @@ assert_layout!(Head, size 16, { serial: u64 => 0, writer: u32 => 8, state: u32 =
 pub struct Header {
     /// The account in use: its offset in the lower half, its writer in the upper. One word, so that it is read whole.
     pub active: u64,
-    /// Which interface this is, among all that were ever attached.
+    /// Which interface this is, in claims: the kernel's number of its page, which no other has while this one is there.
     pub id: u32,
     /// Packets that the device does not segment itself, by [`segment`]; told by the agent.
     pub segmented: u32,

@@ -5,6 +5,7 @@
 
 mod attachment;
 mod carrier;
+mod claims;
 mod classes;
 mod clsact;
 mod error;
@@ -185,8 +186,6 @@ impl NetworkPrograms {
         self.last = self.last.checked_add(1).ok_or(Error::Full)?;
         let id = PortId(self.last);
         let mut port = Port::new(id, self.lanes, reversed)?;
-        // A number that an agent before gave may have left claims.
-        port.release(self.claims.as_fd());
         match held.filter(|_| self.follows() && !reversed) {
             Some(held) => self.follow(&mut port, netns, ifindex, held),
             None => port.open(self.claims.as_fd()),

@@ -16,7 +16,7 @@ use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, made, state};
 use super::{
     Carrier, Error, Hook, NetworkPrograms, PortId, Writer,
     attachment::Attachment,
-    clsact,
+    claims, clsact,
     clsact::{Filters, Found},
     object,
     pins::{Left, Pins},
@@ -121,6 +121,10 @@ impl NetworkPrograms {
                     self.leaving.push(id);
                 }
             }
+        }
+        let known: Vec<u32> = self.ports.values().map(|port| port.claimant).collect();
+        if let Err(error) = claims::sweep(self.claims.as_fd(), &known) {
+            tracing::debug!(%error, "claims of interfaces that are gone cannot be looked for");
         }
         if book.is_none() {
             self.take_up(&[]);

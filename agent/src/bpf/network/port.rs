@@ -45,6 +45,8 @@ pub(super) struct Port {
     pub(super) gone: bool,
     /// The kernel's number of the page.
     number: u32,
+    /// What its claims are known by.
+    pub(super) claimant: u32,
 }
 
 impl Port {
@@ -62,7 +64,9 @@ impl Port {
         };
         let fd = syscall::create_map(&shape).map_err(|source| Error::Map(NAME, source))?;
         let mut port = Self::around(id, fd, lanes, reversed)?;
-        port.page.put_u32(0, offset_of!(abi::Header, id), id.0);
+        // No number of the agent's: programs of one that was killed may be at work on a page that nobody knows any more.
+        port.claimant = port.number;
+        port.page.put_u32(0, offset_of!(abi::Header, id), port.claimant);
         Ok(port)
     }
 
@@ -72,7 +76,8 @@ impl Port {
         let number = object::info(fd.as_fd()).map_err(|source| Error::Map(NAME, source))?.id();
         let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
-        let page = Mapped::new(Some(Map::Array(data)), NAME, size(abi::blocks(lanes as usize)))?;
+        let page = Mapped::<abi::Block>::new(Some(Map::Array(data)), NAME, size(abi::blocks(lanes as usize)))?;
+        let claimant = page.u32_at(0, offset_of!(abi::Header, id)).unwrap_or(number);
         Ok(Self {
             id: id.0,
             fd,
@@ -90,6 +95,7 @@ impl Port {
             shared_before: 0,
             gone: false,
             number,
+            claimant,
         })
     }
 
@@ -162,7 +168,7 @@ impl Port {
     }
 
     pub(super) fn claim_key(&self, number: usize, phase: u16) -> Claim {
-        Claim { port: self.id, account: u16::try_from(number).unwrap_or(u16::MAX), phase }
+        Claim { port: self.claimant, account: u16::try_from(number).unwrap_or(u16::MAX), phase }
     }
 
     /// Lets no writer go on with the account it had.

@@ -62,6 +62,29 @@ fn filters_count_between_agents_and_the_next_goes_on_with_them() {
 }
 
 #[test]
+fn claims_of_a_page_that_is_gone_are_taken_back_and_those_of_others_stay() {
+    let (lab, bpffs) = (Lab::new(), Bpffs::mount());
+    let tap = lab.tap("tap0", 0);
+    let (mut first, _) = load(&bpffs.network());
+    let port = first.attach(&lab.netns, tap.ifindex, false).expect("attach");
+    first.save(&mut |_| b"book".to_vec());
+    // Killed before its page was pinned; and one whose programs are at work all the same.
+    let gone = Port::new(PortId(77), first.lanes, false).expect("a page");
+    let at_work = Port::new(PortId(77), first.lanes, false).expect("a page");
+    let claim = |page: &Port| page.claim(first.claims.as_fd(), 3);
+    assert!(claim(&gone) && claim(&at_work), "one number of the agent's is no hindrance");
+    let key = gone.claim_key(3, 0);
+    drop(gone);
+    std::mem::forget(first);
+    let (mut next, _) = load(&bpffs.network());
+    assert!(syscall::remove(next.claims.as_fd(), &key).is_err(), "nobody has it any more");
+    assert!(!at_work.claim(next.claims.as_fd(), 3), "it is still claimed");
+    next.take_up(&[(port.number(), Vec::new())]);
+    let kept = next.ports.get(&port).expect("it was left");
+    assert!(!kept.claim(next.claims.as_fd(), 0), "the account in use is claimed");
+}
+
+#[test]
 fn what_filters_of_a_device_that_is_gone_counted_stays() {
     let (lab, bpffs) = (Lab::new(), Bpffs::mount());
     let tap = lab.tap("tap0", 0);
