@@ -71,7 +71,7 @@ impl Family {
 
     /// How much text there is.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn written(&self) -> usize {
         self.text.len()
     }
 

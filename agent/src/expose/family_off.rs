@@ -24,7 +24,7 @@ impl Family {
 
     /// Nothing.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn written(&self) -> usize {
         0
     }
 

@@ -71,7 +71,7 @@ impl Iterator for Families {
             for (place, (vm, labels)) in self.snapshot.vms.iter().zip(&self.labels).enumerate().skip(from) {
                 family.vm(labels);
                 fill(&mut family, vm, &self.snapshot);
-                if family.len() >= PIECE {
+                if family.written() >= PIECE {
                     let piece = family.take();
                     self.family = Some((family, fill, place + 1));
                     return Some(piece);

@@ -80,7 +80,7 @@ proptest! {
             }
             if *cut {
                 pieces.extend(family.take());
-                prop_assert_eq!(family.len(), 0);
+                prop_assert_eq!(family.written(), 0);
                 family = family.on(b"".to_vec());
             }
         }
