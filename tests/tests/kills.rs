@@ -6,6 +6,7 @@
 use std::{
     fs,
     os::unix::net::UnixStream,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
@@ -132,6 +133,13 @@ fn kill_everywhere(
     Ok(seen)
 }
 
+/// Keeps a ledger that has a fault for whoever looks into it; where it is.
+fn kept(dir: &Path) -> Result<String> {
+    let place = std::env::temp_dir().join(format!("kvmeter-kills-{}", std::process::id()));
+    ensure!(Command::new("cp").arg("-r").arg(dir.join("data/metering")).arg(&place).status()?.success(), "not kept");
+    Ok(format!("the ledger is kept in {}", place.display()))
+}
+
 /// One ledger and its agents, killed while `goes_on`, held against what was there: how many were killed.
 fn killed(test: &str, goes_on: impl Fn(usize) -> bool) -> Result<usize> {
     let before = created()?;
@@ -154,7 +162,7 @@ fn killed(test: &str, goes_on: impl Fn(usize) -> bool) -> Result<usize> {
     agent.wait_until("each VM's stop", PATIENCE, |a| {
         Ok(a.ledger()?.iter().filter(|line| line["kind"] == "vm.compute.stop").count() >= vms)
     })?;
-    agent.verify()?;
+    agent.verify().or_else(|error| Err(error.context(kept(agent.dir())?)))?;
     let (_, _, dir) = agent.stop()?;
     verify_in(dir.path())?;
     let lines = ledger_in(dir.path())?;

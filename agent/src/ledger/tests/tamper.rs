@@ -8,8 +8,13 @@ use super::*;
 
 /// A ledger of these facts, and what verify says of it.
 fn report(facts: &[Draft]) -> Report {
+    written(facts, at(50))
+}
+
+/// The same, written then.
+fn written(facts: &[Draft], when: Stamp) -> Report {
     let (_root, dir) = fresh_dir();
-    open(&dir).0.append(facts, at(50)).unwrap();
+    open(&dir).0.append(facts, when).unwrap();
     verified(&dir)
 }
 
@@ -100,9 +105,12 @@ fn no_cpu_runs_longer_than_time_passed() {
         (usage.cpu_vcpu_ns, usage.cpu_vmm_ns) = (Some(vcpu * SECOND), Some(vmm * SECOND));
         vec![agent(Kind::AgentUp, 0), vm(Kind::VmComputeStart, 1, 0), beat]
     };
-    assert_eq!(report(&with(20, 60)).exit_code(), 0);
-    assert!(faults(&with(21, 0)).contains("vCPUs"));
-    assert!(faults(&with(20, 61)).contains("host CPUs"));
+    assert_eq!(written(&with(20, 60), at(10)).exit_code(), 0);
+    assert!(written(&with(21, 0), at(10)).to_string().contains("more than 2 vCPUs"));
+    assert!(written(&with(20, 61), at(10)).to_string().contains("more than 8 host CPUs"));
+    // What is charged behind the line's instant is in its counters, too.
+    assert_eq!(written(&with(22, 66), at(11)).exit_code(), 0);
+    assert!(written(&with(22, 67), at(11)).to_string().contains("more than 8 host CPUs"));
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Meter {
                 check_net(before, net, faults);
             }
         }
-        if let Some(age) = self.age_ns(line) {
+        if let Some(age) = self.age_ns(line).map(|age| age.saturating_add(until_written(line))) {
             check_time("cpu_vcpu_ns", usage.cpu_vcpu_ns, self.vcpus, "vCPUs", age, faults);
             check_time("cpu_ns", usage.cpu_ns(), host_cpus, "host CPUs", age, faults);
         }
@@ -69,6 +69,13 @@ impl Meter {
             net_unobserved: new.net_unobserved,
         };
     }
+}
+
+/// From a line's instant until it was written, nanoseconds: its counters were final then, and not before. What the kernel does
+/// to end a process is charged to it behind the instant of its exit (`do_exit` has its files, and so the KVM VM, let go after
+/// `sched_process_exit`): 0.3 to 1.2 ms for VMs without memory on 6.18, and more where a host's CPUs are taken away meanwhile.
+fn until_written(line: &Line) -> u64 {
+    line.recorded_at.saturating_sub(line.fact.emitted_at)
 }
 
 /// Who a line is about, if it is a VM process.
