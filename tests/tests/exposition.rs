@@ -61,7 +61,7 @@ fn promtool_has_no_complaint() -> Result<()> {
 fn a_scrape_that_is_sent_in_pieces_is_whole_and_each_family_is_in_one_place() -> Result<()> {
     const TEST: &str = "a_scrape_that_is_sent_in_pieces_is_whole_and_each_family_is_in_one_place";
     /// Many times the text of a piece.
-    const VMS: u32 = 60;
+    const VMS: u32 = 120;
     let Some(_host) = host(TEST) else { return Ok(()) };
     let agent = Agent::start()?;
     let _fleet = TestFleet::start(VMS, &["--id", "p", "--vcpus", "1"])?;

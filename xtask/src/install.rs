@@ -15,6 +15,8 @@ use nix::unistd::geteuid;
 
 use crate::workspace::{on_path, output, shown};
 
+mod qemu;
+
 /// Package lists older than this are fetched again before something is installed.
 const LISTS_STAY_FRESH: Duration = Duration::from_secs(24 * 3600);
 const OLDEST_RUST_MINOR: u32 = 95;
@@ -114,11 +116,6 @@ pub(crate) fn llvm(versions: RangeInclusive<u32>) -> Result<()> {
 
 /// What the tests use beside cargo. A test whose program is not to be had is skipped, and says so.
 pub(crate) fn for_tests() {
-    // Twice: Debian's QEMU puts a qemu-img of another version off the machine, and brings none of its own.
-    (0..2).for_each(|_| missing_for_tests());
-}
-
-fn missing_for_tests() {
     let missing: Vec<_> = FOR_TESTS.iter().filter(|(program, _, _)| on_path(program).is_none()).collect();
     if missing.is_empty() {
         return;
@@ -206,7 +203,7 @@ fn install(why: &str, packages: &[String]) -> Result<()> {
             refresh_if_old()?;
             let options =
                 ["install", "-y", "-q", "--no-install-recommends", "--no-remove", "-o", "DPkg::Lock::Timeout=300"];
-            as_root(why, "apt-get", &[options.map(str::to_owned).as_slice(), packages].concat())?
+            as_root(why, "apt-get", &[words(&options), qemu::with_its_tools(packages)].concat())?
         }
         Manager::Dnf => as_root(why, "dnf", &[&words(&["install", "-y", "-q"]), packages].concat())?,
     };
