@@ -81,14 +81,14 @@ fn a_terminal_shows_the_busiest_of_many_vms_and_finds_each() -> Result<()> {
     let Some(_host) = host("a_terminal_shows_the_busiest_of_many_vms_and_finds_each") else { return Ok(()) };
     let (agent, _vms, count) = many()?;
     let mut top = Terminal::start(agent.socket(), &["top", "--delay", "500ms"], 24, 80)?;
-    let line =
-        |screen: &str, at: usize| screen.lines().filter(|line| line.contains(" running")).nth(at).map(str::to_owned);
+    let is_vm = |line: &&str| line.split_whitespace().nth(1) == Some("running");
+    let line = |screen: &str, at: usize| screen.lines().filter(is_vm).nth(at).map(str::to_owned);
     top.wait("the busiest first", |screen| {
         screen.contains("STATE") && line(screen, 0).is_some_and(|first| first.starts_with("spin "))
     })?;
     let screen = top.text();
     ensure!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
-    ensure!(screen.lines().filter(|line| line.contains(" running")).count() >= 15, "a screenful: {screen}");
+    ensure!(screen.lines().filter(is_vm).count() >= 15, "a screenful: {screen}");
     if let Some(dir) = pictures() {
         fs::write(dir.join("many-top.txt"), &screen)?;
     }
