@@ -150,7 +150,8 @@ function sorted(state, vms) {
 function tenants(select, vms) {
   const there = [...new Set(vms.map((vm) => vm.tenant).filter(Boolean))].sort();
   const options = ["", ...there];
-  if ([...select.options].map((option) => option.value).join("\n") === options.join("\n")) return;
+  const shown = [...select.options].map((option) => option.value);
+  if (shown.length === options.length && shown.every((value, place) => value === options[place])) return;
   select.replaceChildren(...options.map((value) => el("option", { value }, value ? name(value) : "all")));
   if (!options.includes(chosen.tenant)) chosen.tenant = "";
   select.value = chosen.tenant;

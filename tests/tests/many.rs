@@ -46,6 +46,9 @@ fn the_page_shows_fifty_of_many_vms_the_busiest_first_and_finds_each() -> Result
     browser.wait(&format!("{ORDER}.length === 50 && {ORDER}[0] === 'spin'"))?;
     browser.wait(&format!("{COUNT} === '1–50 of {count}, {count} VMs in all'"))?;
     browser.wait("document.querySelectorAll('svg.spark.cpu path').length === 50")?;
+    // No VM has a tenant.
+    browser
+        .wait("[...document.querySelector('#tenant').options].map((option) => option.textContent).join() === 'all'")?;
     if let Some(dir) = pictures() {
         browser.picture(&dir.join("many-light.png"))?;
     }
