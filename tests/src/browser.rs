@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
@@ -12,8 +12,24 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::skip;
+
 /// Debian's name of it.
 pub const PROGRAM: &str = "chromium";
+/// The host, where there is a browser; else the test is skipped.
+pub fn host(test: &str) -> Option<skip::Host> {
+    if skip::installed(PROGRAM) {
+        return skip::host(test);
+    }
+    skip::skipped(test, "needs chromium");
+    None
+}
+
+/// Where people want pictures left of what tests see: the directory that `KVMETER_PICTURES` names.
+pub fn pictures() -> Option<PathBuf> {
+    std::env::var_os("KVMETER_PICTURES").map(PathBuf::from)
+}
+
 /// How long a page, or an answer, may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -10,16 +10,12 @@ use kvmeter_tests::{
     agent::{Agent, Setup},
     ledger::lives,
     skip::host,
-    vmm::spawn::{TestFleet, TestVm},
+    vmm::spawn::{TestFleet, TestVm, fleet_size},
 };
 
 /// VMs of the fleet, unless `KVMETER_FLEET` names another number.
 const FLEET: u32 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn fleet_size() -> u32 {
-    std::env::var("KVMETER_FLEET").ok().and_then(|text| text.parse().ok()).unwrap_or(FLEET)
-}
 
 /// Descriptors of KVM VMs that any process holds.
 fn held() -> Result<u64> {
@@ -57,7 +53,7 @@ fn running(agent: &Agent) -> Result<BTreeSet<String>> {
 #[test]
 fn a_fleet_is_seen_whole_agrees_with_kvm_and_leaves_whole_lives() -> Result<()> {
     let Some(_host) = host("a_fleet_is_seen_whole_agrees_with_kvm_and_leaves_whole_lives") else { return Ok(()) };
-    let (count, began) = (fleet_size(), Instant::now());
+    let (count, began) = (fleet_size(FLEET), Instant::now());
     let config = "[discovery]\nscan_interval = \"1s\"\n[metrics]\nlinger = \"5m\"\n".to_owned();
     let agent = Agent::with(Setup { config, ..Setup::default() })?;
     let (_, empty) = cost(agent.pid())?;

@@ -1,16 +1,16 @@
 //! Law: many VMs are as readable as a few, on the page and at a terminal: a screenful at a time, the busiest first, and each
 //! is found. `KVMETER_FLEET` names another number of them than CI has; `KVMETER_PICTURES` a directory for what it looks like.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use kvmeter_tests::{
     agent::{Agent, Setup},
-    browser::{Browser, PROGRAM},
+    browser::{self, Browser},
     command::{code, out},
-    skip::{host, installed, skipped},
+    skip::host,
     terminal::Terminal,
-    vmm::spawn::{TestFleet, TestVm},
+    vmm::spawn::{TestFleet, TestVm, fleet_size},
 };
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// That many idle VMs and a busy one; how many there are.
 fn many() -> Result<(Agent, (TestFleet, TestVm), u32)> {
-    let count = std::env::var("KVMETER_FLEET").ok().and_then(|text| text.parse().ok()).unwrap_or(VMS);
+    let count = fleet_size(VMS);
     let agent = Agent::with(Setup::of("[history]\ninterval = \"1s\"\n"))?;
     let vms = (TestFleet::start(count, &["--id", "m"])?, TestVm::start(&["--id", "spin", "--duty", "60"])?);
     agent.wait_running(count + 1, PATIENCE)?;
@@ -27,20 +27,12 @@ fn many() -> Result<(Agent, (TestFleet, TestVm), u32)> {
     Ok((agent, vms, count + 1))
 }
 
-fn pictures() -> Option<PathBuf> {
-    std::env::var_os("KVMETER_PICTURES").map(PathBuf::from)
-}
-
 #[test]
 fn the_page_shows_fifty_of_many_vms_the_busiest_first_and_finds_each() -> Result<()> {
     const TEST: &str = "the_page_shows_fifty_of_many_vms_the_busiest_first_and_finds_each";
     const ORDER: &str = "[...document.querySelectorAll('#vms tbody tr')].map((row) => row.dataset.vm)";
     const COUNT: &str = "document.querySelector('.count').textContent";
-    if !installed(PROGRAM) {
-        skipped(TEST, "needs chromium");
-        return Ok(());
-    }
-    let Some(_host) = host(TEST) else { return Ok(()) };
+    let Some(_host) = browser::host(TEST) else { return Ok(()) };
     let (agent, _vms, count) = many()?;
     let mut browser = Browser::open(&format!("http://127.0.0.1:{}/", agent.port()), 1280, 900)?;
     browser.wait(&format!("{ORDER}.length === 50 && {ORDER}[0] === 'spin'"))?;
@@ -49,7 +41,7 @@ fn the_page_shows_fifty_of_many_vms_the_busiest_first_and_finds_each() -> Result
     // No VM has a tenant.
     browser
         .wait("[...document.querySelector('#tenant').options].map((option) => option.textContent).join() === 'all'")?;
-    if let Some(dir) = pictures() {
+    if let Some(dir) = browser::pictures() {
         browser.picture(&dir.join("many-light.png"))?;
     }
     let button =
@@ -92,7 +84,7 @@ fn a_terminal_shows_the_busiest_of_many_vms_and_finds_each() -> Result<()> {
     let screen = top.text();
     ensure!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
     ensure!(screen.lines().filter(is_vm).count() >= 15, "a screenful: {screen}");
-    if let Some(dir) = pictures() {
+    if let Some(dir) = browser::pictures() {
         fs::write(dir.join("many-top.txt"), &screen)?;
     }
     let last = format!("m-{}", count - 2);

@@ -1,28 +1,19 @@
 //! Law: the page shows what the agent tells, by mouse, by keys and to a screen reader; it fetches nothing from elsewhere,
 //! and nothing that a VM is called becomes markup. `KVMETER_PICTURES` names a directory to leave pictures in.
 
-use std::{net::TcpStream, path::PathBuf};
+use std::net::TcpStream;
 
 use anyhow::{Context as _, Result};
 use kvmeter_tests::{
     agent::{Agent, Setup},
-    browser::{Browser, PROGRAM},
+    browser::{self, Browser},
     http,
-    skip::{Host, host, installed, skipped},
+    skip::host,
     vmm::spawn::TestVm,
 };
 use serde_json::json;
 
 const MARKUP: &str = "<img src=x onerror=alert(1)>";
-
-/// The host, where there is a browser.
-fn with_browser(test: &str) -> Option<Host> {
-    if installed(PROGRAM) {
-        return host(test);
-    }
-    skipped(test, "needs chromium");
-    None
-}
 
 fn agent() -> Result<Agent> {
     Agent::with(Setup::of("[history]\ninterval = \"1s\"\n"))
@@ -34,15 +25,14 @@ fn open(agent: &Agent, part: &str) -> Result<Browser> {
 
 /// Leaves a picture for people, where they want one.
 fn picture(browser: &mut Browser, name: &str) -> Result<()> {
-    let Some(dir) = std::env::var_os("KVMETER_PICTURES") else { return Ok(()) };
-    browser.picture(&PathBuf::from(dir).join(format!("{name}.png")))
+    browser::pictures().map_or(Ok(()), |dir| browser.picture(&dir.join(format!("{name}.png"))))
 }
 
 const ROW: &str = "document.querySelector('tr[data-vm=\"spin\"]')";
 
 #[test]
 fn vms_are_listed_live_sorted_filtered_and_shown_one_by_one() -> Result<()> {
-    let Some(_host) = with_browser("vms_are_listed_live_sorted_filtered_and_shown_one_by_one") else { return Ok(()) };
+    let Some(_host) = browser::host("vms_are_listed_live_sorted_filtered_and_shown_one_by_one") else { return Ok(()) };
     let agent = agent()?;
     let _spin = TestVm::start(&["--id", "spin", "--duty", "60", "--memory", "64M", "--touch", "32M"])?;
     let _idle = TestVm::start(&["--id", "idle"])?;
@@ -84,7 +74,7 @@ fn vms_are_listed_live_sorted_filtered_and_shown_one_by_one() -> Result<()> {
 
 #[test]
 fn one_vm_is_shown_with_its_time_its_events_and_zoom() -> Result<()> {
-    let Some(_host) = with_browser("one_vm_is_shown_with_its_time_its_events_and_zoom") else { return Ok(()) };
+    let Some(_host) = browser::host("one_vm_is_shown_with_its_time_its_events_and_zoom") else { return Ok(()) };
     let agent = agent()?;
     let _spin = TestVm::start(&["--id", "spin", "--duty", "60", "--memory", "64M", "--touch", "32M"])?;
     agent.wait_vms(&["spin"])?;
@@ -134,7 +124,7 @@ fn one_vm_is_shown_with_its_time_its_events_and_zoom() -> Result<()> {
 
 #[test]
 fn the_agents_own_health_is_shown_and_what_is_not_measured() -> Result<()> {
-    let Some(_host) = with_browser("the_agents_own_health_is_shown_and_what_is_not_measured") else { return Ok(()) };
+    let Some(_host) = browser::host("the_agents_own_health_is_shown_and_what_is_not_measured") else { return Ok(()) };
     let agent = Agent::with(Setup::of("[bpf]\nenabled = \"off\"\n"))?;
     let status = agent.json("/v1/status")?;
     let missing = status["features"].as_array().context("no features")?.iter().find(|f| f["available"] == false);

@@ -130,6 +130,12 @@ impl Drop for TestFleet {
     }
 }
 
+/// How many VMs a fleet has that is as large as one likes: `KVMETER_FLEET`, or so many.
+#[must_use]
+pub fn fleet_size(or: u32) -> u32 {
+    std::env::var("KVMETER_FLEET").ok().and_then(|text| text.parse().ok()).unwrap_or(or)
+}
+
 /// Runs a burst to its end and returns its report, as `--burst` prints it.
 pub fn burst<S: AsRef<OsStr>>(count: u32, concurrency: u32, args: &[S]) -> Result<Value> {
     let (count, concurrency) = (count.to_string(), concurrency.to_string());
