@@ -62,7 +62,7 @@ impl Collected {
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let encoder = TextEncoder::new();
         let rest = self.rest(&snapshot, &encoder)?;
-        let vms = vm::Families::of(snapshot);
+        let vms = vm::Families::of(&snapshot);
         let pieces = Pieces { vms, rest: Some(rest), took: began.elapsed(), last: Arc::clone(&self.last) };
         Ok((pieces, encoder.format_type().to_owned()))
     }

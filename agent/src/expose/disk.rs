@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{
     answer::{At, Decimal, answers},
     catalog::{self, Metric},
-    family::Family,
+    family::Column,
     vm::Fill,
 };
 use crate::{
@@ -26,29 +26,29 @@ pub const ROWS: [(&Metric, Fill); 5] = [
     (&catalog::VM_HOST_SOCKET, sockets),
 ];
 
-fn push(family: &mut Family, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>) {
+fn push(family: &mut Column, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>) {
     if let Some(bytes) = vm.disk.as_deref().and_then(of) {
         family.push(&[], bytes as f64);
     }
 }
 
-fn read(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn read(family: &mut Column, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| Some(disk.io?.read_bytes));
 }
 
-fn written(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn written(family: &mut Column, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| Some(disk.io?.written_bytes));
 }
 
-fn capacity(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn capacity(family: &mut Column, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| disk.capacity_bytes().filter(|_| vm.end.is_none()));
 }
 
-fn allocated(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn allocated(family: &mut Column, vm: &VmView, _: &Snapshot) {
     push(family, vm, |disk| disk.allocated_bytes().filter(|_| vm.end.is_none()));
 }
 
-fn sockets(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn sockets(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(bytes) = vm.sockets else { return };
     family.push(&["receive"], bytes.receive as f64);
     family.push(&["transmit"], bytes.transmit as f64);

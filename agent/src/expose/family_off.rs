@@ -7,41 +7,43 @@ use crate::account::Histogram;
 pub struct MetricFamily(pub(super) Vec<u8>);
 
 /// Takes what a family would, and keeps none of it.
-pub struct Family(Vec<u8>);
+pub struct Family;
 
 impl Family {
     /// Nothing.
     #[must_use]
     pub const fn new(_: &'static Metric) -> Self {
-        Self(Vec::new())
-    }
-
-    /// Nothing behind this text.
-    #[must_use]
-    pub const fn of_vms(_: &'static Metric, text: Vec<u8>) -> Self {
-        Self(text)
+        Self
     }
 
     /// Nothing.
-    #[must_use]
-    pub const fn written(&self) -> usize {
-        0
-    }
+    pub const fn push(&mut self, _: &[&str], _: f64) {}
+
+    /// Nothing.
+    pub const fn push_histogram(&mut self, _: &[&str], _: &Histogram) {}
 
     /// Nothing.
     #[must_use]
-    pub const fn take(&mut self) -> Vec<u8> {
-        Vec::new()
+    pub const fn done(self) -> MetricFamily {
+        MetricFamily(Vec::new())
     }
+}
 
+/// The same about VMs.
+pub struct Column;
+
+impl Column {
     /// Nothing.
     #[must_use]
-    pub fn on(self, text: Vec<u8>) -> Self {
-        Self(text)
+    pub const fn new(_: &'static Metric) -> Self {
+        Self
     }
 
     /// Nothing.
-    pub const fn vm(&mut self, _: &[u8]) {}
+    pub const fn vm(&mut self, _: u32) {}
+
+    /// Nothing.
+    pub const fn reserve(&mut self, _: usize) {}
 
     /// Nothing.
     pub const fn push(&mut self, _: &[&str], _: f64) {}
@@ -54,15 +56,18 @@ impl Family {
 
     /// Nothing.
     #[must_use]
-    pub fn done(self) -> MetricFamily {
-        MetricFamily(self.0)
+    pub const fn write(&self, _: usize, _: usize, _: &Labels, _: &mut Vec<u8>) -> Option<usize> {
+        None
     }
 }
 
-/// Nothing.
-#[must_use]
-pub const fn vm_labels(_: &str, _: &str) -> Vec<u8> {
-    Vec::new()
+/// No labels.
+#[derive(Default)]
+pub struct Labels;
+
+impl Labels {
+    /// Nothing.
+    pub const fn push(&mut self, _: &str, _: &str) {}
 }
 
 /// Nanoseconds as seconds.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     answer::{At, Decimal, Nullable, answers},
     catalog::{self, Metric},
-    family::{Family, MetricFamily},
+    family::{Column, Family, MetricFamily},
     vm::Fill,
 };
 use crate::account::{
@@ -32,15 +32,15 @@ fn all(vm: &VmView) -> impl Iterator<Item = &Interface> {
     vm.network.iter().flat_map(|usage| &usage.interfaces)
 }
 
-fn bytes(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn bytes(family: &mut Column, vm: &VmView, _: &Snapshot) {
     each_class(family, vm, |traffic| [traffic.receive_bytes, traffic.transmit_bytes]);
 }
 
-fn packets(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn packets(family: &mut Column, vm: &VmView, _: &Snapshot) {
     each_class(family, vm, |traffic| [traffic.receive_packets, traffic.transmit_packets]);
 }
 
-fn each_class(family: &mut Family, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
+fn each_class(family: &mut Column, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
     for interface in all(vm) {
         for (class, traffic) in &interface.classes {
             for (direction, value) in DIRECTIONS.into_iter().zip(of(traffic)) {
@@ -50,7 +50,7 @@ fn each_class(family: &mut Family, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
     }
 }
 
-fn dropped(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn dropped(family: &mut Column, vm: &VmView, _: &Snapshot) {
     for interface in all(vm) {
         let both = [(RECEIVE, interface.receive_dropped), (TRANSMIT, interface.transmit_dropped)];
         for (direction, packets) in both.into_iter().filter_map(|(direction, packets)| Some((direction, packets?))) {
@@ -59,7 +59,7 @@ fn dropped(family: &mut Family, vm: &VmView, _: &Snapshot) {
     }
 }
 
-fn interfaces(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn interfaces(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if vm.end.is_some() {
         return;
     }

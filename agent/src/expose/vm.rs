@@ -1,13 +1,13 @@
 //! The series of each VM: one row a family, with what a VM adds to it.
 //!
-//! Each is written as text at once, so a scrape of many VMs needs no memory but that of its text.
+//! Each VM is asked once for all of them, and the text is written from what was gathered, 16 bytes a line.
 
-use std::sync::Arc;
+use std::vec::IntoIter;
 
 use super::{
     catalog::{self, Metric},
     disk,
-    family::{Family, vm_labels},
+    family::{Column, Labels},
     memory, network, work,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 use kvmeter_common::vm::RoleTime;
 
 /// Adds a VM's series to a family; what was not measured of it is left out.
-pub type Fill = fn(&mut Family, &VmView, &Snapshot);
+pub type Fill = fn(&mut Column, &VmView, &Snapshot);
 
 const ROWS: [(&Metric, Fill); 7] = [
     (&catalog::VM_INFO, info),
@@ -32,26 +32,38 @@ const ROWS: [(&Metric, Fill); 7] = [
 
 /// Bytes of a piece of text, about: few enough to stay in a CPU's cache until they are sent.
 const PIECE: usize = 64 << 10;
-/// What the last VM of a piece may add to it without a copy.
+/// What the last line of a piece may add to it without a copy.
 const ROOM: usize = 8 << 10;
 
 /// All families with a `vm_id`, one behind the other, in pieces that are written when they are asked for: who reads slowly
-/// holds a snapshot and no text.
+/// holds their numbers and no text.
 pub struct Families {
-    snapshot: Arc<Snapshot>,
-    labels: Vec<Vec<u8>>,
-    rows: Box<dyn Iterator<Item = &'static (&'static Metric, Fill)> + Send>,
-    /// The one under way, and its next VM.
-    family: Option<(Family, Fill, usize)>,
+    labels: Labels,
+    columns: IntoIter<Column>,
+    /// The one under way, and its next line.
+    column: Option<(Column, usize)>,
 }
 
 impl Families {
     /// Of all VMs of a snapshot.
     #[must_use]
-    pub fn of(snapshot: Arc<Snapshot>) -> Self {
-        let labels = snapshot.vms.iter().map(|vm| vm_labels(&vm.fixed.vm_id, &vm.fixed.name)).collect();
+    pub fn of(snapshot: &Snapshot) -> Self {
         let rows = ROWS.iter().chain(&work::ROWS).chain(&memory::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
-        Self { snapshot, labels, rows: Box::new(rows), family: None }
+        let mut columns: Vec<(Column, Fill)> = rows.map(|(metric, fill)| (Column::new(metric), *fill)).collect();
+        let mut labels = Labels::default();
+        for (place, vm) in (0..).zip(&snapshot.vms) {
+            labels.push(&vm.fixed.vm_id, &vm.fixed.name);
+            for (column, fill) in &mut columns {
+                column.vm(place);
+                fill(column, vm, snapshot);
+                // Most VMs have what the first one has.
+                if place == 0 {
+                    column.reserve(snapshot.vms.len());
+                }
+            }
+        }
+        let columns: Vec<Column> = columns.into_iter().map(|(column, _)| column).collect();
+        Self { labels, columns: columns.into_iter(), column: None }
     }
 }
 
@@ -60,69 +72,57 @@ impl Iterator for Families {
 
     fn next(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::with_capacity(PIECE + ROOM);
-        loop {
-            let (mut family, fill, from) = match self.family.take() {
-                Some((family, fill, from)) => (family.on(text), fill, from),
-                None => match self.rows.next() {
-                    Some((metric, fill)) => (Family::of_vms(metric, text), *fill, 0),
-                    None => return Some(text).filter(|text| !text.is_empty()),
-                },
-            };
-            for (place, (vm, labels)) in self.snapshot.vms.iter().zip(&self.labels).enumerate().skip(from) {
-                family.vm(labels);
-                fill(&mut family, vm, &self.snapshot);
-                if family.written() >= PIECE {
-                    let piece = family.take();
-                    self.family = Some((family, fill, place + 1));
-                    return Some(piece);
-                }
+        while let Some((column, from)) = self.column.take().or_else(|| Some((self.columns.next()?, 0))) {
+            if let Some(next) = column.write(from, PIECE, &self.labels, &mut text) {
+                self.column = Some((column, next));
+                break;
             }
-            text = family.done().0;
         }
+        Some(text).filter(|text| !text.is_empty())
     }
 }
 
 /// The measured roles.
 pub fn roles(vm: &VmView) -> impl Iterator<Item = (Role, RoleTime)> {
     let fine = vm.source != Origin::PROC;
-    vm.cpu.iter().flat_map(move |usage| Role::ALL.map(|role| Some((role, usage.told(role, fine)?)))).flatten()
+    Role::ALL.into_iter().filter_map(move |role| Some((role, vm.cpu.as_ref()?.told(role, fine)?)))
 }
 
-fn info(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn info(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let fixed = &vm.fixed;
     let known = [vm.uuid(), &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, vm.tenant()];
     family.push(&known, 1.0);
 }
 
-fn cpu(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn cpu(family: &mut Column, vm: &VmView, _: &Snapshot) {
     for (role, time) in roles(vm) {
         family.push_ns(&[role.as_label()], time.runtime_ns);
     }
 }
 
-fn delay(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn delay(family: &mut Column, vm: &VmView, _: &Snapshot) {
     for (role, time) in roles(vm) {
         family.push_ns(&[role.as_label()], time.run_delay_ns);
     }
 }
 
-fn running(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn running(family: &mut Column, vm: &VmView, _: &Snapshot) {
     family.push(&[], if vm.end.is_none() { 1.0 } else { 0.0 });
 }
 
-fn vcpus(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn vcpus(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if vm.end.is_none() && vm.fixed.vcpus > 0 {
         family.push(&[], f64::from(vm.fixed.vcpus));
     }
 }
 
-fn start(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn start(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if vm.end.is_none() {
         family.push_ns(&[], vm.fixed.started_at);
     }
 }
 
-fn throttled(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn throttled(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(ns) = vm.throttled_ns {
         family.push_ns(&[], ns);
     }

@@ -4,7 +4,7 @@ use kvmeter_common::vcpu::mode;
 
 use super::{
     catalog::{self, Metric},
-    family::Family,
+    family::Column,
     vm::Fill,
 };
 use crate::{
@@ -29,79 +29,79 @@ pub const ROWS: [(&Metric, Fill); 12] = [
     (&catalog::VCPU_GUEST, vcpu_guest),
 ];
 
-fn guest(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn guest(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(ns) = vm.guest_ns {
         family.push_ns(&[], ns);
     }
 }
 
-fn modes(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn modes(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (mode, ns) in work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).into_iter().flatten() {
         family.push_ns(&[mode], ns);
     }
 }
 
-fn halt_poll(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn halt_poll(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(ns) = vm.halt_poll_ns {
         family.push_ns(&[], ns);
     }
 }
 
-fn halted(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn halted(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|work| work.halts_told) {
         family.push_ns(&[], work.vcpu.halted_ns);
     }
 }
 
-fn exits(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_class::by_label(&work.vcpu.exits) {
         family.push(&[reason], count as f64);
     }
 }
 
-fn userspace_exits(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn userspace_exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_reason::by_label(&work.userspace_exits) {
         family.push(&[reason], count as f64);
     }
 }
 
-fn preempted(family: &mut Family, vm: &VmView, _: &Snapshot) {
+fn preempted(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (by, ns) in work::waited_for(cpu.run_delay_ns(), work, &vm.offenders) {
         family.push_ns(&[by], ns);
     }
 }
 
-fn handling(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+fn handling(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|work| snapshot.host.detail.histograms && work.vcpu.entries > 0) {
         family.push_histogram(&[], &work::handling(&work.vcpu));
     }
 }
 
-fn waits(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+fn waits(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|_| snapshot.host.detail.histograms) {
         family.push_histogram(&[], &work::waits(work));
     }
 }
 
-fn vcpu_cpu(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+fn vcpu_cpu(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     each_vcpu(family, vm, snapshot, |vcpu| Some(vcpu.time.runtime_ns));
 }
 
-fn vcpu_delay(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+fn vcpu_delay(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     each_vcpu(family, vm, snapshot, |vcpu| Some(vcpu.time.run_delay_ns));
 }
 
-fn vcpu_guest(family: &mut Family, vm: &VmView, snapshot: &Snapshot) {
+fn vcpu_guest(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     each_vcpu(family, vm, snapshot, |vcpu| {
         (vcpu.times.entries > 0).then_some(vcpu.times.mode_ns[mode::GUEST as usize])
     });
 }
 
-fn each_vcpu(family: &mut Family, vm: &VmView, snapshot: &Snapshot, of: fn(&VcpuReading) -> Option<u64>) {
+fn each_vcpu(family: &mut Column, vm: &VmView, snapshot: &Snapshot, of: fn(&VcpuReading) -> Option<u64>) {
     let order = &vm.vcpu_order;
     let vcpus = vm.work.iter().filter(|_| snapshot.host.detail.per_vcpu).flat_map(|work| &work.vcpus);
     for (place, vcpu) in vcpus.enumerate() {

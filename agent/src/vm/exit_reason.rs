@@ -59,17 +59,13 @@ pub fn kernel_name(reason: u32) -> String {
 }
 
 /// Sums the kernel's table by label, zero sums left out.
-#[must_use]
-pub fn by_label(counts: &[u64; EXIT_REASONS]) -> Vec<(&'static str, u64)> {
-    let mut sums: Vec<(&'static str, u64)> = Vec::new();
-    for (index, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let label = label(index);
-        match sums.iter_mut().find(|(known, _)| *known == label) {
-            Some((_, sum)) => *sum += count,
-            None => sums.push((label, *count)),
-        }
-    }
-    sums
+pub fn by_label(counts: &[u64; EXIT_REASONS]) -> impl Iterator<Item = (&'static str, u64)> {
+    let of = |index: usize| counts.get(index).copied().unwrap_or(0);
+    let all: u64 = counts.iter().sum();
+    let named: u64 = REASONS.iter().map(|(number, ..)| of(*number as usize)).sum();
+    let interrupted = of(EXIT_INTERRUPTED);
+    let each = REASONS.iter().map(move |(number, _, label)| (*label, of(*number as usize)));
+    each.chain([(INTERRUPTED, interrupted), (OTHER, all - named - interrupted)]).filter(|(_, count)| *count > 0)
 }
 
 #[cfg(test)]
@@ -84,6 +80,6 @@ mod tests {
     #[test]
     fn no_exit_is_lost_between_the_kernels_table_and_the_labels() {
         let counts: [u64; EXIT_REASONS] = std::array::from_fn(|i| i as u64);
-        assert_eq!(by_label(&counts).iter().map(|(_, n)| n).sum::<u64>(), counts.iter().sum::<u64>());
+        assert_eq!(by_label(&counts).map(|(_, n)| n).sum::<u64>(), counts.iter().sum::<u64>());
     }
 }

@@ -1,0 +1,284 @@
+//! One family about VMs, gathered before it is written: of whom each line is, what its labels end with, its number.
+//!
+//! A VM is looked at once for all families. To walk over all VMs once a family was most of a scrape's cost: what 1,000
+//! VMs are known by is more than a CPU's cache holds.
+
+use super::{Part, escape, shown, write, write_ns};
+use crate::{account::Histogram, expose::catalog::Metric};
+
+/// The two labels that every series of a VM begins with.
+const OF_VM: usize = 2;
+/// Endings that are found again: more than the closed sets of labels have, and few enough to be looked through.
+const FOUND: usize = 64;
+/// Lines of a VM that room is made for.
+const MOST_RESERVED: usize = 16;
+
+/// One line.
+struct Line {
+    vm: u32,
+    ending: u32,
+    /// As its part has it: nanoseconds, or the bits of an `f64`.
+    number: u64,
+}
+
+/// What stands between a VM's labels and the number.
+struct Ending {
+    part: Part,
+    /// Its place in the text of all of them.
+    from: usize,
+    to: usize,
+}
+
+/// A family under construction.
+pub struct Column {
+    metric: &'static Metric,
+    lines: Vec<Line>,
+    /// The VM whose series come.
+    vm: u32,
+    endings: Vec<Ending>,
+    /// The texts of all endings.
+    texts: Vec<u8>,
+    /// The first endings' values and bound.
+    found: Vec<(Box<[Box<str>]>, Option<usize>)>,
+    /// Which of them comes next, if a VM has the same as the one before.
+    next: usize,
+    /// Bounds of a histogram's buckets as they are written: all series have the same.
+    bounds: Vec<String>,
+}
+
+impl Column {
+    /// An empty family of a row about VMs.
+    #[must_use]
+    pub const fn new(metric: &'static Metric) -> Self {
+        Self {
+            metric,
+            lines: Vec::new(),
+            vm: 0,
+            endings: Vec::new(),
+            texts: Vec::new(),
+            found: Vec::new(),
+            next: 0,
+            bounds: Vec::new(),
+        }
+    }
+
+    /// The place of the VM whose series come now.
+    pub const fn vm(&mut self, place: u32) {
+        self.vm = place;
+    }
+
+    /// Makes room for so many VMs with as many series as the first has, where those are as few as most have.
+    pub fn reserve(&mut self, vms: usize) {
+        let each = self.lines.len().min(MOST_RESERVED);
+        self.lines.reserve_exact(each.saturating_mul(vms.saturating_sub(1)));
+    }
+
+    /// Adds a series; `values` in the order of the row's labels, those of the VM left out.
+    #[inline]
+    pub fn push(&mut self, values: &[&str], value: f64) {
+        self.line(Part::Whole, values, None, value.to_bits());
+    }
+
+    /// Adds a series of time, nanoseconds, which Prometheus wants as seconds: written to the last of them.
+    #[inline]
+    pub fn push_ns(&mut self, values: &[&str], ns: u64) {
+        self.line(Part::Time, values, None, ns);
+    }
+
+    /// Adds a histogram, with the same bounds as others of this family; `values` as for [`Self::push`].
+    pub fn push_histogram(&mut self, values: &[&str], histogram: &Histogram) {
+        if self.bounds.is_empty() {
+            let bounds = histogram.buckets.iter().map(|(bound, _)| shown(*bound)).chain(["+Inf".to_owned()]);
+            self.bounds = bounds.collect();
+        }
+        let counts = histogram.buckets.iter().map(|(_, count)| *count).chain([histogram.count]);
+        for (place, count) in counts.enumerate() {
+            self.line(Part::Bucket, values, Some(place), (count as f64).to_bits());
+        }
+        self.line(Part::Sum, values, None, histogram.sum.to_bits());
+        self.line(Part::Count, values, None, (histogram.count as f64).to_bits());
+    }
+
+    fn line(&mut self, part: Part, values: &[&str], bound: Option<usize>, number: u64) {
+        let ending = self.known(part, values, bound).unwrap_or_else(|| self.ending(part, values, bound));
+        self.lines.push(Line { vm: self.vm, ending, number });
+    }
+
+    /// An ending that was there before; with more of them than are looked through, only the one that is due.
+    #[inline]
+    fn known(&mut self, part: Part, values: &[&str], bound: Option<usize>) -> Option<u32> {
+        let all = self.found.len();
+        let (from, to) = self.found.split_at(self.next.min(all));
+        let due = to.iter().zip(self.next..).chain(from.iter().zip(0..));
+        let is = |(known, of): &(Box<[Box<str>]>, Option<usize>), place: usize| {
+            self.endings[place].part == part
+                && *of == bound
+                && known.len() == values.len()
+                && known.iter().zip(values).all(|(known, value)| **known == **value)
+        };
+        let looked = if all < FOUND { all } else { 1 };
+        let place = due.take(looked).find_map(|(known, place)| is(known, place).then_some(place))?;
+        self.next = if place + 1 < all { place + 1 } else { 0 };
+        u32::try_from(place).ok()
+    }
+
+    /// A new ending.
+    fn ending(&mut self, part: Part, values: &[&str], bound: Option<usize>) -> u32 {
+        let from = self.texts.len();
+        let names = self.metric.labels.iter().skip(OF_VM).copied();
+        let bounds = bound.and_then(|place| self.bounds.get(place)).map(|bound| ("le", bound.as_str()));
+        for (name, value) in names.zip(values.iter().copied()).chain(bounds) {
+            let before = [",", name, "=\""];
+            before.iter().for_each(|part| self.texts.extend_from_slice(part.as_bytes()));
+            escape(&mut self.texts, value);
+            self.texts.push(b'"');
+        }
+        self.texts.extend_from_slice(b"} ");
+        if self.found.len() < FOUND {
+            let values = values.iter().map(|value| Box::from(*value)).collect();
+            self.found.push((values, bound));
+            self.next = 0;
+        }
+        let place = self.endings.len();
+        self.endings.push(Ending { part, from, to: self.texts.len() });
+        // So many lines no memory holds.
+        u32::try_from(place).unwrap_or(u32::MAX)
+    }
+
+    /// Writes lines from the one at `from` on until the text is as long as `most` or the family at its end; the line that is next.
+    #[must_use]
+    pub fn write(&self, from: usize, most: usize, labels: &Labels, text: &mut Vec<u8>) -> Option<usize> {
+        let heads = Part::ALL.map(|part| format!("{}{}{{", self.metric.name, part.as_str()));
+        for (line, place) in self.lines[from..].iter().zip(from..) {
+            if text.len() >= most {
+                return Some(place);
+            }
+            if place == 0 {
+                self.metric.begin(text);
+            }
+            let ending = &self.endings[line.ending as usize];
+            text.extend_from_slice(heads[ending.part as usize].as_bytes());
+            text.extend_from_slice(labels.of(line.vm as usize));
+            text.extend_from_slice(&self.texts[ending.from..ending.to]);
+            match ending.part {
+                Part::Time => write_ns(text, line.number),
+                _ => write(text, f64::from_bits(line.number)),
+            }
+            text.push(b'\n');
+        }
+        None
+    }
+}
+
+/// `vm_id` and `name` of all VMs as they are written, once for all their series.
+#[derive(Default)]
+pub struct Labels {
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Labels {
+    /// Adds those of the next VM.
+    pub fn push(&mut self, vm_id: &str, name: &str) {
+        self.text.extend_from_slice(b"vm_id=\"");
+        escape(&mut self.text, vm_id);
+        self.text.extend_from_slice(b"\",name=\"");
+        escape(&mut self.text, name);
+        self.text.push(b'"');
+        self.ends.push(self.text.len());
+    }
+
+    fn of(&self, place: usize) -> &[u8] {
+        let from = if place == 0 { 0 } else { self.ends[place - 1] };
+        &self.text[from..self.ends[place]]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::expose::catalog;
+
+    /// A family's text, in pieces of about so many bytes.
+    fn text(column: &Column, labels: &Labels, piece: usize) -> String {
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        // A piece may be full before the family begins.
+        let mut text = vec![b'-'; piece];
+        while let Some(from) = next {
+            next = column.write(from, piece, labels, &mut text);
+            all.append(&mut text);
+        }
+        all.drain(..piece);
+        String::from_utf8(all).unwrap()
+    }
+
+    fn labels<'a>(vms: impl IntoIterator<Item = &'a str>) -> Labels {
+        let mut labels = Labels::default();
+        vms.into_iter().for_each(|vm| labels.push(vm, "x"));
+        labels
+    }
+
+    proptest! {
+        #[test]
+        fn a_family_is_its_lines_one_behind_the_other_whatever_its_labels_are_and_in_whatever_pieces_it_is_taken(
+            vms in prop::collection::vec(prop::collection::vec(("[a-c\\\\\"\n]{0,3}|[a-z]{8}", "[ab]", any::<u32>()), 0..9), 0..60),
+            piece in 1usize..3_000,
+        ) {
+            let metric = &catalog::VM_NETWORK_INTERFACES;
+            let ids: Vec<String> = (0..vms.len()).map(|vm| vm.to_string()).collect();
+            let labels = labels(ids.iter().map(String::as_str));
+            let mut column = Column::new(metric);
+            let mut due = Vec::new();
+            for (vm, lines) in (0..).zip(&vms) {
+                column.vm(vm);
+                for (kind, observed, value) in lines {
+                    column.push(&[kind, observed], f64::from(*value));
+                    let kind = kind.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                    due.push(format!("{}{{vm_id=\"{vm}\",name=\"x\",kind=\"{kind}\",observed=\"{observed}\"}} {value}\n", metric.name));
+                }
+            }
+            let text = text(&column, &labels, piece);
+            let told = due.concat();
+            prop_assert_eq!(text.is_empty(), told.is_empty());
+            let lines: String = text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+            prop_assert_eq!(lines, told);
+            prop_assert_eq!(text.matches("# TYPE").count(), usize::from(!due.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_number_of_a_time_and_a_plain_one_of_the_same_labels_are_told_apart() {
+        let mut column = Column::new(&catalog::VM_CPU);
+        column.push(&["vcpu"], 7.0);
+        column.push_ns(&["vcpu"], 7);
+        let text = text(&column, &labels(["a"]), 1_000);
+        let values: Vec<&str> = text.lines().skip(2).filter_map(|line| Some(line.rsplit_once(' ')?.1)).collect();
+        assert_eq!(values, ["7", "0.000000007"]);
+    }
+
+    #[test]
+    fn a_histogram_of_a_vm_has_its_buckets_the_one_without_bound_sum_and_count() {
+        let mut histogram = Histogram::new(&[0.001, 1.0]);
+        let mut column = Column::new(&catalog::VM_RUN_DELAY);
+        for vm in 0..2 {
+            histogram.observe(0.5);
+            column.vm(vm);
+            column.push_histogram(&[], &histogram);
+        }
+        let text = text(&column, &labels(["a", "b"]), 100);
+        let name = catalog::VM_RUN_DELAY.name;
+        let lines: Vec<&str> = text.lines().skip(2).map(|line| line.strip_prefix(name).unwrap()).collect();
+        let due = ["a 1 0.5", "b 2 1"].map(|vm| {
+            let [id, count, sum] = *vm.split(' ').collect::<Vec<_>>() else { panic!() };
+            let of = format!("vm_id=\"{id}\",name=\"x\"");
+            [("_bucket", ",le=\"0.001\"", "0"), ("_bucket", ",le=\"1\"", count), ("_bucket", ",le=\"+Inf\"", count)]
+                .into_iter()
+                .chain([("_sum", "", sum), ("_count", "", count)])
+                .map(|(part, le, value)| format!("{part}{{{of}{le}}} {value}"))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(lines, due.concat());
+    }
+}
