@@ -227,8 +227,8 @@ pub mod constant {
     pub const AT_TGID: u64 = MARK + 18;
     /// The map of openers.
     pub const OPENERS: u64 = MARK + 13;
-    /// Number of the network namespace that a filter listens in.
-    pub const SPACE: u64 = MARK + 14;
+    /// The map of sockets that a filter is on: by its cookie, the number of the network namespace that it listens in.
+    pub const LISTENERS: u64 = MARK + 14;
 }
 
 /// Values of [`constant::CARRIER`].

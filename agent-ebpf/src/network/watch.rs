@@ -9,7 +9,12 @@
 //! that the link is down now, is by whatever task came to it: a worker, or anybody who asks about the device
 //! (net/core/link_watch.c, `linkwatch_do_dev`; commit facd15dfd691 of Linux 6.7).
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_map_lookup_elem, macros::socket_filter, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_map_lookup_elem, generated::bpf_get_socket_cookie},
+    macros::socket_filter,
+    programs::SkBuffContext,
+};
 use kvmeter_common::network::{LINK_DOWN, held};
 
 use super::{account::writer, class::load, constant};
@@ -41,12 +46,20 @@ pub fn link_watch(ctx: SkBuffContext) -> i64 {
 /// `skb` must be the program's context.
 #[inline(always)]
 unsafe fn watch(skb: *const __sk_buff) -> Option<()> {
-    // SAFETY: the caller's promise; the map of openers, its sizes, and integers.
+    // SAFETY: the caller's promise; the maps of listeners and openers, their sizes, and integers.
     unsafe {
         if load::<u16>(skb, 4)? != NEW_LINK || load::<u8>(skb, 16)? != 0 {
             return None;
         }
-        let key = constant!(SPACE) << 32 | u64::from(load::<u32>(skb, 20)?);
+        // Of the socket that listens, to which each announcement is given (net/core/filter.c, `sk_filter_trim_cap`): one
+        // program serves all namespaces, and loading it is a large part of taking in a VM's first interface.
+        let cookie = bpf_get_socket_cookie(skb.cast_mut().cast());
+        let listeners = constant!(LISTENERS) as *mut core::ffi::c_void;
+        let space = bpf_map_lookup_elem(listeners, (&raw const cookie).cast()).cast::<u32>();
+        if space.is_null() {
+            return None;
+        }
+        let key = u64::from(*space) << 32 | u64::from(load::<u32>(skb, 20)?);
         let openers = constant!(OPENERS) as *mut core::ffi::c_void;
         let opener = bpf_map_lookup_elem(openers, (&raw const key).cast()).cast::<u64>();
         if opener.is_null() {

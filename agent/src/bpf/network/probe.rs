@@ -50,7 +50,7 @@ impl NetworkPrograms {
         refused.map_or(Ok(Carrier::default()), Err)
     }
 
-    fn try_way(&self) -> Result<(), Error> {
+    fn try_way(&mut self) -> Result<(), Error> {
         if self.carrier.is_read() {
             if self.writer == Writer::Untold {
                 return Err(Error::Refused(std::io::Error::other("no way to learn which task opens an interface")));

@@ -200,6 +200,16 @@ pub(super) fn put_filter(socket: impl AsFd, filter: BorrowedFd<'_>) -> io::Resul
     if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A socket's number to the kernel, which no other ever has (`SO_COOKIE`, Linux 4.12).
+pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    let (mut cookie, mut length) = (0_u64, size::<u64>());
+    let at = (&raw mut cookie).cast();
+    // SAFETY: the kernel writes as many bytes as the number has.
+    let answer =
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, at, &raw mut length) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
 /// Puts a program on a tcx hook of a device in the calling thread's network namespace, before those that are there.
 pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, hook: bpf_attach_type) -> io::Result<OwnedFd> {
     /// `BPF_F_BEFORE`: what another program drops or passes on has still reached the link.

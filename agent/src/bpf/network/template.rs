@@ -74,17 +74,17 @@ impl Templates {
         self.filled(name, |constant| value(constant, constants))
     }
 
-    /// An instance of a filter that notes who opens interfaces.
+    /// The filter that notes who opens interfaces.
     pub(super) fn filter(
         &self,
         name: &str,
+        listeners: BorrowedFd<'_>,
         openers: BorrowedFd<'_>,
-        space: u32,
         writer: Writer,
     ) -> Result<Vec<bpf_insn>, Error> {
         self.filled(name, |constant| match constant {
+            constant::LISTENERS => Some((MAP, listeners.as_raw_fd())),
             constant::OPENERS => Some((MAP, openers.as_raw_fd())),
-            constant::SPACE => Some((0, space.cast_signed())),
             constant::TASK_TGID => Some((0, writer.place().cast_signed())),
             _other => None,
         })

@@ -20,6 +20,7 @@ const GROUP_LINK: u32 = 1;
 struct Watch {
     /// Closing it takes the filter away.
     _socket: OwnedFd,
+    cookie: u64,
     number: u32,
     interfaces: usize,
 }
@@ -27,6 +28,9 @@ struct Watch {
 /// All of them.
 pub(super) struct Watches {
     openers: OwnedFd,
+    listeners: OwnedFd,
+    /// One for all sockets, once there is one.
+    filter: Option<OwnedFd>,
     spaces: BTreeMap<NetNsId, Watch>,
     last: u32,
 }
@@ -34,17 +38,19 @@ pub(super) struct Watches {
 impl Watches {
     /// `map` gives the map of openers.
     pub(super) fn new(map: impl FnOnce(&MapShape<'_>) -> io::Result<OwnedFd>) -> io::Result<Self> {
-        let openers = map(&MapShape {
-            name: "NETWORK_OPENERS",
+        let shape = |name, value_bytes| MapShape {
+            name,
             kind: bpf_map_type::BPF_MAP_TYPE_HASH,
             key_bytes: 8,
-            value_bytes: 8,
+            value_bytes,
             entries: u32::try_from(PORTS).unwrap_or(u32::MAX),
             // `BPF_F_NO_PREALLOC`
             flags: 1,
             inner: None,
-        })?;
-        Ok(Self { openers, spaces: BTreeMap::new(), last: 0 })
+        };
+        let openers = map(&shape("NETWORK_OPENERS", 8))?;
+        let listeners = syscall::create_map(&shape("LINK_LISTENERS", 4))?;
+        Ok(Self { openers, listeners, filter: None, spaces: BTreeMap::new(), last: 0 })
     }
 
     /// Openings were noted here by an earlier agent: its number of the namespace is not given to another.
@@ -56,15 +62,15 @@ impl Watches {
         self.openers.as_fd()
     }
 
-    /// Whether the kernel takes the filter.
-    pub(super) fn try_out(&self, templates: &Templates, writer: Writer) -> io::Result<()> {
-        self.filter(templates, writer, 0).map(drop)
-    }
-
-    fn filter(&self, templates: &Templates, writer: Writer, space: u32) -> io::Result<OwnedFd> {
+    /// Whether the kernel takes the filter, which is kept.
+    pub(super) fn try_out(&mut self, templates: &Templates, writer: Writer) -> io::Result<()> {
         const NAME: &str = "link_watch";
-        let code = templates.filter(NAME, self.openers(), space, writer).map_err(io::Error::other)?;
-        syscall::load(BPF_PROG_TYPE_SOCKET_FILTER, NAME, &code, None)
+        if self.filter.is_none() {
+            let (listeners, openers) = (self.listeners.as_fd(), self.openers.as_fd());
+            let code = templates.filter(NAME, listeners, openers, writer).map_err(io::Error::other)?;
+            self.filter = Some(syscall::load(BPF_PROG_TYPE_SOCKET_FILTER, NAME, &code, None)?);
+        }
+        Ok(())
     }
 
     /// Notes who opens an interface; where that is found, for [`Watches::forget`] too.
@@ -84,9 +90,7 @@ impl Watches {
         let key = u64::from(watch.number) << 32 | u64::from(ifindex);
         let added = syscall::insert(&self.openers, &key, &0_u64, 0);
         watch.interfaces += usize::from(added.is_ok());
-        if watch.interfaces == 0 {
-            self.spaces.remove(&netns.id());
-        }
+        self.leave(netns.id());
         added.map(|()| key)
     }
 
@@ -118,15 +122,21 @@ impl Watches {
     }
 
     fn listen(&mut self, templates: &Templates, writer: Writer, netns: &NetNs, number: u32) -> io::Result<()> {
-        let filter = self.filter(templates, writer, number)?;
+        self.try_out(templates, writer)?;
+        let filter = self.filter.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let open = || {
             let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
             socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)
         };
         let listener = netns.inside(open)??;
+        let cookie = syscall::cookie(&listener)?;
         syscall::put_filter(&listener, filter.as_fd())?;
-        bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
-        self.spaces.insert(netns.id(), Watch { _socket: listener, number, interfaces: 0 });
+        syscall::insert(&self.listeners, &cookie, &number, 0)?;
+        if let Err(error) = bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK)) {
+            let _ = syscall::remove(&self.listeners, &cookie);
+            return Err(error.into());
+        }
+        self.spaces.insert(netns.id(), Watch { _socket: listener, cookie, number, interfaces: 0 });
         Ok(())
     }
 
@@ -137,9 +147,17 @@ impl Watches {
         let Some(netns) = netns else { return };
         if let Some(watch) = self.spaces.get_mut(&netns) {
             watch.interfaces = watch.interfaces.saturating_sub(1);
-            if watch.interfaces == 0 {
-                self.spaces.remove(&netns);
-            }
+            self.leave(netns);
+        }
+    }
+
+    /// Listens no more in a namespace without interfaces.
+    fn leave(&mut self, netns: NetNsId) {
+        if self.spaces.get(&netns).is_some_and(|watch| watch.interfaces == 0)
+            && let Some(gone) = self.spaces.remove(&netns)
+        {
+            // One that was never there is as good.
+            let _ = syscall::remove(&self.listeners, &gone.cookie);
         }
     }
 }
