@@ -22,6 +22,7 @@ mod probe;
 mod reading;
 mod retire;
 mod running;
+mod socket;
 mod split;
 mod syscall;
 mod table;

@@ -4,7 +4,7 @@ use super::catalog::Metric;
 use crate::account::Histogram;
 
 /// A family that does not exist.
-pub struct MetricFamily(pub(super) Vec<u8>);
+pub struct MetricFamily;
 
 /// Takes what a family would, and keeps none of it.
 pub struct Family;
@@ -25,7 +25,7 @@ impl Family {
     /// Nothing.
     #[must_use]
     pub const fn done(self) -> MetricFamily {
-        MetricFamily(Vec::new())
+        MetricFamily
     }
 }
 
@@ -63,7 +63,7 @@ impl Column {
 
 /// No labels.
 #[derive(Default)]
-pub struct Labels;
+pub struct Labels(());
 
 impl Labels {
     /// Nothing.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    open::Open,
     part::{self, Parts},
     series::Row,
 };
@@ -10,6 +11,10 @@ use crate::account::past::COLUMNS;
 
 /// Samples of a full block. Longer ones compress better, and cost more while they are open and when one is damaged.
 pub const BLOCK: usize = 1536;
+
+/// Numbers between two columns, a line of a CPU's cache: columns of a full block would else lie in the same places of it,
+/// where there is room for fewer of them.
+const APART: usize = 8;
 
 /// Bytes in front of the numbers: how many rows (u32), when the first and the last were taken (u64, milliseconds).
 const HEAD: usize = 4 + 8 + 8;
@@ -25,19 +30,25 @@ pub struct Block(Arc<[u8]>);
 impl Block {
     /// Packs rows; `None` if there is none.
     #[must_use]
-    pub fn pack(rows: impl IntoIterator<Item = Row>) -> Option<Self> {
-        let mut parts: [Vec<u64>; 1 + COLUMNS] = std::array::from_fn(|_| Vec::with_capacity(BLOCK));
-        for row in rows {
-            for (part, number) in parts.iter_mut().zip([row.at_ms].into_iter().chain(row.codes)) {
-                part.push(number);
+    pub fn pack(rows: &Open) -> Option<Self> {
+        // All columns in one piece of memory.
+        let stride = rows.len() + APART;
+        let mut numbers = vec![0; (1 + COLUMNS) * stride];
+        let mut count = 0;
+        rows.each(|row| {
+            numbers[count] = row.at_ms;
+            for (column, code) in (1..).zip(&row.codes) {
+                numbers[column * stride + count] = *code;
             }
-        }
-        let times = parts.first()?;
+            count += 1;
+        });
+        let parts = || numbers.chunks(stride).filter_map(|part| part.get(..count));
+        let times = parts().next()?;
         let mut bytes = Vec::from(u32::try_from(times.len()).ok()?.to_le_bytes());
         bytes.extend_from_slice(&times.iter().min()?.to_le_bytes());
         bytes.extend_from_slice(&times.iter().max()?.to_le_bytes());
         part::begin(&mut bytes).ok()?;
-        for numbers in &parts {
+        for numbers in parts() {
             part::pack(numbers, &mut bytes).ok()?;
         }
         Some(Self(bytes.into()))
@@ -128,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_gives_back_the_rows_it_was_packed_from(rows in rows()) {
-            let block = Block::pack(rows.iter().copied()).unwrap();
+            let block = Block::pack(&rows.iter().copied().collect()).unwrap();
             prop_assert_eq!(block.rows().unwrap(), rows.clone());
             prop_assert_eq!(block.len(), rows.len());
             prop_assert_eq!(&Block::read(block.written()).unwrap(), &block);
@@ -150,7 +161,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_block_that_is_cut_off_or_has_more_behind_it_gives_no_rows(rows in rows(), by in 1usize..20) {
-            let whole = Block::pack(rows).unwrap().written().to_vec();
+            let whole = Block::pack(&rows.into_iter().collect()).unwrap().written().to_vec();
             let cut = Block::read(&whole[..whole.len().saturating_sub(by)]);
             prop_assert!(cut.is_none_or(|block| block.rows().is_none()));
             let more = [whole, vec![0; by]].concat();
@@ -160,13 +171,13 @@ mod tests {
 
     #[test]
     fn no_rows_are_no_block() {
-        assert!(Block::pack([]).is_none());
+        assert!(Block::pack(&Open::default()).is_none());
     }
 
     #[test]
     fn an_idle_vm_costs_next_to_nothing() {
         let row = |n: u64| Row { at_ms: n * 10_000, codes: [1, 1, 77_000_001, 99_000_001, 1, 1, 1, 1, 0, 0] };
-        let block = Block::pack((0..BLOCK as u64).map(row)).unwrap();
+        let block = Block::pack(&(0..BLOCK as u64).map(row).collect()).unwrap();
         assert!(block.bytes() < 192, "{} bytes", block.bytes());
     }
 }

@@ -68,7 +68,7 @@ impl Series {
         // What was open is given back: its room is not needed again before the next block is as long.
         let open = std::mem::take(&mut self.open);
         pushed.grown -= signed(open.bytes());
-        if let Some(block) = Block::pack(open.rows()) {
+        if let Some(block) = Block::pack(&open) {
             pushed.grown += signed(block.bytes());
             self.sealed.push_back((self.next, block));
             pushed.sealed = Some(self.next);

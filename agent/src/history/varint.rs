@@ -7,6 +7,7 @@ pub const MOST: usize = 10;
 const SHORT: u64 = 1 << 56;
 
 /// Adds a number. Without a turn a byte: how many bytes a number takes is no better known than the number.
+#[inline]
 pub fn put(to: &mut Vec<u8>, number: u64) {
     if number >= SHORT {
         return put_long(to, number);

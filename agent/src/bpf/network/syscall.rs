@@ -1,6 +1,6 @@
 //! The few requests of bpf(2) that aya has no way to make: many instances of one program, each with constants of its own.
 //!
-//! The only `unsafe` of this folder. Structures are those of include/uapi/linux/bpf.h up to the last member used; the
+//! With `socket` the only `unsafe` of this folder. Structures are those of include/uapi/linux/bpf.h up to the last member used; the
 //! kernel takes what is missing as 0 (kernel/bpf/syscall.c, `bpf_check_uarg_tail_zero`).
 
 use std::{
@@ -189,25 +189,6 @@ pub(super) fn load(kind: bpf_prog_type, text: &str, code: &[bpf_insn], log: Opti
         attributes.log_buf = log.as_mut_ptr().expose_provenance() as u64;
     }
     owned(request(bpf_cmd::BPF_PROG_LOAD, &mut attributes)?)
-}
-
-/// Puts a filter on a socket.
-pub(super) fn put_filter(socket: impl AsFd, filter: BorrowedFd<'_>) -> io::Result<()> {
-    let (socket, filter) = (socket.as_fd().as_raw_fd(), filter.as_raw_fd());
-    let at = std::ptr::from_ref(&filter).cast();
-    // SAFETY: the kernel reads one `int`.
-    let answer = unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, at, size::<RawFd>()) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A socket's number to the kernel, which no other ever has (`SO_COOKIE`, Linux 4.12).
-pub(super) fn cookie(socket: impl AsFd) -> io::Result<u64> {
-    let (mut cookie, mut length) = (0_u64, size::<u64>());
-    let at = (&raw mut cookie).cast();
-    // SAFETY: the kernel writes as many bytes as the number has.
-    let answer =
-        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_COOKIE, at, &raw mut length) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
 /// Puts a program on a tcx hook of a device in the calling thread's network namespace, before those that are there.

@@ -10,7 +10,14 @@ use std::{
 use aya_obj::generated::{bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_SOCKET_FILTER};
 use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 
-use super::{PORTS, syscall, syscall::MapShape, template::Templates, writer::Writer};
+use super::{
+    PORTS,
+    socket::{cookie, put_filter},
+    syscall,
+    syscall::MapShape,
+    template::Templates,
+    writer::Writer,
+};
 use crate::host::{NetNs, NetNsId};
 
 /// RTNLGRP_LINK as a bit.
@@ -129,8 +136,8 @@ impl Watches {
             socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)
         };
         let listener = netns.inside(open)??;
-        let cookie = syscall::cookie(&listener)?;
-        syscall::put_filter(&listener, filter.as_fd())?;
+        let cookie = cookie(&listener)?;
+        put_filter(&listener, filter.as_fd())?;
         syscall::insert(&self.listeners, &cookie, &number, 0)?;
         if let Err(error) = bind(listener.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK)) {
             let _ = syscall::remove(&self.listeners, &cookie);

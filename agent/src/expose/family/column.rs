@@ -29,6 +29,9 @@ struct Ending {
     to: usize,
 }
 
+/// The values of an ending, and the bound's place.
+type Found = (Box<[Box<str>]>, Option<usize>);
+
 /// A family under construction.
 pub struct Column {
     metric: &'static Metric,
@@ -38,8 +41,8 @@ pub struct Column {
     endings: Vec<Ending>,
     /// The texts of all endings.
     texts: Vec<u8>,
-    /// The first endings' values and bound.
-    found: Vec<(Box<[Box<str>]>, Option<usize>)>,
+    /// What the first endings are of.
+    found: Vec<Found>,
     /// Which of them comes next, if a VM has the same as the one before.
     next: usize,
     /// Bounds of a histogram's buckets as they are written: all series have the same.
@@ -110,7 +113,7 @@ impl Column {
         let all = self.found.len();
         let (from, to) = self.found.split_at(self.next.min(all));
         let due = to.iter().zip(self.next..).chain(from.iter().zip(0..));
-        let is = |(known, of): &(Box<[Box<str>]>, Option<usize>), place: usize| {
+        let is = |(known, of): &Found, place: usize| {
             self.endings[place].part == part
                 && *of == bound
                 && known.len() == values.len()

@@ -61,7 +61,7 @@ impl Disk {
             let news = one.line.since(self.saved.get(&id).copied().unwrap_or(0));
             self.gather(&mut batch, id, &one.vm_id, &news.sealed)?;
             let until_unix_ns = one.until_ns.map(|until| now.unix_of(until)).or(one.told_until_unix_ns);
-            let (vm_id, open_block) = (one.vm_id.clone(), Block::pack(news.open));
+            let (vm_id, open_block) = (one.vm_id.clone(), Block::pack(&news.open));
             let told = LineOf { line: id, first: news.first, next: news.next, until_unix_ns, vm_id, open: open_block };
             put_line(&mut open, &told);
         }

@@ -6,7 +6,10 @@ use super::{Kept, Line, Store, lock};
 use crate::{
     account::past::Saving,
     clock::Instant2,
-    history::series::{Row, Sealed, Series},
+    history::{
+        open::Open,
+        series::{Row, Sealed, Series},
+    },
 };
 
 /// A line that an earlier agent kept.
@@ -57,8 +60,8 @@ pub struct News {
     pub first: u64,
     /// The number of the open block.
     pub next: u64,
-    /// What is in that.
-    pub open: Vec<Row>,
+    /// That.
+    pub open: Open,
 }
 
 impl Line {
@@ -73,7 +76,7 @@ impl Line {
     pub fn since(&self, since: u64) -> News {
         let series = lock(&self.series);
         let sealed = series.sealed(since, u64::MAX).cloned().collect();
-        News { sealed, first: series.first(), next: series.next(), open: series.open().rows().collect() }
+        News { sealed, first: series.first(), next: series.next(), open: series.open().clone() }
     }
 
     /// The number of the oldest block that is left.
