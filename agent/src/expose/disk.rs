@@ -28,7 +28,7 @@ pub const ROWS: [(&Metric, Fill); 5] = [
 
 fn push(family: &mut Column, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>) {
     if let Some(bytes) = vm.disk.as_deref().and_then(of) {
-        family.push(&[], bytes as f64);
+        family.push(bytes as f64);
     }
 }
 
@@ -50,8 +50,8 @@ fn allocated(family: &mut Column, vm: &VmView, _: &Snapshot) {
 
 fn sockets(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(bytes) = vm.sockets else { return };
-    family.push(&["receive"], bytes.receive as f64);
-    family.push(&["transmit"], bytes.transmit as f64);
+    family.push_word("receive", bytes.receive as f64);
+    family.push_word("transmit", bytes.transmit as f64);
 }
 
 answers! {

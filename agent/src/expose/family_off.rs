@@ -46,13 +46,25 @@ impl Column {
     pub const fn reserve(&mut self, _: usize) {}
 
     /// Nothing.
-    pub const fn push(&mut self, _: &[&str], _: f64) {}
+    pub const fn push(&mut self, _: f64) {}
 
     /// Nothing.
-    pub const fn push_ns(&mut self, _: &[&str], _: u64) {}
+    pub const fn push_ns(&mut self, _: u64) {}
 
     /// Nothing.
-    pub const fn push_histogram(&mut self, _: &[&str], _: &Histogram) {}
+    pub const fn push_word(&mut self, _: &'static str, _: f64) {}
+
+    /// Nothing.
+    pub const fn push_word_ns(&mut self, _: &'static str, _: u64) {}
+
+    /// Nothing.
+    pub const fn push_of(&mut self, _: &[&str], _: f64) {}
+
+    /// Nothing.
+    pub const fn push_ns_of(&mut self, _: &[&str], _: u64) {}
+
+    /// Nothing.
+    pub const fn push_histogram(&mut self, _: &Histogram) {}
 
     /// Nothing.
     #[must_use]

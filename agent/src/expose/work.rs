@@ -1,5 +1,7 @@
 //! The series of what a VM's threads did and waited for: modes, exits, halts, who ran instead.
 
+use std::sync::LazyLock;
+
 use kvmeter_common::vcpu::mode;
 
 use super::{
@@ -12,6 +14,9 @@ use crate::{
     bpf::VcpuReading,
     vm::{exit_class, exit_reason},
 };
+
+/// Numbers of vCPUs as they are written: more than most VMs have.
+static NUMBERS: LazyLock<[String; 256]> = LazyLock::new(|| std::array::from_fn(|number| number.to_string()));
 
 /// The families, with what a VM adds to each.
 pub const ROWS: [(&Metric, Fill); 12] = [
@@ -31,59 +36,59 @@ pub const ROWS: [(&Metric, Fill); 12] = [
 
 fn guest(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(ns) = vm.guest_ns {
-        family.push_ns(&[], ns);
+        family.push_ns(ns);
     }
 }
 
 fn modes(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (mode, ns) in work::modes(cpu.of(Role::Vcpu).runtime_ns, &work.vcpu).into_iter().flatten() {
-        family.push_ns(&[mode], ns);
+        family.push_word_ns(mode, ns);
     }
 }
 
 fn halt_poll(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(ns) = vm.halt_poll_ns {
-        family.push_ns(&[], ns);
+        family.push_ns(ns);
     }
 }
 
 fn halted(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|work| work.halts_told) {
-        family.push_ns(&[], work.vcpu.halted_ns);
+        family.push_ns(work.vcpu.halted_ns);
     }
 }
 
 fn exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_class::by_label(&work.vcpu.exits) {
-        family.push(&[reason], count as f64);
+        family.push_word(reason, count as f64);
     }
 }
 
 fn userspace_exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_reason::by_label(&work.userspace_exits) {
-        family.push(&[reason], count as f64);
+        family.push_word(reason, count as f64);
     }
 }
 
 fn preempted(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (by, ns) in work::waited_for(cpu.run_delay_ns(), work, &vm.offenders) {
-        family.push_ns(&[by], ns);
+        family.push_ns_of(&[by], ns);
     }
 }
 
 fn handling(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|work| snapshot.host.detail.histograms && work.vcpu.entries > 0) {
-        family.push_histogram(&[], &work::handling(&work.vcpu));
+        family.push_histogram(&work::handling(&work.vcpu));
     }
 }
 
 fn waits(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|_| snapshot.host.detail.histograms) {
-        family.push_histogram(&[], &work::waits(work));
+        family.push_histogram(&work::waits(work));
     }
 }
 
@@ -109,6 +114,9 @@ fn each_vcpu(family: &mut Column, vm: &VmView, snapshot: &Snapshot, of: fn(&Vcpu
         // Most times they come in the order of their numbers.
         let in_order = order.get(place).is_some_and(|tid| *tid == vcpu.tid).then_some(place);
         let Some(number) = in_order.or_else(|| order.iter().position(|tid| *tid == vcpu.tid)) else { continue };
-        family.push_ns(&[itoa::Buffer::new().format(number)], ns);
+        match NUMBERS.get(number) {
+            Some(word) => family.push_word_ns(word, ns),
+            None => family.push_ns_of(&[itoa::Buffer::new().format(number)], ns),
+        }
     }
 }

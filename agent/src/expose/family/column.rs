@@ -8,8 +8,6 @@ use crate::{account::Histogram, expose::catalog::Metric};
 
 /// The two labels that every series of a VM begins with.
 const OF_VM: usize = 2;
-/// Endings that are found again: more than the closed sets of labels have, and few enough to be looked through.
-const FOUND: usize = 64;
 /// Lines of a VM that room is made for.
 const MOST_RESERVED: usize = 16;
 
@@ -29,8 +27,12 @@ struct Ending {
     to: usize,
 }
 
-/// The values of an ending, and the bound's place.
-type Found = (Box<[Box<str>]>, Option<usize>);
+/// An ending of one word.
+struct Word {
+    part: Part,
+    word: &'static str,
+    ending: u32,
+}
 
 /// A family under construction.
 pub struct Column {
@@ -41,12 +43,14 @@ pub struct Column {
     endings: Vec<Ending>,
     /// The texts of all endings.
     texts: Vec<u8>,
-    /// What the first endings are of.
-    found: Vec<Found>,
+    /// Endings without another label, by part.
+    bare: [Option<u32>; Part::ALL.len()],
+    /// Those of a histogram's buckets.
+    buckets: Vec<u32>,
+    /// Those of words.
+    words: Vec<Word>,
     /// Which of them comes next, if a VM has the same as the one before.
     next: usize,
-    /// Bounds of a histogram's buckets as they are written: all series have the same.
-    bounds: Vec<String>,
 }
 
 impl Column {
@@ -59,9 +63,10 @@ impl Column {
             vm: 0,
             endings: Vec::new(),
             texts: Vec::new(),
-            found: Vec::new(),
+            bare: [None; Part::ALL.len()],
+            buckets: Vec::new(),
+            words: Vec::new(),
             next: 0,
-            bounds: Vec::new(),
         }
     }
 
@@ -76,72 +81,105 @@ impl Column {
         self.lines.reserve_exact(each.saturating_mul(vms.saturating_sub(1)));
     }
 
-    /// Adds a series; `values` in the order of the row's labels, those of the VM left out.
+    /// Adds a series with no label but the VM's.
     #[inline]
-    pub fn push(&mut self, values: &[&str], value: f64) {
-        self.line(Part::Whole, values, None, value.to_bits());
+    pub fn push(&mut self, value: f64) {
+        let ending = self.bare(Part::Whole);
+        self.line(ending, value.to_bits());
     }
 
     /// Adds a series of time, nanoseconds, which Prometheus wants as seconds: written to the last of them.
     #[inline]
-    pub fn push_ns(&mut self, values: &[&str], ns: u64) {
-        self.line(Part::Time, values, None, ns);
+    pub fn push_ns(&mut self, ns: u64) {
+        let ending = self.bare(Part::Time);
+        self.line(ending, ns);
     }
 
-    /// Adds a histogram, with the same bounds as others of this family; `values` as for [`Self::push`].
-    pub fn push_histogram(&mut self, values: &[&str], histogram: &Histogram) {
-        if self.bounds.is_empty() {
+    /// Adds a series; `word` is the value of the row's label behind those of the VM.
+    #[inline]
+    pub fn push_word(&mut self, word: &'static str, value: f64) {
+        let ending = self.word(Part::Whole, word);
+        self.line(ending, value.to_bits());
+    }
+
+    /// Adds a series of time, likewise.
+    #[inline]
+    pub fn push_word_ns(&mut self, word: &'static str, ns: u64) {
+        let ending = self.word(Part::Time, word);
+        self.line(ending, ns);
+    }
+
+    /// Adds a series; `values` in the order of the row's labels, those of the VM left out. For those that no other VM has.
+    pub fn push_of(&mut self, values: &[&str], value: f64) {
+        let ending = self.ending(Part::Whole, values, None);
+        self.line(ending, value.to_bits());
+    }
+
+    /// Adds a series of time, likewise.
+    pub fn push_ns_of(&mut self, values: &[&str], ns: u64) {
+        let ending = self.ending(Part::Time, values, None);
+        self.line(ending, ns);
+    }
+
+    /// Adds a histogram, with the same bounds as others of this family.
+    pub fn push_histogram(&mut self, histogram: &Histogram) {
+        if self.buckets.is_empty() {
             let bounds = histogram.buckets.iter().map(|(bound, _)| shown(*bound)).chain(["+Inf".to_owned()]);
-            self.bounds = bounds.collect();
+            self.buckets = bounds.map(|bound| self.ending(Part::Bucket, &[], Some(&bound))).collect();
         }
         let counts = histogram.buckets.iter().map(|(_, count)| *count).chain([histogram.count]);
-        for (place, count) in counts.enumerate() {
-            self.line(Part::Bucket, values, Some(place), (count as f64).to_bits());
+        let vm = self.vm;
+        let line = |(ending, count): (&u32, u64)| Line { vm, ending: *ending, number: (count as f64).to_bits() };
+        self.lines.extend(self.buckets.iter().zip(counts).map(line));
+        for (part, value) in [(Part::Sum, histogram.sum), (Part::Count, histogram.count as f64)] {
+            let ending = self.bare(part);
+            self.line(ending, value.to_bits());
         }
-        self.line(Part::Sum, values, None, histogram.sum.to_bits());
-        self.line(Part::Count, values, None, (histogram.count as f64).to_bits());
     }
 
-    fn line(&mut self, part: Part, values: &[&str], bound: Option<usize>, number: u64) {
-        let ending = self.known(part, values, bound).unwrap_or_else(|| self.ending(part, values, bound));
+    #[inline]
+    fn line(&mut self, ending: u32, number: u64) {
         self.lines.push(Line { vm: self.vm, ending, number });
     }
 
-    /// An ending that was there before; with more of them than are looked through, only the one that is due.
     #[inline]
-    fn known(&mut self, part: Part, values: &[&str], bound: Option<usize>) -> Option<u32> {
-        let all = self.found.len();
-        let (from, to) = self.found.split_at(self.next.min(all));
-        let due = to.iter().zip(self.next..).chain(from.iter().zip(0..));
-        let is = |(known, of): &Found, place: usize| {
-            self.endings[place].part == part
-                && *of == bound
-                && known.len() == values.len()
-                && known.iter().zip(values).all(|(known, value)| **known == **value)
-        };
-        let looked = if all < FOUND { all } else { 1 };
-        let place = due.take(looked).find_map(|(known, place)| is(known, place).then_some(place))?;
-        self.next = if place + 1 < all { place + 1 } else { 0 };
-        u32::try_from(place).ok()
+    fn bare(&mut self, part: Part) -> u32 {
+        self.bare[part as usize].unwrap_or_else(|| {
+            let ending = self.ending(part, &[], None);
+            self.bare[part as usize] = Some(ending);
+            ending
+        })
+    }
+
+    #[inline]
+    fn word(&mut self, part: Part, word: &'static str) -> u32 {
+        let due = self.words.get(self.next).filter(|due| due.is(part, word)).map(|due| due.ending);
+        let ending = due.unwrap_or_else(|| self.search(part, word));
+        self.next = if self.next + 1 < self.words.len() { self.next + 1 } else { 0 };
+        ending
+    }
+
+    /// A word that is not the one due, maybe the first of its kind.
+    fn search(&mut self, part: Part, word: &'static str) -> u32 {
+        self.next = self.words.iter().position(|known| known.is(part, word)).unwrap_or_else(|| {
+            let ending = self.ending(part, &[word], None);
+            self.words.push(Word { part, word, ending });
+            self.words.len() - 1
+        });
+        self.words[self.next].ending
     }
 
     /// A new ending.
-    fn ending(&mut self, part: Part, values: &[&str], bound: Option<usize>) -> u32 {
+    fn ending(&mut self, part: Part, values: &[&str], bound: Option<&str>) -> u32 {
         let from = self.texts.len();
         let names = self.metric.labels.iter().skip(OF_VM).copied();
-        let bounds = bound.and_then(|place| self.bounds.get(place)).map(|bound| ("le", bound.as_str()));
-        for (name, value) in names.zip(values.iter().copied()).chain(bounds) {
+        for (name, value) in names.zip(values.iter().copied()).chain(bound.map(|bound| ("le", bound))) {
             let before = [",", name, "=\""];
             before.iter().for_each(|part| self.texts.extend_from_slice(part.as_bytes()));
             escape(&mut self.texts, value);
             self.texts.push(b'"');
         }
         self.texts.extend_from_slice(b"} ");
-        if self.found.len() < FOUND {
-            let values = values.iter().map(|value| Box::from(*value)).collect();
-            self.found.push((values, bound));
-            self.next = 0;
-        }
         let place = self.endings.len();
         self.endings.push(Ending { part, from, to: self.texts.len() });
         // So many lines no memory holds.
@@ -170,6 +208,15 @@ impl Column {
             text.push(b'\n');
         }
         None
+    }
+}
+
+impl Word {
+    /// Words are told apart by where they stand: what is there for ever is the same for ever, and one that stands in two
+    /// places is an ending twice.
+    #[inline]
+    fn is(&self, part: Part, word: &'static str) -> bool {
+        self.part == part && std::ptr::eq(self.word, word)
     }
 }
 
@@ -202,7 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::expose::catalog;
+    use crate::{account::Role, expose::catalog};
 
     /// A family's text, in pieces of about so many bytes.
     fn text(column: &Column, labels: &Labels, piece: usize) -> String {
@@ -237,7 +284,7 @@ mod tests {
             for (vm, lines) in (0..).zip(&vms) {
                 column.vm(vm);
                 for (kind, observed, value) in lines {
-                    column.push(&[kind, observed], f64::from(*value));
+                    column.push_of(&[kind, observed], f64::from(*value));
                     let kind = kind.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
                     due.push(format!("{}{{vm_id=\"{vm}\",name=\"x\",kind=\"{kind}\",observed=\"{observed}\"}} {value}\n", metric.name));
                 }
@@ -251,14 +298,48 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn words_are_told_whichever_of_them_a_vm_has_and_in_whatever_order(
+            vms in prop::collection::vec(prop::collection::vec((0usize..Role::ALL.len(), any::<bool>(), any::<u32>()), 0..6), 0..20),
+        ) {
+            let ids: Vec<String> = (0..vms.len()).map(|vm| vm.to_string()).collect();
+            let mut column = Column::new(&catalog::VM_CPU);
+            let mut due = String::new();
+            for (vm, lines) in (0..).zip(&vms) {
+                column.vm(vm);
+                for (role, time, number) in lines {
+                    let word = Role::ALL[*role].as_label();
+                    let number = if *time {
+                        column.push_word_ns(word, u64::from(*number) * 1_000_000_000);
+                        number
+                    } else {
+                        column.push_word(word, f64::from(*number));
+                        number
+                    };
+                    let line = format!("{}{{vm_id=\"{vm}\",name=\"x\",role=\"{word}\"}} {number}\n", catalog::VM_CPU.name);
+                    due.push_str(&line);
+                }
+            }
+            let text = text(&column, &labels(ids.iter().map(String::as_str)), 500);
+            let lines: String = text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+            prop_assert_eq!(lines, due);
+        }
+    }
+
     #[test]
     fn a_number_of_a_time_and_a_plain_one_of_the_same_labels_are_told_apart() {
         let mut column = Column::new(&catalog::VM_CPU);
-        column.push(&["vcpu"], 7.0);
-        column.push_ns(&["vcpu"], 7);
+        column.push_word("vcpu", 7.0);
+        column.push_word_ns("vcpu", 7);
+        column.push_ns_of(&["vcpu"], 8);
+        column.push(9.0);
+        column.push_ns(10);
         let text = text(&column, &labels(["a"]), 1_000);
-        let values: Vec<&str> = text.lines().skip(2).filter_map(|line| Some(line.rsplit_once(' ')?.1)).collect();
-        assert_eq!(values, ["7", "0.000000007"]);
+        let lines: Vec<&str> = text.lines().skip(2).filter_map(|line| Some(line.split_once("name=\"x\"")?.1)).collect();
+        let due =
+            [",role=\"vcpu\"} 7", ",role=\"vcpu\"} 0.000000007", ",role=\"vcpu\"} 0.000000008", "} 9", "} 0.00000001"];
+        assert_eq!(lines, due);
     }
 
     #[test]
@@ -268,7 +349,7 @@ mod tests {
         for vm in 0..2 {
             histogram.observe(0.5);
             column.vm(vm);
-            column.push_histogram(&[], &histogram);
+            column.push_histogram(&histogram);
         }
         let text = text(&column, &labels(["a", "b"]), 100);
         let name = catalog::VM_RUN_DELAY.name;

@@ -39,7 +39,7 @@ proptest! {
         let mut labels = Labels::default();
         labels.push(&vm_id, &name);
         let (mut column, mut ours) = (Column::new(metric), Vec::new());
-        column.push(&[&kind, "true"], value);
+        column.push_of(&[&kind, "true"], value);
         prop_assert_eq!(column.write(0, usize::MAX, &labels, &mut ours), None);
         let mut family = Family::new(metric);
         family.push(&[&vm_id, &name, &kind, "true"], value);
