@@ -37,7 +37,7 @@ pub fn waited_for<'a>(
     delay_ns: u64,
     work: &Work,
     names: &'a [Option<String>; cause::OFFENDERS],
-) -> Vec<(&'a str, u64)> {
+) -> impl Iterator<Item = (&'a str, u64)> + use<'a> {
     let mut left = delay_ns;
     let mut take = |ns: u64| {
         let taken = ns.min(left);
@@ -45,31 +45,19 @@ pub fn waited_for<'a>(
         taken
     };
     let named = names.iter().zip(work.waited_ns).filter_map(|(name, ns)| Some((name.as_deref()?, ns)));
-    let mut by: Vec<(&str, u64)> = Vec::with_capacity(cause::COUNT);
+    let mut by = [None; cause::COUNT];
     for (name, ns) in named.chain([("host", work.waited_ns[cause::HOST as usize]), ("other", u64::MAX)]) {
         let ns = take(ns);
         // Two lives of one VM are two offenders with one vm_id, and a VM may be called `host`: one series each.
-        match by.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, sum)) => *sum += ns,
-            None => by.push((name, ns)),
+        let place = by.iter_mut().find(|place| place.is_none_or(|(known, _)| known == name));
+        if let Some(place) = place {
+            *place = Some((name, place.map_or(0, |(_, sum)| sum) + ns));
         }
     }
-    by
+    by.into_iter().flatten()
 }
 
-/// How long waits in a run queue were.
-#[must_use]
-pub fn waits(work: &Work) -> Histogram {
-    Histogram::of(&limits::RUN_DELAY_BOUNDS_NS, &work.waits, work.waited_ns.iter().sum())
-}
-
-/// How long handling exits took, halts left out.
-#[must_use]
-pub fn handling(times: &VcpuTimes) -> Histogram {
-    Histogram::of(&limits::HANDLING_BOUNDS_NS, &times.handling, times.handling_ns)
-}
-
-/// The same of all VMs there ever were: what each has grown by is added.
+/// Waits in a run queue and handling of exits, of all VMs there ever were: what each has grown by is added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AllWork {
     waits: [u64; BUCKETS],
@@ -128,7 +116,7 @@ mod tests {
             names in proptest::array::uniform4(proptest::option::of("vm-[0-2]|host|other")),
         ) {
             let work = Work { waited_ns: ns, ..Work::default() };
-            let by = waited_for(delay, &work, &names);
+            let by: Vec<_> = waited_for(delay, &work, &names).collect();
             prop_assert_eq!(by.iter().map(|(_, ns)| ns).sum::<u64>(), delay);
             let once: std::collections::BTreeSet<_> = by.iter().map(|(name, _)| name).collect();
             prop_assert_eq!(once.len(), by.len());

@@ -1,5 +1,7 @@
 //! Building a metric family where kvmeter is built without metrics: nothing is written, and prometheus is not compiled.
 
+use kvmeter_common::limits::BUCKETS;
+
 use super::catalog::Metric;
 use crate::account::Histogram;
 
@@ -64,7 +66,7 @@ impl Column {
     pub const fn push_ns_of(&mut self, _: &[&str], _: u64) {}
 
     /// Nothing.
-    pub const fn push_histogram(&mut self, _: &Histogram) {}
+    pub const fn push_histogram(&mut self, _: &[u64; BUCKETS - 1], _: &[u64; BUCKETS], _: u64) {}
 
     /// Nothing.
     #[must_use]

@@ -92,22 +92,29 @@ impl Iterator for Families {
 /// one VM after the other, a CPU waits for each of some thirty places, which was half of a scrape's text.
 fn touch<'a>(vms: impl Iterator<Item = &'a Arc<VmView>> + Clone) {
     let first = |text: &str| text.as_bytes().first().map_or(0, |byte| u64::from(*byte));
+    let all = |numbers: &[u64]| numbers.iter().fold(0, |sum, number| sum ^ number);
     let mut sum = 0;
     for vm in vms.clone() {
-        sum ^= vm.read_ns ^ u64::from(vm.cpu.is_some()) ^ u64::from(vm.memory.is_some()) ^ u64::from(vm.work.is_some());
+        let told =
+            [vm.guest_ns, vm.halt_poll_ns, vm.throttled_ns, vm.first_run_ns, vm.sockets.map(|bytes| bytes.receive)];
+        sum ^= told.iter().flatten().fold(vm.read_ns, |sum, number| sum ^ number);
+        sum ^= vm.cpu.map_or(0, |cpu| cpu.runtime_ns()) ^ u64::from(vm.end.is_some()) ^ vm.source.len() as u64;
     }
     for vm in vms.clone() {
-        let work = vm.work.as_ref().map_or(0, |work| {
-            work.vcpu.entries ^ work.vcpu.exits[0] ^ work.waits[0] ^ work.userspace_exits[0] ^ work.vcpus.len() as u64
-        });
-        let memory = vm.memory.as_ref().map_or(0, |memory| {
-            u64::from(memory.resident.is_some()) ^ u64::from(memory.stands) ^ memory.peak_bytes.unwrap_or(0)
-        });
-        let disk = vm.disk.as_ref().map_or(0, |disk| u64::from(disk.io.is_some()) ^ u64::from(disk.disks.is_some()));
-        let network = vm.network.as_ref().map_or(0, |network| network.interfaces.len() as u64);
-        let owner = u64::from(vm.owner.uuid.is_some());
-        sum ^= work ^ memory ^ disk ^ network ^ owner ^ vm.fixed.started_at ^ vm.vcpu_order.len() as u64;
-        sum ^= vm.offenders.iter().filter(|name| name.is_some()).count() as u64;
+        if let Some(work) = vm.work.as_deref() {
+            sum ^= work.vcpu.entries ^ all(&work.vcpu.handling) ^ all(&work.vcpu.exits) ^ work.vcpus.len() as u64;
+            sum ^= all(&work.waits) ^ all(&work.waited_ns) ^ all(&work.userspace_exits);
+        }
+        if let Some(memory) = vm.memory.as_deref() {
+            let told = [memory.hugetlb_bytes, memory.pss_bytes, memory.guest_faults, memory.peak_bytes];
+            sum ^= told.iter().flatten().fold(u64::from(memory.stands), |sum, number| sum ^ number);
+            sum ^= memory.resident.map_or(0, |by| by.anon_bytes) ^ memory.faults.map_or(0, |by| by.minor);
+        }
+        sum ^=
+            vm.disk.as_ref().map_or(0, |disk| disk.io.map_or(0, |io| io.read_bytes) ^ u64::from(disk.disks.is_some()));
+        sum ^= vm.network.as_ref().map_or(0, |network| network.interfaces.len() as u64);
+        sum ^= vm.fixed.started_at ^ u64::from(vm.fixed.vcpus) ^ vm.fixed.mem_bytes ^ vm.vcpu_order.len() as u64;
+        sum ^= u64::from(vm.owner.uuid.is_some()) ^ vm.offenders.iter().flatten().count() as u64;
     }
     for vm in vms {
         let fixed = &vm.fixed;
@@ -115,15 +122,12 @@ fn touch<'a>(vms: impl Iterator<Item = &'a Arc<VmView>> + Clone) {
             sum ^= first(text);
         }
         sum ^= vm.vcpu_order.first().map_or(0, |tid| u64::from(*tid));
-        sum ^= vm
-            .work
-            .iter()
-            .flat_map(|work| &work.vcpus)
-            .fold(0, |sum, vcpu| sum ^ vcpu.time.runtime_ns ^ vcpu.times.entries);
+        for vcpu in vm.work.iter().flat_map(|work| &work.vcpus) {
+            sum ^= vcpu.time.runtime_ns ^ all(&vcpu.times.mode_ns);
+        }
         sum ^= vm.offenders.iter().flatten().fold(0, |sum, name| sum ^ first(name));
-        let disks = vm.disk.iter().filter_map(|disk| disk.disks.as_ref());
-        sum ^=
-            disks.flat_map(|disks| disks.images.first()).fold(0, |sum, image| sum ^ image.capacity_bytes.unwrap_or(0));
+        let images = vm.disk.iter().filter_map(|disk| disk.disks.as_ref()).flat_map(|disks| &disks.images);
+        sum ^= images.fold(0, |sum, image| sum ^ image.capacity_bytes.unwrap_or(0));
         let interfaces = vm.network.iter().flat_map(|network| &network.interfaces);
         sum ^= interfaces.fold(0, |sum, interface| sum ^ first(&interface.name));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use kvmeter_common::vcpu::mode;
+use kvmeter_common::{limits, vcpu::mode};
 
 use super::{
     catalog::{self, Metric},
@@ -82,13 +82,13 @@ fn preempted(family: &mut Column, vm: &VmView, _: &Snapshot) {
 
 fn handling(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|work| snapshot.host.detail.histograms && work.vcpu.entries > 0) {
-        family.push_histogram(&work::handling(&work.vcpu));
+        family.push_histogram(&limits::HANDLING_BOUNDS_NS, &work.vcpu.handling, work.vcpu.handling_ns);
     }
 }
 
 fn waits(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(work) = vm.work.as_ref().filter(|_| snapshot.host.detail.histograms) {
-        family.push_histogram(&work::waits(work));
+        family.push_histogram(&limits::RUN_DELAY_BOUNDS_NS, &work.waits, work.waited_ns.iter().sum());
     }
 }
 
