@@ -32,7 +32,6 @@ pub fn modes(runtime_ns: u64, times: &VcpuTimes) -> Option<[(&'static str, u64);
 }
 
 /// Whom a VM waited for: named VMs, `host`, and the rest as `other`, so that all sum to `delay_ns`.
-#[must_use]
 pub fn waited_for<'a>(
     delay_ns: u64,
     work: &Work,
