@@ -56,3 +56,9 @@ fn lock() -> std::io::Result<Host> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     Flock::lock(file, FlockArg::LockExclusive).map(Host).map_err(|(_, error)| error.into())
 }
+
+/// Whether long forms are asked for: `KVMETER_FULL=1 cargo xtask test NAME`.
+#[must_use]
+pub fn in_full() -> bool {
+    std::env::var_os("KVMETER_FULL").is_some()
+}

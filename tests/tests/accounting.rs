@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use kvmeter_tests::{
     agent::Agent,
     bracket::{cpu_is_bracketed, told},
-    skip::host,
+    skip::{host, in_full},
     vmm::{schedstat, spawn::TestVm},
 };
 use nix::sys::signal::Signal;
@@ -33,7 +33,7 @@ fn cpu_time_lies_between_two_readings_of_the_scheduler() -> Result<()> {
         wait_seen(&agent, id)?;
     }
     // A minute of samples where somebody asks for the long form.
-    let samples = if std::env::var_os("KVMETER_FULL").is_some() { 60 } else { 5 };
+    let samples = if in_full() { 60 } else { 5 };
     let vms = vms.iter().map(|(id, vm)| (*id, vm)).collect::<Vec<_>>();
     cpu_is_bracketed(&agent, &vms, samples)
 }

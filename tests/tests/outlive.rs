@@ -15,7 +15,7 @@ use kvmeter_tests::{
     ledger::{Life, lives, number, only},
     pins::Bpffs,
     process::LAST_SLICES_NS,
-    skip::host,
+    skip::{host, in_full},
     vmm::spawn::{self, TestVm, burst},
 };
 use serde_json::Value;
@@ -23,8 +23,8 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HEARTBEAT: &str = "[ledger]\nheartbeat = \"1s\"\n";
-/// How long no agent runs.
-const DOWN: Duration = Duration::from_secs(10);
+/// How long no agent runs, in short and in full.
+const DOWN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 /// What the kernel may charge a thread after the process's CPU clock has forgotten it; measured: 11 µs on average.
 const LAST_SLICE_NS: u64 = 100_000;
 /// Stages that cost usage when something is lost in them.
@@ -67,7 +67,7 @@ fn what_runs_starts_and_ends_while_no_agent_does_is_billed_as_if_one_did() -> Re
     std::thread::sleep(Duration::from_millis(700));
     let short = end(&mut brief)?;
     let report = burst(100, 4, &["--id", "spark", "--lifetime", "5ms", "--end", "halt"])?;
-    std::thread::sleep(DOWN.saturating_sub(dead.elapsed()));
+    std::thread::sleep(DOWN[usize::from(in_full())].saturating_sub(dead.elapsed()));
 
     let agent = pinned(&bpffs, Some(dir), HEARTBEAT)?;
     let back_ns = boot_ns()?;

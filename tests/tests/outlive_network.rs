@@ -14,12 +14,14 @@ use kvmeter_tests::{
         link::Link,
     },
     pins::Bpffs,
-    skip::host,
+    skip::{host, in_full},
     traffic::{Both, Told, Wired},
 };
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long no agent runs in the long form.
+const MINUTE: Duration = Duration::from_secs(60);
 const CONFIG: &str = "[ledger]\nheartbeat = \"1s\"\n[network.classes]\nfar = [\"198.51.100.0/24\", \"192.0.2.0/24\"]\n";
 /// The same traffic by other classes.
 const OTHER: &str = "[ledger]\nheartbeat = \"1s\"\n[network.classes]\nfar = [\"198.51.100.0/24\", \"192.0.2.0/24\"]\n\
@@ -102,6 +104,9 @@ fn over(id: &str, configs: [&str; 3], mut end: impl FnMut(Agent) -> Result<TempD
     for config in configs.into_iter().skip(1) {
         let dir = end(agent)?;
         flow(&wired.link, 10_000)?;
+        if in_full() {
+            std::thread::sleep(MINUTE);
+        }
         // The flood ends with the next line.
         wired.vm.ask("counters")?;
         wired.vm.answer()?;

@@ -232,6 +232,23 @@ fn show_filters_streams_and_defuses_hostile_text() {
     assert!(table.contains("\\u{1b}[2Jgone") && !table.contains('\u{1b}'), "{table}");
 }
 
+/// All of them with `KVMETER_FULL`, else one of so many.
+#[test]
+fn every_single_flipped_bit_is_found_by_verify() {
+    const SOME: usize = 61;
+    let bytes = day_bytes();
+    let step = if std::env::var_os("KVMETER_FULL").is_some() { 1 } else { SOME };
+    let mut flipped = 0;
+    for bit in (0..8 * bytes.len()).step_by(step) {
+        let mut other = bytes.clone();
+        other[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(verify_bytes(&other, false).exit_code(), 3, "bit {} of byte {}", bit % 8, bit / 8);
+        flipped += 1;
+    }
+    assert!(flipped * step >= 8 * bytes.len());
+    eprintln!("{flipped} of {} bits flipped, one at a time: each found", 8 * bytes.len());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
