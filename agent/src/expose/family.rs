@@ -89,10 +89,7 @@ impl Family {
         let mut before = b'{';
         for (name, value) in labels.chain(bound.map(|bound| ("le", bound))) {
             text.push(std::mem::replace(&mut before, b','));
-            text.extend_from_slice(name.as_bytes());
-            text.extend_from_slice(b"=\"");
-            escape(text, value);
-            text.push(b'"');
+            label(text, name, value);
         }
         text.extend_from_slice(if before == b'{' { b" " } else { b"} " });
         write(text, value);
@@ -104,6 +101,15 @@ impl Family {
     pub fn done(self) -> MetricFamily {
         MetricFamily(self.text)
     }
+}
+
+/// A label.
+#[inline]
+fn label(text: &mut Vec<u8>, name: &str, value: &str) {
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b"=\"");
+    escape(text, value);
+    text.push(b'"');
 }
 
 /// A label's value: a backslash, a quote and a new line are escaped.

@@ -40,15 +40,6 @@ pub fn labels() -> impl Iterator<Item = &'static str> {
     REASONS.iter().map(|(_, _, label)| *label).chain([INTERRUPTED, OTHER])
 }
 
-/// The label of a counter's place in the kernel's table.
-#[must_use]
-pub fn label(index: usize) -> &'static str {
-    if index == EXIT_INTERRUPTED {
-        return INTERRUPTED;
-    }
-    REASONS.iter().find(|(number, ..)| *number as usize == index).map_or(OTHER, |(_, _, label)| label)
-}
-
 /// The kernel's name of a reason; its number where it has no row.
 #[must_use]
 pub fn kernel_name(reason: u32) -> String {

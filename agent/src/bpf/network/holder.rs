@@ -61,7 +61,7 @@ impl NetworkPrograms {
     }
 
     pub(super) fn follow(&mut self, port: &mut Port, netns: &NetNs, ifindex: u32, held: Held) {
-        let key = self.watches.add(&self.templates, self.writer, netns, ifindex).unwrap_or_else(|error| {
+        let key = self.watches.add(netns, ifindex).unwrap_or_else(|error| {
             // Then it is nobody's after a handover until the agent has seen who holds it.
             tracing::warn!(%error, ifindex, "who opens an interface cannot be noted");
             0

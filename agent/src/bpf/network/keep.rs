@@ -191,7 +191,7 @@ impl NetworkPrograms {
         port.device = LinkDevice::open(netns, ifindex).ok();
         if let Some(key) = port.follows {
             let place = (ifindex, key);
-            let key = self.watches.again(&self.templates, self.writer, netns, place).unwrap_or_else(|error| {
+            let key = self.watches.again(netns, place).unwrap_or_else(|error| {
                 tracing::warn!(%error, ifindex, "who opens an interface cannot be noted");
                 0
             });

@@ -55,7 +55,7 @@ impl NetworkPrograms {
             if self.writer == Writer::Untold {
                 return Err(Error::Refused(std::io::Error::other("no way to learn which task opens an interface")));
             }
-            self.watches.try_out(&self.templates, self.writer).map_err(Error::Refused)?;
+            self.watches.load(&self.templates, self.writer).map_err(Error::Refused)?;
         }
         for reversed in [false, true] {
             let mut port = Port::new(PortId(0), self.lanes, reversed)?;

@@ -36,7 +36,7 @@ struct Watch {
 pub(super) struct Watches {
     openers: OwnedFd,
     listeners: OwnedFd,
-    /// One for all sockets, once there is one.
+    /// One for all sockets, once it is loaded.
     filter: Option<OwnedFd>,
     spaces: BTreeMap<NetNsId, Watch>,
     last: u32,
@@ -69,8 +69,8 @@ impl Watches {
         self.openers.as_fd()
     }
 
-    /// Whether the kernel takes the filter, which is kept.
-    pub(super) fn try_out(&mut self, templates: &Templates, writer: Writer) -> io::Result<()> {
+    /// Loads the filter, if the kernel takes it; before the first interface.
+    pub(super) fn load(&mut self, templates: &Templates, writer: Writer) -> io::Result<()> {
         const NAME: &str = "link_watch";
         if self.filter.is_none() {
             let (listeners, openers) = (self.listeners.as_fd(), self.openers.as_fd());
@@ -81,17 +81,11 @@ impl Watches {
     }
 
     /// Notes who opens an interface; where that is found, for [`Watches::forget`] too.
-    pub(super) fn add(
-        &mut self,
-        templates: &Templates,
-        writer: Writer,
-        netns: &NetNs,
-        ifindex: u32,
-    ) -> io::Result<u64> {
+    pub(super) fn add(&mut self, netns: &NetNs, ifindex: u32) -> io::Result<u64> {
         if !self.spaces.contains_key(&netns.id()) {
             let number = self.last.checked_add(1).ok_or_else(|| io::Error::other("too many network namespaces"))?;
             self.last = number;
-            self.listen(templates, writer, netns, number)?;
+            self.listen(netns, number)?;
         }
         let Some(watch) = self.spaces.get_mut(&netns.id()) else { return Err(io::ErrorKind::NotFound.into()) };
         let key = u64::from(watch.number) << 32 | u64::from(ifindex);
@@ -103,17 +97,11 @@ impl Watches {
 
     /// Goes on with what an earlier agent noted, under the same number of the namespace where that can be; where it is
     /// found from now on.
-    pub(super) fn again(
-        &mut self,
-        templates: &Templates,
-        writer: Writer,
-        netns: &NetNs,
-        (ifindex, key): (u32, u64),
-    ) -> io::Result<u64> {
+    pub(super) fn again(&mut self, netns: &NetNs, (ifindex, key): (u32, u64)) -> io::Result<u64> {
         /// `BPF_NOEXIST`
         const NEW: u64 = 1;
         if key != 0 && !self.spaces.contains_key(&netns.id()) {
-            self.listen(templates, writer, netns, number_of(key))?;
+            self.listen(netns, number_of(key))?;
         }
         match self.spaces.get_mut(&netns.id()).filter(|watch| key != 0 && watch.number == number_of(key)) {
             Some(watch) => {
@@ -124,13 +112,12 @@ impl Watches {
                     _there => Ok(key),
                 }
             }
-            None => self.add(templates, writer, netns, ifindex),
+            None => self.add(netns, ifindex),
         }
     }
 
-    fn listen(&mut self, templates: &Templates, writer: Writer, netns: &NetNs, number: u32) -> io::Result<()> {
-        self.try_out(templates, writer)?;
-        let filter = self.filter.as_ref().ok_or(io::ErrorKind::NotFound)?;
+    fn listen(&mut self, netns: &NetNs, number: u32) -> io::Result<()> {
+        let filter = self.filter.as_ref().ok_or_else(|| io::Error::other("the filter was not loaded"))?;
         let open = || {
             let kind = (SockType::Raw, SockFlag::SOCK_CLOEXEC);
             socket(AddressFamily::Netlink, kind.0, kind.1, SockProtocol::NetlinkRoute).map_err(io::Error::from)

@@ -1,11 +1,10 @@
 //! One family about VMs, gathered before it is written: of whom each line is, what its labels end with, its number.
 //!
-//! A VM is looked at once for all families. To walk over all VMs once a family was most of a scrape's cost: what 1,000
-//! VMs are known by is more than a CPU's cache holds.
+//! So that a VM is looked at once for all families: what 1,000 VMs are known by is more than a CPU's cache holds.
 
 use kvmeter_common::limits::BUCKETS;
 
-use super::{Part, escape, seconds, shown, write, write_ns};
+use super::{Part, label, seconds, shown, write, write_ns};
 use crate::expose::catalog::Metric;
 
 /// The two labels that every series of a VM begins with.
@@ -177,10 +176,8 @@ impl Column {
         let from = self.texts.len();
         let names = self.metric.labels.iter().skip(OF_VM).copied();
         for (name, value) in names.zip(values.iter().copied()).chain(bound.map(|bound| ("le", bound))) {
-            let before = [",", name, "=\""];
-            before.iter().for_each(|part| self.texts.extend_from_slice(part.as_bytes()));
-            escape(&mut self.texts, value);
-            self.texts.push(b'"');
+            self.texts.push(b',');
+            label(&mut self.texts, name, value);
         }
         self.texts.extend_from_slice(b"} ");
         let place = self.endings.len();
@@ -233,11 +230,9 @@ pub struct Labels {
 impl Labels {
     /// Adds those of the next VM.
     pub fn push(&mut self, vm_id: &str, name: &str) {
-        self.text.extend_from_slice(b"vm_id=\"");
-        escape(&mut self.text, vm_id);
-        self.text.extend_from_slice(b"\",name=\"");
-        escape(&mut self.text, name);
-        self.text.push(b'"');
+        label(&mut self.text, "vm_id", vm_id);
+        self.text.push(b',');
+        label(&mut self.text, "name", name);
         self.ends.push(self.text.len());
     }
 
