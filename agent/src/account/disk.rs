@@ -32,6 +32,11 @@ pub struct DiskUsage {
     pub group_why_not: Option<Arc<str>>,
     /// Its disks; `None` until somebody has looked.
     pub disks: Option<Arc<Disks>>,
+    /// Bytes that the guest sees, over all disks; `None` if there is none, or one's size is not known.
+    pub capacity_bytes: Option<u64>,
+    /// Bytes that the disks take on the host, parts included; backing files, which VMs share, left out. `None` if there
+    /// is no disk, or one's is not known (a block device's).
+    pub allocated_bytes: Option<u64>,
     /// The sum of the VM's disks as the ledger tells it; another than `capacity_bytes` where a pool says more of them.
     pub storage_bytes: Option<u64>,
     /// Why nobody could.
@@ -61,25 +66,23 @@ impl DiskUsage {
         self.group_why_not = None;
     }
 
-    /// Bytes that the guest sees, over all disks; `None` if there is none, or one's size is not known.
-    #[must_use]
-    pub fn capacity_bytes(&self) -> Option<u64> {
-        self.sum(|image| image.role == Role::Disk, |image| image.capacity_bytes)
+    /// Takes a list of its disks, or that they are not known any more.
+    pub fn set_disks(&mut self, disks: Option<Disks>) {
+        self.capacity_bytes =
+            disks.as_ref().and_then(|all| sum(all, |image| image.role == Role::Disk, |image| image.capacity_bytes));
+        self.allocated_bytes =
+            disks.as_ref().and_then(|all| sum(all, |image| image.role != Role::Backing, |image| image.allocated_bytes));
+        self.disks = disks.map(Arc::new);
     }
+}
 
-    /// Bytes that the disks take on the host, parts included; backing files, which VMs share, left out. `None` if there
-    /// is no disk, or one's is not known (a block device's).
-    #[must_use]
-    pub fn allocated_bytes(&self) -> Option<u64> {
-        self.sum(|image| image.role != Role::Backing, |image| image.allocated_bytes)
+fn sum(disks: &Disks, counts: impl Fn(&Image) -> bool, of: impl Fn(&Image) -> Option<u64>) -> Option<u64> {
+    if disks.untold > 0 {
+        return None;
     }
-
-    fn sum(&self, counts: impl Fn(&Image) -> bool, of: impl Fn(&Image) -> Option<u64>) -> Option<u64> {
-        let disks = self.disks.as_ref().filter(|disks| disks.untold == 0)?;
-        let mut images = disks.images.iter().filter(|image| counts(image)).peekable();
-        images.peek()?;
-        images.try_fold(0u64, |sum, image| Some(sum.saturating_add(of(image)?)))
-    }
+    let mut images = disks.images.iter().filter(|image| counts(image)).peekable();
+    images.peek()?;
+    images.try_fold(0u64, |sum, image| Some(sum.saturating_add(of(image)?)))
 }
 
 #[cfg(test)]
@@ -106,8 +109,9 @@ mod tests {
     }
 
     fn of(images: Vec<Image>) -> DiskUsage {
-        let disks = Disks { images, ..Disks::default() };
-        DiskUsage { disks: Some(Arc::new(disks)), ..DiskUsage::default() }
+        let mut usage = DiskUsage::default();
+        usage.set_disks(Some(Disks { images, ..Disks::default() }));
+        usage
     }
 
     #[test]
@@ -117,14 +121,14 @@ mod tests {
             image(Role::Backing, Some(100), Some(7)),
             image(Role::Part, Some(50), Some(5)),
         ]);
-        assert_eq!((usage.capacity_bytes(), usage.allocated_bytes()), (Some(100), Some(15)));
+        assert_eq!((usage.capacity_bytes, usage.allocated_bytes), (Some(100), Some(15)));
     }
 
     #[test]
     fn a_sum_with_a_part_unknown_is_unknown_and_no_disk_is_not_nothing() {
         let usage = of(vec![image(Role::Disk, Some(1), Some(1)), image(Role::Disk, None, None)]);
-        assert_eq!((usage.capacity_bytes(), usage.allocated_bytes()), (None, None));
-        assert_eq!((of(vec![]).capacity_bytes(), DiskUsage::default().capacity_bytes()), (None, None));
+        assert_eq!((usage.capacity_bytes, usage.allocated_bytes), (None, None));
+        assert_eq!((of(vec![]).capacity_bytes, DiskUsage::default().capacity_bytes), (None, None));
     }
 
     proptest! {

@@ -86,7 +86,7 @@ pub struct VmEnd {
 }
 
 /// One VM at the snapshot's instant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct VmView {
     /// What does not change.
     pub fixed: Arc<VmFixed>,
@@ -124,6 +124,8 @@ pub struct VmView {
     pub offenders: Arc<[Option<String>; cause::OFFENDERS]>,
     /// Thread ids of its vCPUs in the order they were seen; the place is the vCPU's number.
     pub vcpu_order: Arc<Vec<u32>>,
+    /// `work` has its vCPUs in that order, and none is missing: their places there are their numbers.
+    pub vcpus_in_order: bool,
     /// When its numbers were read last before this view was made, CLOCK_BOOTTIME nanoseconds.
     pub read_ns: u64,
     /// First guest entry, CLOCK_BOOTTIME nanoseconds.
@@ -151,6 +153,12 @@ impl VmView {
     #[must_use]
     pub fn tenant(&self) -> &str {
         self.owner.tenant.as_deref().unwrap_or_default()
+    }
+
+    /// The number of the vCPU that is at this place of what its threads did. `None` beyond the bound of those that have one.
+    #[must_use]
+    pub fn vcpu_number(&self, place: usize, tid: u32) -> Option<usize> {
+        if self.vcpus_in_order { Some(place) } else { self.vcpu_order.iter().position(|known| *known == tid) }
     }
 
     /// Whether it lives, and may run.

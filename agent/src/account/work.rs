@@ -31,7 +31,12 @@ pub fn modes(runtime_ns: u64, times: &VcpuTimes) -> Option<[(&'static str, u64);
     Some([(g, guest), (k, kernel), (u, user), (p, poll), (o, other)])
 }
 
-/// Whom a VM waited for: named VMs, `host`, and the rest as `other`, so that all sum to `delay_ns`.
+/// Whom a VM waited for that is no VM.
+pub const HOST: &str = "host";
+/// Those it waited for that are not named.
+pub const OTHER: &str = "other";
+
+/// Whom a VM waited for: named VMs, [`HOST`], and the rest as [`OTHER`], so that all sum to `delay_ns`.
 pub fn waited_for<'a>(
     delay_ns: u64,
     work: &Work,
@@ -45,7 +50,7 @@ pub fn waited_for<'a>(
     };
     let named = names.iter().zip(work.waited_ns).filter_map(|(name, ns)| Some((name.as_deref()?, ns)));
     let mut by = [None; cause::COUNT];
-    for (name, ns) in named.chain([("host", work.waited_ns[cause::HOST as usize]), ("other", u64::MAX)]) {
+    for (name, ns) in named.chain([(HOST, work.waited_ns[cause::HOST as usize]), (OTHER, u64::MAX)]) {
         let ns = take(ns);
         // Two lives of one VM are two offenders with one vm_id, and a VM may be called `host`: one series each.
         let place = by.iter_mut().find(|place| place.is_none_or(|(known, _)| known == name));

@@ -177,6 +177,7 @@ fn view(vm: &mut Vm, durable: Ticket, degraded: bool) -> Option<Arc<VmView>> {
         memory: vm.memory.view(),
         offenders: Arc::clone(&vm.offenders),
         vcpu_order: Arc::clone(&vm.vcpu_order),
+        vcpus_in_order: vm.vcpus_in_order(),
         read_ns: vm.alive_ns,
         first_run_ns: vm.first_run_ns,
         latest: vm.rates.latest().cloned(),

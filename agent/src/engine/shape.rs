@@ -20,7 +20,7 @@ fn known(vm: &Vm) -> Sizes {
     (
         vm.sources.vcpus().unwrap_or(told.0),
         vm.sources.live.1.unwrap_or(told.1),
-        vm.disk.usage.capacity_bytes().unwrap_or(told.2),
+        vm.disk.usage.capacity_bytes.unwrap_or(told.2),
     )
 }
 

@@ -8,7 +8,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -17,9 +17,11 @@ use std::{
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::sync::watch;
 
-use super::{PrometheusMetrics, Status, agent, catalog, connection::Counts, family::seconds, stream::Streams, vm};
+use super::{
+    PrometheusMetrics, Status, agent, catalog, connection::Counts, family::seconds, known::Known, stream::Streams, vm,
+};
 use crate::{
-    account::{Snapshot, past::Past},
+    account::{Snapshot, VmView, past::Past},
     host::free_bytes,
 };
 
@@ -49,6 +51,21 @@ pub struct Collected {
 pub struct Last {
     /// How long its text took, nanoseconds; 0 before the first.
     took_ns: AtomicU64,
+    /// What its VMs are known by.
+    known: Mutex<Arc<Known>>,
+}
+
+impl Last {
+    /// What these VMs are known by, written anew if they are others than last time.
+    fn known(&self, vms: &[Arc<VmView>]) -> Arc<Known> {
+        let last = Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        if last.is_of(vms) {
+            return last;
+        }
+        let known = Arc::new(Known::of(vms));
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
+        known
+    }
 }
 
 impl Collected {
@@ -62,7 +79,7 @@ impl Collected {
         let snapshot = Arc::clone(&self.snapshots.borrow());
         let encoder = TextEncoder::new();
         let rest = self.rest(&snapshot, &encoder)?;
-        let vms = vm::Families::of(&snapshot);
+        let vms = vm::Families::of(&snapshot, self.last.known(&snapshot.vms));
         let pieces = Pieces { vms, rest: Some(rest), took: began.elapsed(), last: Arc::clone(&self.last) };
         Ok((pieces, encoder.format_type().to_owned()))
     }

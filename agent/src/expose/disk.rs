@@ -28,7 +28,7 @@ pub const ROWS: [(&Metric, Fill); 5] = [
 
 fn push(family: &mut Column, vm: &VmView, of: impl Fn(&DiskUsage) -> Option<u64>) {
     if let Some(bytes) = vm.disk.as_deref().and_then(of) {
-        family.push(bytes as f64);
+        family.push(bytes);
     }
 }
 
@@ -41,17 +41,17 @@ fn written(family: &mut Column, vm: &VmView, _: &Snapshot) {
 }
 
 fn capacity(family: &mut Column, vm: &VmView, _: &Snapshot) {
-    push(family, vm, |disk| disk.capacity_bytes().filter(|_| vm.end.is_none()));
+    push(family, vm, |disk| disk.capacity_bytes.filter(|_| vm.end.is_none()));
 }
 
 fn allocated(family: &mut Column, vm: &VmView, _: &Snapshot) {
-    push(family, vm, |disk| disk.allocated_bytes().filter(|_| vm.end.is_none()));
+    push(family, vm, |disk| disk.allocated_bytes.filter(|_| vm.end.is_none()));
 }
 
 fn sockets(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(bytes) = vm.sockets else { return };
-    family.push_word("receive", bytes.receive as f64);
-    family.push_word("transmit", bytes.transmit as f64);
+    family.push_word("receive", bytes.receive);
+    family.push_word("transmit", bytes.transmit);
 }
 
 answers! {
@@ -124,8 +124,8 @@ pub fn of(vm: &VmView, taken: Instant2) -> Disk {
             since: At::unix(taken.unix_of(group.since_ns)),
         }),
         disk_cgroup_why_not: disk.and_then(|disk| disk.group_why_not.as_deref().map(str::to_owned)),
-        disk_capacity_bytes: disk.and_then(|disk| disk.capacity_bytes()).map(Decimal::from),
-        disk_allocated_bytes: disk.and_then(|disk| disk.allocated_bytes()).map(Decimal::from),
+        disk_capacity_bytes: disk.and_then(|disk| disk.capacity_bytes).map(Decimal::from),
+        disk_allocated_bytes: disk.and_then(|disk| disk.allocated_bytes).map(Decimal::from),
         disks: disks.map(|disks| disks.images.iter().map(one).collect()),
         disks_why_not: disk.and_then(|disk| disk.disks_why_not.as_deref().map(str::to_owned)),
         disks_untold: disks.filter(|disks| disks.untold > 0).map(|disks| disks.untold),

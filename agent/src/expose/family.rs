@@ -7,30 +7,35 @@ use super::catalog::Metric;
 use crate::account::Histogram;
 
 mod column;
+mod number;
+mod texts;
 
-pub use column::{Column, Labels};
-
-/// Below this a whole number is an `f64` without rounding.
-const WHOLE: u64 = 1 << 53;
+pub use column::{Column, OF_VM, end};
+pub use texts::Texts;
 
 /// What a series is of its family.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
+    /// All of it, and a whole number.
     Whole,
-    /// All of it, and a time.
+    /// Likewise, one that may have a fraction.
+    Real,
+    /// Likewise, a time.
     Time,
+    /// Likewise, whose labels are what a VM is known by.
+    Known,
     Bucket,
     Sum,
     Count,
 }
 
 impl Part {
-    const ALL: [Self; 5] = [Self::Whole, Self::Time, Self::Bucket, Self::Sum, Self::Count];
+    const ALL: [Self; 7] = [Self::Whole, Self::Real, Self::Time, Self::Known, Self::Bucket, Self::Sum, Self::Count];
 
     /// What its name ends with.
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Whole | Self::Time => "",
+            Self::Whole | Self::Real | Self::Time | Self::Known => "",
             Self::Bucket => "_bucket",
             Self::Sum => "_sum",
             Self::Count => "_count",
@@ -92,7 +97,7 @@ impl Family {
             label(text, name, value);
         }
         text.extend_from_slice(if before == b'{' { b" " } else { b"} " });
-        write(text, value);
+        number::real(text, value);
         text.push(b'\n');
     }
 
@@ -105,7 +110,7 @@ impl Family {
 
 /// A label.
 #[inline]
-fn label(text: &mut Vec<u8>, name: &str, value: &str) {
+pub fn label(text: &mut Vec<u8>, name: &str, value: &str) {
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b"=\"");
     escape(text, value);
@@ -128,44 +133,9 @@ fn escape(text: &mut Vec<u8>, value: &str) {
     }
 }
 
-#[inline]
-fn write(text: &mut Vec<u8>, value: f64) {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "compared with what it was")]
-    let whole = value as u64;
-    if whole < WHOLE && whole as f64 == value {
-        text.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
-    } else if value.is_finite() {
-        text.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
-    } else {
-        let word = if value.is_nan() {
-            "NaN"
-        } else if value > 0.0 {
-            "+Inf"
-        } else {
-            "-Inf"
-        };
-        text.extend_from_slice(word.as_bytes());
-    }
-}
-
-/// Seconds to the nanosecond, without zeros at the end.
-#[inline]
-fn write_ns(text: &mut Vec<u8>, ns: u64) {
-    const SECOND: u64 = 1_000_000_000;
-    text.extend_from_slice(itoa::Buffer::new().format(ns / SECOND).as_bytes());
-    let rest = ns % SECOND;
-    if rest > 0 {
-        // With a one before it, it has its zeros.
-        let mut digits = itoa::Buffer::new();
-        let nine = digits.format(SECOND + rest)[1..].trim_end_matches('0');
-        text.push(b'.');
-        text.extend_from_slice(nine.as_bytes());
-    }
-}
-
 fn shown(value: f64) -> String {
     let mut text = Vec::new();
-    write(&mut text, value);
+    number::real(&mut text, value);
     text.into_iter().map(char::from).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use kvmeter_common::limits::BUCKETS;
 
-use super::catalog::Metric;
+use super::{catalog::Metric, known::Known};
 use crate::account::Histogram;
 
 /// A family that does not exist.
@@ -48,19 +48,25 @@ impl Column {
     pub const fn reserve(&mut self, _: usize) {}
 
     /// Nothing.
-    pub const fn push(&mut self, _: f64) {}
+    pub const fn push(&mut self, _: u64) {}
+
+    /// Nothing.
+    pub const fn push_real(&mut self, _: f64) {}
+
+    /// Nothing.
+    pub const fn push_known(&mut self) {}
 
     /// Nothing.
     pub const fn push_ns(&mut self, _: u64) {}
 
     /// Nothing.
-    pub const fn push_word(&mut self, _: &'static str, _: f64) {}
+    pub const fn push_word(&mut self, _: &'static str, _: u64) {}
 
     /// Nothing.
     pub const fn push_word_ns(&mut self, _: &'static str, _: u64) {}
 
     /// Nothing.
-    pub const fn push_of(&mut self, _: &[&str], _: f64) {}
+    pub const fn push_of(&mut self, _: &[&str], _: u64) {}
 
     /// Nothing.
     pub const fn push_ns_of(&mut self, _: &[&str], _: u64) {}
@@ -70,18 +76,27 @@ impl Column {
 
     /// Nothing.
     #[must_use]
-    pub const fn write(&self, _: usize, _: usize, _: &Labels, _: &mut Vec<u8>) -> Option<usize> {
+    pub const fn write(&self, _: usize, _: usize, _: &Known, _: &mut Vec<u8>) -> Option<usize> {
         None
     }
 }
 
-/// No labels.
-#[derive(Default)]
-pub struct Labels(());
+/// The two labels that every series of a VM begins with.
+pub const OF_VM: usize = 2;
 
-impl Labels {
+/// No labels.
+pub fn end<'a>(_: &mut Vec<u8>, _: impl Iterator<Item = (&'a str, &'a str)>) {}
+
+/// No texts.
+#[derive(Debug, Default)]
+pub struct Texts;
+
+impl Texts {
     /// Nothing.
-    pub const fn push(&mut self, _: &str, _: &str) {}
+    pub fn push(&mut self, _: impl FnOnce(&mut Vec<u8>)) {}
+
+    /// Nothing.
+    pub const fn push_vm(&mut self, _: &str, _: &str) {}
 }
 
 /// Nanoseconds as seconds.

@@ -24,42 +24,42 @@ pub const ROWS: [(&Metric, Fill); 10] = [
 
 fn configured(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if vm.end.is_none() && vm.fixed.mem_bytes > 0 {
-        family.push(vm.fixed.mem_bytes as f64);
+        family.push(vm.fixed.mem_bytes);
     }
 }
 
 fn size(family: &mut Column, vm: &VmView, of: fn(&MemoryUsage) -> Option<u64>) {
     if let Some(bytes) = vm.memory.as_deref().filter(|_| vm.end.is_none()).and_then(of) {
-        family.push(bytes as f64);
+        family.push(bytes);
     }
 }
 
 fn resident(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let memory = vm.memory.as_deref().filter(|_| vm.end.is_none());
     if let Some(resident) = memory.and_then(|memory| memory.resident) {
-        family.push_word("anon", resident.anon_bytes as f64);
-        family.push_word("file", resident.file_bytes as f64);
-        family.push_word("shmem", resident.shmem_bytes as f64);
+        family.push_word("anon", resident.anon_bytes);
+        family.push_word("file", resident.file_bytes);
+        family.push_word("shmem", resident.shmem_bytes);
     }
 }
 
 /// The integral: of a VM whose memory stands still it is a matter of the snapshot's instant.
 fn integral(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
     if let Some(byte_ns) = vm.memory.as_deref().and_then(|memory| memory.byte_ns(snapshot.sampled_ns)) {
-        family.push(byte_ns as f64 / 1e9);
+        family.push_real(byte_ns as f64 / 1e9);
     }
 }
 
 fn faults(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(faults) = vm.memory.as_deref().and_then(|memory| memory.faults) {
-        family.push_word("minor", faults.minor as f64);
-        family.push_word("major", faults.major as f64);
+        family.push_word("minor", faults.minor);
+        family.push_word("major", faults.major);
     }
 }
 
 fn guest_faults(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if let Some(count) = vm.memory.as_deref().and_then(|memory| memory.guest_faults) {
-        family.push(count as f64);
+        family.push(count);
     }
 }
 

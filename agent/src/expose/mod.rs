@@ -20,6 +20,7 @@ pub mod family;
 pub mod family;
 pub mod fleet;
 pub mod http;
+mod known;
 pub mod memory;
 mod network;
 pub mod openapi;

@@ -44,7 +44,7 @@ fn each_class(family: &mut Column, vm: &VmView, of: fn(&Traffic) -> [u64; 2]) {
     for interface in all(vm) {
         for (class, traffic) in &interface.classes {
             for (direction, value) in DIRECTIONS.into_iter().zip(of(traffic)) {
-                family.push_of(&[&interface.name, direction, class], value as f64);
+                family.push_of(&[&interface.name, direction, class], value);
             }
         }
     }
@@ -54,7 +54,7 @@ fn dropped(family: &mut Column, vm: &VmView, _: &Snapshot) {
     for interface in all(vm) {
         let both = [(RECEIVE, interface.receive_dropped), (TRANSMIT, interface.transmit_dropped)];
         for (direction, packets) in both.into_iter().filter_map(|(direction, packets)| Some((direction, packets?))) {
-            family.push_of(&[&interface.name, direction], packets as f64);
+            family.push_of(&[&interface.name, direction], packets);
         }
     }
 }
@@ -68,7 +68,7 @@ fn interfaces(family: &mut Column, vm: &VmView, _: &Snapshot) {
         *held.entry((interface.kind, interface.unobserved.is_none())).or_default() += 1;
     }
     for ((kind, observed), count) in held {
-        family.push_of(&[kind.as_str(), if observed { "true" } else { "false" }], count as f64);
+        family.push_of(&[kind.as_str(), if observed { "true" } else { "false" }], count);
     }
 }
 

@@ -7,7 +7,8 @@ use std::{hint::black_box, sync::Arc, vec::IntoIter};
 use super::{
     catalog::{self, Metric},
     disk,
-    family::{Column, Labels},
+    family::Column,
+    known::Known,
     memory, network, work,
 };
 use crate::{
@@ -41,21 +42,19 @@ const AHEAD: usize = 8;
 /// All families with a `vm_id`, one behind the other, in pieces that are written when they are asked for: who reads slowly
 /// holds their numbers and no text.
 pub struct Families {
-    labels: Labels,
+    known: Arc<Known>,
     columns: IntoIter<Column>,
     /// The one under way, and its next line.
     column: Option<(Column, usize)>,
 }
 
 impl Families {
-    /// Of all VMs of a snapshot.
+    /// Of all VMs of a snapshot, and what they are known by.
     #[must_use]
-    pub fn of(snapshot: &Snapshot) -> Self {
+    pub fn of(snapshot: &Snapshot, known: Arc<Known>) -> Self {
         let rows = ROWS.iter().chain(&work::ROWS).chain(&memory::ROWS).chain(&network::ROWS).chain(&disk::ROWS);
         let mut columns: Vec<(Column, Fill)> = rows.map(|(metric, fill)| (Column::new(metric), *fill)).collect();
-        let mut labels = Labels::default();
         for (place, vm) in (0..).zip(snapshot.vms.chunks(AHEAD).inspect(|some| touch(some)).flatten()) {
-            labels.push(&vm.fixed.vm_id, &vm.fixed.name);
             for (column, fill) in &mut columns {
                 column.vm(place);
                 fill(column, vm, snapshot);
@@ -66,7 +65,7 @@ impl Families {
             }
         }
         let columns: Vec<Column> = columns.into_iter().map(|(column, _)| column).collect();
-        Self { labels, columns: columns.into_iter(), column: None }
+        Self { known, columns: columns.into_iter(), column: None }
     }
 }
 
@@ -76,7 +75,7 @@ impl Iterator for Families {
     fn next(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::with_capacity(PIECE + ROOM);
         while let Some((column, from)) = self.column.take().or_else(|| Some((self.columns.next()?, 0))) {
-            if let Some(next) = column.write(from, PIECE, &self.labels, &mut text) {
+            if let Some(next) = column.write(from, PIECE, &self.known, &mut text) {
                 self.column = Some((column, next));
                 break;
             }
@@ -86,7 +85,7 @@ impl Iterator for Families {
 }
 
 /// Reads a little of all that VMs are known by, so that it is on its way from memory for all of them at the same time:
-/// one VM after the other, a CPU waits for each of some thirty places. `cargo xtask bench --only metrics` shows what it is worth.
+/// one VM after the other, a CPU waits for each of some ten places. `cargo xtask bench --only metrics` shows what it is worth.
 fn touch(vms: &[Arc<VmView>]) {
     let first = |text: &str| text.as_bytes().first().map_or(0, |byte| u64::from(*byte));
     let all = |numbers: &[u64]| numbers.iter().fold(0, |sum, number| sum ^ number);
@@ -108,23 +107,16 @@ fn touch(vms: &[Arc<VmView>]) {
             sum ^= memory.resident.map_or(0, |by| by.anon_bytes) ^ memory.faults.map_or(0, |by| by.minor);
         }
         sum ^=
-            vm.disk.as_ref().map_or(0, |disk| disk.io.map_or(0, |io| io.read_bytes) ^ u64::from(disk.disks.is_some()));
+            vm.disk.as_ref().map_or(0, |disk| disk.io.map_or(0, |io| io.read_bytes) ^ disk.capacity_bytes.unwrap_or(0));
         sum ^= vm.network.as_ref().map_or(0, |network| network.interfaces.len() as u64);
-        sum ^= vm.fixed.started_at ^ u64::from(vm.fixed.vcpus) ^ vm.fixed.mem_bytes ^ vm.vcpu_order.len() as u64;
-        sum ^= u64::from(vm.owner.uuid.is_some()) ^ vm.offenders.iter().flatten().count() as u64;
+        sum ^= vm.fixed.started_at ^ u64::from(vm.fixed.vcpus) ^ vm.fixed.mem_bytes;
+        sum ^= vm.offenders.iter().flatten().count() as u64;
     }
     for vm in vms {
-        let fixed = &vm.fixed;
-        for text in [&fixed.vm_id, &fixed.name, &fixed.uuid, &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup] {
-            sum ^= first(text);
-        }
-        sum ^= vm.vcpu_order.first().map_or(0, |tid| u64::from(*tid));
         for vcpu in vm.work.iter().flat_map(|work| &work.vcpus) {
-            sum ^= vcpu.time.runtime_ns ^ all(&vcpu.times.mode_ns);
+            sum ^= vcpu.time.runtime_ns ^ all(&vcpu.times.mode_ns) ^ u64::from(vcpu.tid);
         }
         sum ^= vm.offenders.iter().flatten().fold(0, |sum, name| sum ^ first(name));
-        let images = vm.disk.iter().filter_map(|disk| disk.disks.as_ref()).flat_map(|disks| &disks.images);
-        sum ^= images.fold(0, |sum, image| sum ^ image.capacity_bytes.unwrap_or(0));
         let interfaces = vm.network.iter().flat_map(|network| &network.interfaces);
         sum ^= interfaces.fold(0, |sum, interface| sum ^ first(&interface.name));
     }
@@ -137,10 +129,8 @@ pub fn roles(vm: &VmView) -> impl Iterator<Item = (Role, RoleTime)> {
     Role::ALL.into_iter().filter_map(move |role| Some((role, vm.cpu.as_ref()?.told(role, fine)?)))
 }
 
-fn info(family: &mut Column, vm: &VmView, _: &Snapshot) {
-    let fixed = &vm.fixed;
-    let known = [vm.uuid(), &fixed.incarnation, &fixed.hypervisor, &fixed.cgroup, vm.tenant()];
-    family.push_of(&known, 1.0);
+fn info(family: &mut Column, _: &VmView, _: &Snapshot) {
+    family.push_known();
 }
 
 fn cpu(family: &mut Column, vm: &VmView, _: &Snapshot) {
@@ -156,12 +146,12 @@ fn delay(family: &mut Column, vm: &VmView, _: &Snapshot) {
 }
 
 fn running(family: &mut Column, vm: &VmView, _: &Snapshot) {
-    family.push(if vm.end.is_none() { 1.0 } else { 0.0 });
+    family.push(u64::from(vm.end.is_none()));
 }
 
 fn vcpus(family: &mut Column, vm: &VmView, _: &Snapshot) {
     if vm.end.is_none() && vm.fixed.vcpus > 0 {
-        family.push(f64::from(vm.fixed.vcpus));
+        family.push(vm.fixed.vcpus.into());
     }
 }
 

@@ -62,21 +62,24 @@ fn halted(family: &mut Column, vm: &VmView, _: &Snapshot) {
 fn exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_class::by_label(&work.vcpu.exits) {
-        family.push_word(reason, count as f64);
+        family.push_word(reason, count);
     }
 }
 
 fn userspace_exits(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let Some(work) = &vm.work else { return };
     for (reason, count) in exit_reason::by_label(&work.userspace_exits) {
-        family.push_word(reason, count as f64);
+        family.push_word(reason, count);
     }
 }
 
 fn preempted(family: &mut Column, vm: &VmView, _: &Snapshot) {
     let (Some(work), Some(cpu)) = (&vm.work, &vm.cpu) else { return };
     for (by, ns) in work::waited_for(cpu.run_delay_ns(), work, &vm.offenders) {
-        family.push_ns_of(&[by], ns);
+        match [work::HOST, work::OTHER].into_iter().find(|word| *word == by) {
+            Some(word) => family.push_word_ns(word, ns),
+            None => family.push_ns_of(&[by], ns),
+        }
     }
 }
 
@@ -107,13 +110,9 @@ fn vcpu_guest(family: &mut Column, vm: &VmView, snapshot: &Snapshot) {
 }
 
 fn each_vcpu(family: &mut Column, vm: &VmView, snapshot: &Snapshot, of: fn(&VcpuReading) -> Option<u64>) {
-    let order = &vm.vcpu_order;
     let vcpus = vm.work.iter().filter(|_| snapshot.host.detail.per_vcpu).flat_map(|work| &work.vcpus);
     for (place, vcpu) in vcpus.enumerate() {
-        let Some(ns) = of(vcpu) else { continue };
-        // Most times they come in the order of their numbers.
-        let in_order = order.get(place).is_some_and(|tid| *tid == vcpu.tid).then_some(place);
-        let Some(number) = in_order.or_else(|| order.iter().position(|tid| *tid == vcpu.tid)) else { continue };
+        let (Some(ns), Some(number)) = (of(vcpu), vm.vcpu_number(place, vcpu.tid)) else { continue };
         match NUMBERS.get(number) {
             Some(word) => family.push_word_ns(word, ns),
             None => family.push_ns_of(&[itoa::Buffer::new().format(number)], ns),

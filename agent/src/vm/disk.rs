@@ -122,7 +122,8 @@ impl VmDisk {
         let known = self.usage.disks.is_some() || self.usage.disks_why_not.as_deref() != Some(why);
         if known {
             let usage = Arc::make_mut(&mut self.usage);
-            (usage.disks, usage.disks_why_not) = (None, Some(why.into()));
+            usage.set_disks(None);
+            usage.disks_why_not = Some(why.into());
         }
         known
     }
@@ -134,7 +135,7 @@ impl VmDisk {
             Ok(disks) if self.usage.disks.as_deref() == Some(&disks) => false,
             Ok(disks) => {
                 let usage = Arc::make_mut(&mut self.usage);
-                usage.disks = Some(Arc::new(disks));
+                usage.set_disks(Some(disks));
                 usage.disks_why_not = None;
                 true
             }

@@ -1,6 +1,6 @@
 //! One VM as the agent keeps it: what is fixed, what has been counted, what the ledger still owes it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use kvmeter_common::{thread::cause, vcpu::mode};
 
@@ -124,6 +124,9 @@ pub struct Vm {
     pub workload: Option<Arc<Place>>,
 }
 
+/// No VM is known that another waited for: one place for all that wait for none.
+static NOBODY: LazyLock<Arc<[Option<String>; cause::OFFENDERS]>> = LazyLock::new(Arc::default);
+
 impl Vm {
     /// A VM just found.
     #[must_use]
@@ -154,7 +157,7 @@ impl Vm {
             network_is_old: false,
             disk: VmDisk::told(None, None),
             sockets: VmSockets::default(),
-            offenders: Arc::default(),
+            offenders: Arc::clone(&NOBODY),
             vcpu_order: Arc::default(),
             view: None,
             changed: true,
@@ -209,6 +212,13 @@ impl Vm {
         }
         self.changed = true;
         self.work = Some(work);
+    }
+
+    /// Whether what its threads did tells of its vCPUs in the order of their numbers, and of each.
+    #[must_use]
+    pub fn vcpus_in_order(&self) -> bool {
+        let told = self.work.iter().flat_map(|work| &work.vcpus).map(|vcpu| vcpu.tid);
+        told.eq(self.vcpu_order.iter().copied())
     }
 
     /// Takes a reading of its interfaces. True when a counter would have fallen.

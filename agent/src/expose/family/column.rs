@@ -4,11 +4,11 @@
 
 use kvmeter_common::limits::BUCKETS;
 
-use super::{Part, label, seconds, shown, write, write_ns};
-use crate::expose::catalog::Metric;
+use super::{Part, label, number, seconds, shown, texts::Texts};
+use crate::expose::{catalog::Metric, known::Known};
 
 /// The two labels that every series of a VM begins with.
-const OF_VM: usize = 2;
+pub const OF_VM: usize = 2;
 /// Lines of a VM that room is made for.
 const MOST_RESERVED: usize = 16;
 
@@ -16,16 +16,8 @@ const MOST_RESERVED: usize = 16;
 struct Line {
     vm: u32,
     ending: u32,
-    /// As its part has it: nanoseconds, or the bits of an `f64`.
+    /// As its part has it: whole, nanoseconds, or the bits of an `f64`.
     number: u64,
-}
-
-/// What stands between a VM's labels and the number.
-struct Ending {
-    part: Part,
-    /// Its place in the text of all of them.
-    from: usize,
-    to: usize,
 }
 
 /// An ending of one word.
@@ -41,9 +33,9 @@ pub struct Column {
     lines: Vec<Line>,
     /// The VM whose series come.
     vm: u32,
-    endings: Vec<Ending>,
-    /// The texts of all endings.
-    texts: Vec<u8>,
+    /// What stands between a VM's labels and a number: which part of the family that makes the line, and its text.
+    parts: Vec<Part>,
+    endings: Texts,
     /// Endings without another label, by part.
     bare: [Option<u32>; Part::ALL.len()],
     /// Those of a histogram's buckets.
@@ -62,8 +54,8 @@ impl Column {
             metric,
             lines: Vec::new(),
             vm: 0,
-            endings: Vec::new(),
-            texts: Vec::new(),
+            parts: Vec::new(),
+            endings: Texts::new(),
             bare: [None; Part::ALL.len()],
             buckets: Vec::new(),
             words: Vec::new(),
@@ -84,9 +76,23 @@ impl Column {
 
     /// Adds a series with no label but the VM's.
     #[inline]
-    pub fn push(&mut self, value: f64) {
+    pub fn push(&mut self, number: u64) {
         let ending = self.bare(Part::Whole);
+        self.line(ending, number);
+    }
+
+    /// Adds one of a number that may have a fraction.
+    #[inline]
+    pub fn push_real(&mut self, value: f64) {
+        let ending = self.bare(Part::Real);
         self.line(ending, value.to_bits());
+    }
+
+    /// Adds a series of 1 whose labels behind those of the VM are what else it is known by.
+    #[inline]
+    pub fn push_known(&mut self) {
+        let ending = self.bare(Part::Known);
+        self.line(ending, 1);
     }
 
     /// Adds a series of time, nanoseconds, which Prometheus wants as seconds: written to the last of them.
@@ -98,9 +104,9 @@ impl Column {
 
     /// Adds a series; `word` is the value of the row's label behind those of the VM.
     #[inline]
-    pub fn push_word(&mut self, word: &'static str, value: f64) {
+    pub fn push_word(&mut self, word: &'static str, number: u64) {
         let ending = self.word(Part::Whole, word);
-        self.line(ending, value.to_bits());
+        self.line(ending, number);
     }
 
     /// Adds a series of time, likewise.
@@ -111,9 +117,9 @@ impl Column {
     }
 
     /// Adds a series; `values` in the order of the row's labels, those of the VM left out. For those that no other VM has.
-    pub fn push_of(&mut self, values: &[&str], value: f64) {
+    pub fn push_of(&mut self, values: &[&str], number: u64) {
         let ending = self.ending(Part::Whole, values, None);
-        self.line(ending, value.to_bits());
+        self.line(ending, number);
     }
 
     /// Adds a series of time, likewise.
@@ -132,11 +138,11 @@ impl Column {
         let (vm, mut all) = (self.vm, 0_u64);
         self.lines.extend(self.buckets.iter().zip(counts).map(|(ending, count)| {
             all += count;
-            Line { vm, ending: *ending, number: (all as f64).to_bits() }
+            Line { vm, ending: *ending, number: all }
         }));
         let [sum, count] = [Part::Sum, Part::Count].map(|part| self.bare(part));
         self.line(sum, sum_ns);
-        self.line(count, (all as f64).to_bits());
+        self.line(count, all);
     }
 
     #[inline]
@@ -173,23 +179,20 @@ impl Column {
 
     /// A new ending.
     fn ending(&mut self, part: Part, values: &[&str], bound: Option<&str>) -> u32 {
-        let from = self.texts.len();
         let names = self.metric.labels.iter().skip(OF_VM).copied();
-        for (name, value) in names.zip(values.iter().copied()).chain(bound.map(|bound| ("le", bound))) {
-            self.texts.push(b',');
-            label(&mut self.texts, name, value);
-        }
-        self.texts.extend_from_slice(b"} ");
-        let place = self.endings.len();
-        self.endings.push(Ending { part, from, to: self.texts.len() });
+        let labels = names.zip(values.iter().copied()).chain(bound.map(|bound| ("le", bound)));
+        self.parts.push(part);
+        let place = self.endings.push(|text| end(text, labels));
         // So many lines no memory holds.
         u32::try_from(place).unwrap_or(u32::MAX)
     }
 
     /// Writes lines from the one at `from` on until the text is as long as `most` or the family at its end; the line that is next.
     #[must_use]
-    pub fn write(&self, from: usize, most: usize, labels: &Labels, text: &mut Vec<u8>) -> Option<usize> {
-        let heads = Part::ALL.map(|part| format!("{}{}{{", self.metric.name, part.as_str()));
+    pub fn write(&self, from: usize, most: usize, known: &Known, text: &mut Vec<u8>) -> Option<usize> {
+        let heads = Part::ALL.map(|part| [self.metric.name, part.as_str(), "{"].concat());
+        // What the line before begins with, and where that stands.
+        let (mut before, mut start) = (None, 0..0);
         for (line, place) in self.lines[from..].iter().zip(from..) {
             if text.len() >= most {
                 return Some(place);
@@ -197,18 +200,36 @@ impl Column {
             if place == 0 {
                 self.metric.begin(text);
             }
-            let ending = &self.endings[line.ending as usize];
-            text.extend_from_slice(heads[ending.part as usize].as_bytes());
-            text.extend_from_slice(labels.of(line.vm as usize));
-            text.extend_from_slice(&self.texts[ending.from..ending.to]);
-            match ending.part {
-                Part::Time | Part::Sum => write_ns(text, line.number),
-                _ => write(text, f64::from_bits(line.number)),
+            let (vm, ending) = (line.vm as usize, line.ending as usize);
+            let part = self.parts[ending];
+            let (begin, begins) = (text.len(), Some((vm, part)));
+            if before == begins {
+                text.extend_from_within(start);
+            } else {
+                text.extend_from_slice(heads[part as usize].as_bytes());
+                text.extend_from_slice(known.labels.of(vm));
+                before = begins;
+            }
+            start = begin..text.len();
+            text.extend_from_slice(if part == Part::Known { known.info.of(vm) } else { self.endings.of(ending) });
+            match part {
+                Part::Time | Part::Sum => number::time(text, line.number),
+                Part::Real => number::real(text, f64::from_bits(line.number)),
+                _ => number::whole(text, line.number),
             }
             text.push(b'\n');
         }
         None
     }
+}
+
+/// Labels behind others, and what ends them.
+pub fn end<'a>(text: &mut Vec<u8>, labels: impl Iterator<Item = (&'a str, &'a str)>) {
+    for (name, value) in labels {
+        text.push(b',');
+        label(text, name, value);
+    }
+    text.extend_from_slice(b"} ");
 }
 
 impl Word {
@@ -217,28 +238,6 @@ impl Word {
     #[inline]
     fn is(&self, part: Part, word: &'static str) -> bool {
         self.part == part && std::ptr::eq(self.word, word)
-    }
-}
-
-/// `vm_id` and `name` of all VMs as they are written, once for all their series.
-#[derive(Default)]
-pub struct Labels {
-    text: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Labels {
-    /// Adds those of the next VM.
-    pub fn push(&mut self, vm_id: &str, name: &str) {
-        label(&mut self.text, "vm_id", vm_id);
-        self.text.push(b',');
-        label(&mut self.text, "name", name);
-        self.ends.push(self.text.len());
-    }
-
-    fn of(&self, place: usize) -> &[u8] {
-        let from = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.text[from..self.ends[place]]
     }
 }
 

@@ -10,22 +10,22 @@ use crate::{
 };
 
 /// A family's text, in pieces of about so many bytes.
-fn text(column: &Column, labels: &Labels, piece: usize) -> String {
+fn text(column: &Column, known: &Known, piece: usize) -> String {
     let (mut all, mut next) = (Vec::new(), Some(0));
     // A piece may be full before the family begins.
     let mut text = vec![b'-'; piece];
     while let Some(from) = next {
-        next = column.write(from, piece, labels, &mut text);
+        next = column.write(from, piece, known, &mut text);
         all.append(&mut text);
     }
     all.drain(..piece);
     String::from_utf8(all).unwrap()
 }
 
-fn labels<'a>(vms: impl IntoIterator<Item = &'a str>) -> Labels {
-    let mut labels = Labels::default();
-    vms.into_iter().for_each(|vm| labels.push(vm, "x"));
-    labels
+fn known<'a>(vms: impl IntoIterator<Item = &'a str>) -> Known {
+    let mut known = Known::default();
+    vms.into_iter().for_each(|vm| known.labels.push_vm(vm, "x"));
+    known
 }
 
 proptest! {
@@ -36,18 +36,18 @@ proptest! {
     ) {
         let metric = &catalog::VM_NETWORK_INTERFACES;
         let ids: Vec<String> = (0..vms.len()).map(|vm| vm.to_string()).collect();
-        let labels = labels(ids.iter().map(String::as_str));
+        let known = known(ids.iter().map(String::as_str));
         let mut column = Column::new(metric);
         let mut due = Vec::new();
         for (vm, lines) in (0..).zip(&vms) {
             column.vm(vm);
             for (kind, observed, value) in lines {
-                column.push_of(&[kind, observed], f64::from(*value));
+                column.push_of(&[kind, observed], u64::from(*value));
                 let kind = kind.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
                 due.push(format!("{}{{vm_id=\"{vm}\",name=\"x\",kind=\"{kind}\",observed=\"{observed}\"}} {value}\n", metric.name));
             }
         }
-        let text = text(&column, &labels, piece);
+        let text = text(&column, &known, piece);
         let told = due.concat();
         prop_assert_eq!(text.is_empty(), told.is_empty());
         let lines: String = text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
@@ -72,14 +72,14 @@ proptest! {
                     column.push_word_ns(word, u64::from(*number) * 1_000_000_000);
                     number
                 } else {
-                    column.push_word(word, f64::from(*number));
+                    column.push_word(word, u64::from(*number));
                     number
                 };
                 let line = format!("{}{{vm_id=\"{vm}\",name=\"x\",role=\"{word}\"}} {number}\n", catalog::VM_CPU.name);
                 due.push_str(&line);
             }
         }
-        let text = text(&column, &labels(ids.iter().map(String::as_str)), 500);
+        let text = text(&column, &known(ids.iter().map(String::as_str)), 500);
         let lines: String = text.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
         prop_assert_eq!(lines, due);
     }
@@ -88,15 +88,22 @@ proptest! {
 #[test]
 fn a_number_of_a_time_and_a_plain_one_of_the_same_labels_are_told_apart() {
     let mut column = Column::new(&catalog::VM_CPU);
-    column.push_word("vcpu", 7.0);
+    column.push_word("vcpu", 7);
     column.push_word_ns("vcpu", 7);
     column.push_ns_of(&["vcpu"], 8);
-    column.push(9.0);
+    column.push(9);
+    column.push_real(0.5);
     column.push_ns(10);
-    let text = text(&column, &labels(["a"]), 1_000);
+    let text = text(&column, &known(["a"]), 1_000);
     let lines: Vec<&str> = text.lines().skip(2).filter_map(|line| Some(line.split_once("name=\"x\"")?.1)).collect();
-    let due =
-        [",role=\"vcpu\"} 7", ",role=\"vcpu\"} 0.000000007", ",role=\"vcpu\"} 0.000000008", "} 9", "} 0.00000001"];
+    let due = [
+        ",role=\"vcpu\"} 7",
+        ",role=\"vcpu\"} 0.000000007",
+        ",role=\"vcpu\"} 0.000000008",
+        "} 9",
+        "} 0.5",
+        "} 0.00000001",
+    ];
     assert_eq!(lines, due);
 }
 
@@ -115,5 +122,5 @@ fn a_histogram_of_a_vm_has_its_buckets_the_one_without_bound_sum_and_count_as_an
         due.extend(text.split_inclusive('\n').filter(|line| vm == 0 || !line.starts_with('#')));
     }
     assert!(due.contains("_sum{vm_id=\"1\",name=\"x\"} 1.500000007\n"), "{due}");
-    assert_eq!(text(&column, &labels(["0", "1"]), 100), due);
+    assert_eq!(text(&column, &known(["0", "1"]), 100), due);
 }
