@@ -11,6 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use flate2::read::GzDecoder;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use prometheus::{TextEncoder, proto};
 
 use super::{
@@ -67,16 +71,36 @@ pub fn section(options: &Options) -> Result<Section> {
     // After the agents: a vCPU that never runs again would not be known for one.
     let _fleet = TestFleet::start(vms, &["--id", "b", "--vcpus", &vcpus.to_string()])?;
     let mut rows = Vec::new();
-    for ((name, _), agent) in SETTINGS.into_iter().zip(agents) {
-        rows.extend(of_agent(options, name, &agent?)?);
+    let agents = agents.into_iter().collect::<Result<Vec<Agent>>>()?;
+    for ((name, _), agent) in SETTINGS.into_iter().zip(&agents) {
+        let others = agents.iter().map(Agent::pid).filter(|pid| *pid != agent.pid());
+        let _stopped = others.map(Stopped::new).collect::<Result<Vec<_>>>()?;
+        rows.extend(of_agent(options, name, agent)?);
     }
     let method = format!(
         "{vms} real VMs with {vcpus} vCPUs each, and two agents without history: one as it is shipped, and one with \
-         `metrics.histograms` and `metrics.per_vcpu` on. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
+         `metrics.histograms` and `metrics.per_vcpu` on; while one is measured, the other is stopped, as a host has one. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
          from its connection over TCP to the last byte. The prometheus crate's `TextEncoder` writes the same series from objects that \
          stand ready, and a copy is that of the finished text into fresh memory: in the same rounds, by another process."
     );
     Ok(Section { title: TITLE, method, rows })
+}
+
+/// A process that is stopped for a while.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: i32) -> Result<Self> {
+        kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+        Ok(Self(Pid::from_raw(pid)))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // It is this process's child, and not waited for yet.
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
 }
 
 /// One agent's rows.

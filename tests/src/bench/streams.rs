@@ -21,13 +21,14 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(120);
 /// After readers came or went, before anything is measured.
 const SETTLE: Duration = Duration::from_millis(1_500);
-/// How often it is looked for a new sample; they are taken each second.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often it is looked for a new sample; they are taken ten times a second, so that there are many to tell the slowest by.
+const LOOK: Duration = Duration::from_millis(50);
 /// Looks between two pairs of VMs that come and go.
-const PAIRS: u32 = 5;
+const PAIRS: u32 = 20;
 /// How much longer the slowest hundredth of samples may take with readers: no more than without, and a run's noise.
 const UNMOVED: f64 = 1.1;
 const MIB: f64 = 1_048_576.0;
+const CONFIG: &str = "sample_interval = \"100ms\"\n[history]\ninterval = \"1s\"\n";
 
 /// Who reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +74,7 @@ pub fn section(options: &Options) -> Result<Section> {
     let Some(_host) = host("streams") else { return Ok(Section::missing(TITLE, HOST_BUSY)) };
     let (vms, readers, rounds) = options.streams();
     let _fleet = TestFleet::start(vms, &["--id", "b"])?;
-    let agent = Agent::with(Setup::of("[history]\ninterval = \"1s\"\n"))?;
+    let agent = Agent::with(Setup::of(CONFIG))?;
     agent.wait_running(vms, PATIENCE)?;
     agent.wait_samples(3)?;
     let alone = watch::resident(agent.pid())? as f64 / MIB;
@@ -90,7 +91,8 @@ pub fn section(options: &Options) -> Result<Section> {
     let counted = agent.metrics()?.sum("kvmeter_watch_dropped_total", &[]);
     ensure!(told as f64 <= counted, "{told} were told as lost, {counted} counted");
     let method = format!(
-        "{vms} real VMs, of which each second two more come and go, an agent with a sample each second (`history.interval = \"1s\"`), and \
+        "{vms} real VMs, of which each second two more come and go, an agent that samples ten times a second and keeps one a second \
+         (`sample_interval = \"100ms\"`, `history.interval = \"1s\"`), and \
          server-sent events over TCP, read by one thread that takes each event apart. Nobody, nobody once more, readers of samples \
          (each of one VM) and readers of the ledger's lines (heartbeats apart) are measured in turns and changing order, {} s at a time. \
          A sample's time is what `/v1/status` tells of each; the engine is the agent's thread that takes samples and publishes them.",
