@@ -39,8 +39,8 @@ use crate::{
 pub struct Views {
     /// The newest state.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// The same a moment later, for streams.
-    pub relayed: watch::Receiver<Arc<Snapshot>>,
+    /// Changes when there is something new for readers of samples.
+    pub news: watch::Receiver<()>,
     /// What is exposed to Prometheus.
     #[cfg(feature = "metrics")]
     pub collected: Collected,

@@ -54,7 +54,7 @@ pub fn views(
         last: Arc::default(),
     };
     Views {
-        relayed: stream::relayed(snapshots.clone()),
+        news: stream::news(snapshots.clone()),
         snapshots,
         #[cfg(feature = "metrics")]
         collected,

@@ -172,6 +172,9 @@ fn engine(pid: i32) -> Result<(u64, u64)> {
 fn rows(measured: &[Measured; SIDES.len()], readers: u32, alone: f64, judged: bool) -> Vec<Row> {
     let mut rows = vec![Row::single("resident memory before the first reader", "MiB", alone)];
     let slowest = |side: &Measured| percentile(&side.samples_ms, 99);
+    // Those without readers, both of them: the more there are, the better it is known.
+    let unread = [&measured[0], &measured[1]].map(|side| side.samples_ms.as_slice()).concat();
+    let unread = percentile(&unread, 99);
     for (side, of) in SIDES.into_iter().zip(measured) {
         let what = |what: &str| format!("{}: {what}", side.name(readers));
         let spread = |what_is: &str, unit, values: &[f64]| Row::new(what(what_is), unit, Spread::of(values));
@@ -183,8 +186,9 @@ fn rows(measured: &[Measured; SIDES.len()], readers: u32, alone: f64, judged: bo
         let p99 = slowest(of).and_then(|value| Spread::of(&[value]));
         rows.push(Row::new(what("a sample, p99"), "ms", p99).note(format!("of {} samples", of.samples_ms.len())));
         if side != Side::Nobody {
-            let over = slowest(of).zip(slowest(&measured[0])).map(|(with, without)| with / without);
-            let row = Row::new(what("a sample, p99 over nobody's"), "×", over.and_then(|over| Spread::of(&[over])));
+            let over = slowest(of).zip(unread).map(|(with, without)| with / without);
+            let what = what("a sample, p99 over that without readers, control included");
+            let row = Row::new(what, "×", over.and_then(|over| Spread::of(&[over])));
             rows.push(if judged && side != Side::Control { row.goal(Goal::AtMost(UNMOVED)) } else { row });
         }
         if !of.rates.is_empty() {

@@ -37,7 +37,7 @@ use ring::Ring;
 
 pub use events::events;
 pub use ring::Told;
-pub use samples::{relayed, samples};
+pub use samples::{news, samples};
 
 /// What waits for a slow reader at most.
 const MOST_WAITING: usize = 64;

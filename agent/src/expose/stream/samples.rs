@@ -1,7 +1,10 @@
-//! `/v1/vms/{vm_id}/usage/stream`. A snapshot wakes, the history is what is told: a reader that was away, or is slow, gets
+//! `/v1/vms/{vm_id}/usage/stream`. A new sample wakes, the history is what is told: a reader that was away, or is slow, gets
 //! what it missed from there.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use axum::{
     extract::{Path as UrlPath, State, rejection::PathRejection},
@@ -30,6 +33,7 @@ const PAGE: usize = 256;
 /// One reader.
 struct Reader {
     vm_id: String,
+    news: watch::Receiver<()>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     history: Arc<dyn Past>,
     streams: Streams,
@@ -46,19 +50,39 @@ struct Reader {
     _room: OwnedSemaphorePermit,
 }
 
-/// The same snapshots, for readers: to wake a thousand of them is the runtime's work, not that of who publishes. To be
-/// called on the runtime.
-pub fn relayed(mut from: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<Arc<Snapshot>> {
-    let (to, relayed) = watch::channel(Arc::clone(&from.borrow_and_update()));
+/// Changes when a snapshot has something for readers: they are woken once a sample, not once a snapshot, of which there may
+/// be many between two samples. To wake a thousand of them is the runtime's work, not that of who publishes. To be called on
+/// the runtime.
+pub fn news(mut snapshots: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<()> {
+    let (to, news) = watch::channel(());
+    let mut last = Arc::clone(&snapshots.borrow_and_update());
     tokio::spawn(async move {
-        while from.changed().await.is_ok() {
-            let next = Arc::clone(&from.borrow_and_update());
-            if to.send(next).is_err() {
+        while snapshots.changed().await.is_ok() {
+            let next = Arc::clone(&snapshots.borrow_and_update());
+            let before = std::mem::replace(&mut last, Arc::clone(&next));
+            if has_news(&before, &next) && to.send(()).is_err() {
                 return;
             }
         }
     });
-    relayed
+    news
+}
+
+/// Whether a reader of some VM has something to be told: a sample, the VM's end, or that it is shown no more. A VM that is
+/// new has no reader yet: who comes looks at once.
+fn has_news(before: &Snapshot, next: &Snapshot) -> bool {
+    let same_vm = |(before, next): (&Arc<VmView>, &Arc<VmView>)| Arc::ptr_eq(&before.fixed, &next.fixed);
+    if before.vms.len() == next.vms.len() && before.vms.iter().zip(&next.vms).all(same_vm) {
+        return before.vms.iter().zip(&next.vms).any(|(before, next)| differs(before, next));
+    }
+    let next: HashMap<_, _> = next.vms.iter().map(|vm| (Arc::as_ptr(&vm.fixed), vm)).collect();
+    before.vms.iter().any(|before| next.get(&Arc::as_ptr(&before.fixed)).is_none_or(|next| differs(before, next)))
+}
+
+fn differs(before: &Arc<VmView>, next: &Arc<VmView>) -> bool {
+    !Arc::ptr_eq(before, next)
+        && (before.latest.as_ref().map(Arc::as_ptr) != next.latest.as_ref().map(Arc::as_ptr)
+            || before.end.is_some() != next.end.is_some())
 }
 
 /// A VM's samples as they are taken.
@@ -78,7 +102,8 @@ pub async fn samples(
     let now_ms = clock::now().map_or(u64::MAX, |now| now.unix_ns / 1_000_000);
     let mut reader = Reader {
         vm_id,
-        snapshots: views.relayed.clone(),
+        news: views.news.clone(),
+        snapshots: views.snapshots.clone(),
         history: Arc::clone(&views.history),
         streams: views.streams.clone(),
         interval_ms: *views.history_ns.borrow() / 1_000_000,
@@ -90,7 +115,7 @@ pub async fn samples(
         ended: false,
         _room: room,
     };
-    reader.snapshots.mark_changed();
+    reader.news.mark_changed();
     if since.is_some() {
         reader.tell_too_old(started_ms);
     }
@@ -111,7 +136,7 @@ impl Reader {
                 continue;
             }
             // Without the engine there is nothing to come.
-            self.snapshots.changed().await.ok()?;
+            self.news.changed().await.ok()?;
             self.look();
         }
     }
@@ -136,7 +161,7 @@ impl Reader {
 
     /// What is new; whether the VM is still there.
     fn look(&mut self) {
-        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        let snapshot = Arc::clone(&self.snapshots.borrow());
         let Some(vm) = self.find(&snapshot) else {
             self.finish();
             return;
@@ -206,4 +231,51 @@ fn shown(taken: &Taken) -> Value {
         all.insert((*name).to_owned(), shown);
     }
     Value::Object(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::snapshot::{Sample, VmEnd, VmFixed};
+
+    fn vm(vm_id: &str) -> Arc<VmView> {
+        let fixed = Arc::new(VmFixed { vm_id: vm_id.to_owned(), ..VmFixed::default() });
+        Arc::new(VmView { fixed, ..VmView::default() })
+    }
+
+    fn of(vms: &[&Arc<VmView>]) -> Snapshot {
+        let vms = vms.iter().map(|vm| Arc::clone(vm)).collect();
+        let taken = clock::now().unwrap();
+        Snapshot { taken, sampled_ns: 0, serial: 0, vms, host: Arc::default() }
+    }
+
+    #[test]
+    fn a_sample_an_end_and_a_vm_that_is_gone_are_news_and_another_reading_or_a_new_vm_is_none() {
+        let (a, b) = (vm("a"), vm("b"));
+        let read = Arc::new(VmView { read_ns: 7, ..VmView::clone(&a) });
+        let sampled = Arc::new(VmView { latest: Some(Arc::new(Sample::default())), ..VmView::clone(&a) });
+        let again = Arc::new(VmView { latest: Some(Arc::new(Sample::default())), ..VmView::clone(&a) });
+        let ended = Arc::new(VmView { end: Some(VmEnd::default()), ..VmView::clone(&a) });
+        // Another life under the same name.
+        let next_life = vm("a");
+        for (before, next) in [
+            (of(&[&a, &b]), of(&[&sampled, &b])),
+            (of(&[&sampled, &b]), of(&[&again, &b])),
+            (of(&[&a, &b]), of(&[&ended, &b])),
+            (of(&[&a, &b]), of(&[&b])),
+            (of(&[&a]), of(&[&next_life])),
+            (of(&[&a]), of(&[&b, &sampled])),
+        ] {
+            assert!(has_news(&before, &next), "{:?} {:?}", before.vms, next.vms);
+        }
+        for (before, next) in [
+            (of(&[&a, &b]), of(&[&a, &b])),
+            (of(&[&a, &b]), of(&[&read, &b])),
+            (of(&[&sampled]), of(&[&b, &sampled])),
+            (of(&[]), of(&[&a])),
+            (of(&[&a, &b]), of(&[&b, &read])),
+        ] {
+            assert!(!has_news(&before, &next), "{:?} {:?}", before.vms, next.vms);
+        }
+    }
 }
