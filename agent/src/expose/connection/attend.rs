@@ -16,6 +16,9 @@ use super::{
 
 /// How often it is looked for somebody who gives way while nobody does.
 const LOOK: Duration = Duration::from_millis(20);
+/// Who came, or whose last answer was taken, so little ago gives way to nobody: the next request may be there and not be read
+/// yet, and when many come at once it would be the agent that keeps them waiting.
+const GRACE: Duration = Duration::from_millis(20);
 /// How long the system is left alone when it has no descriptor or memory for a connection.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How often such an error is told at most.
@@ -54,8 +57,19 @@ pub(in crate::expose) async fn attend<D: Door, F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
+    attend_with(GRACE, door, places, serve).await;
+}
+
+async fn attend_with<D: Door, F>(
+    grace: Duration,
+    door: D,
+    places: Places,
+    serve: impl Fn(D::Stream, Arc<Slot>) -> F + Send,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let room = places.counts.room(places.listener);
-    let mut taken = Taken { slots: Vec::new(), places };
+    let mut taken = Taken { slots: Vec::new(), places, grace };
     let mut told: Option<Instant> = None;
     loop {
         let stream = match door.next().await {
@@ -103,6 +117,7 @@ impl Drop for Leaves {
 struct Taken {
     slots: Vec<(Arc<Slot>, AbortHandle)>,
     places: Places,
+    grace: Duration,
 }
 
 impl Taken {
@@ -136,9 +151,70 @@ impl Taken {
     fn cut_one(&mut self) {
         self.forget_gone();
         let waiting = self.slots.iter().enumerate().filter_map(|(at, (slot, _))| Some((slot.gives_way()?, at)));
-        let Some((_, at)) = waiting.min() else { return };
+        let Some((_, at)) = waiting.filter(|((_, since), _)| since.elapsed() >= self.grace).min() else { return };
         let (_, task) = self.slots.swap_remove(at);
         self.places.counts.cut(self.places.listener, Cut::Crowded);
         task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net,
+    };
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::expose::connection::{Counts, Listener};
+
+    const PLACES: usize = 4;
+
+    /// Clients that are answered what they sent, of some that connect.
+    async fn answered(grace: Duration, clients: Vec<net::TcpStream>, door: TcpListener) -> usize {
+        let places = Places::of(Counts::new([PLACES, 1]), Listener::Tcp);
+        let serve = |mut stream: TcpStream, slot: Arc<Slot>| async move {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).await.is_ok() {
+                slot.working();
+                let _ = stream.write_all(&byte).await;
+            }
+        };
+        let attending = tokio::spawn(attend_with(grace, door, places, serve));
+        let read = |mut client: net::TcpStream| {
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.read_exact(&mut [0]).is_ok()
+        };
+        let all = clients.into_iter().map(|client| tokio::task::spawn_blocking(move || read(client)));
+        let mut answered = 0;
+        for one in all.collect::<Vec<_>>() {
+            answered += usize::from(one.await.unwrap());
+        }
+        attending.abort();
+        answered
+    }
+
+    fn connect(door: &TcpListener) -> net::TcpStream {
+        net::TcpStream::connect(door.local_addr().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn many_that_come_at_once_with_their_requests_are_all_answered() {
+        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let clients: Vec<_> = (0..10 * PLACES).map(|_| connect(&door)).collect();
+        clients.iter().for_each(|mut client| client.write_all(b"a").unwrap());
+        assert_eq!(answered(Duration::from_secs(60), clients, door).await, 10 * PLACES);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_nothing_gives_way_to_who_asks() {
+        let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent: Vec<_> = (0..3 * PLACES).map(|_| connect(&door)).collect();
+        let mut client = connect(&door);
+        client.write_all(b"a").unwrap();
+        assert_eq!(answered(GRACE, vec![client], door).await, 1);
+        drop(silent);
     }
 }
