@@ -72,6 +72,10 @@ pub fn section(options: &Options) -> Result<Section> {
     let _fleet = TestFleet::start(vms, &["--id", "b", "--vcpus", &vcpus.to_string()])?;
     let mut rows = Vec::new();
     let agents = agents.into_iter().collect::<Result<Vec<Agent>>>()?;
+    for agent in &agents {
+        agent.wait_running(vms, PATIENCE)?;
+        agent.wait_samples(3)?;
+    }
     for ((name, _), agent) in SETTINGS.into_iter().zip(&agents) {
         let others = agents.iter().map(Agent::pid).filter(|pid| *pid != agent.pid());
         let _stopped = others.map(Stopped::new).collect::<Result<Vec<_>>>()?;
@@ -79,7 +83,7 @@ pub fn section(options: &Options) -> Result<Section> {
     }
     let method = format!(
         "{vms} real VMs with {vcpus} vCPUs each, and two agents without history: one as it is shipped, and one with \
-         `metrics.histograms` and `metrics.per_vcpu` on; while one is measured, the other is stopped, as a host has one. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
+         `metrics.histograms` and `metrics.per_vcpu` on; while one is measured, the other is stopped (its kernel programs go on), as a host has one. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
          from its connection over TCP to the last byte. The prometheus crate's `TextEncoder` writes the same series from objects that \
          stand ready, and a copy is that of the finished text into fresh memory: in the same rounds, by another process."
     );
@@ -106,7 +110,6 @@ impl Drop for Stopped {
 /// One agent's rows.
 fn of_agent(options: &Options, name: &str, agent: &Agent) -> Result<Vec<Row>> {
     let (vms, _, rounds) = options.exposition();
-    agent.wait_running(vms, PATIENCE)?;
     agent.wait_samples(3)?;
     let idle = watch::during(&[agent.pid()], || {
         std::thread::sleep(options.window() / 3);

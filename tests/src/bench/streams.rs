@@ -186,8 +186,12 @@ fn rows(measured: &[Measured; SIDES.len()], readers: u32, alone: f64, judged: bo
         let p99 = slowest(of).and_then(|value| Spread::of(&[value]));
         rows.push(Row::new(what("a sample, p99"), "ms", p99).note(format!("of {} samples", of.samples_ms.len())));
         if side != Side::Nobody {
-            let over = slowest(of).zip(unread).map(|(with, without)| with / without);
-            let what = what("a sample, p99 over that without readers, control included");
+            let (than, without) = match side {
+                Side::Control => ("nobody's", slowest(&measured[0])),
+                _ => ("that of both without readers", unread),
+            };
+            let over = slowest(of).zip(without).map(|(with, without)| with / without);
+            let what = what(&format!("a sample, p99 over {than}"));
             let row = Row::new(what, "×", over.and_then(|over| Spread::of(&[over])));
             rows.push(if judged && side != Side::Control { row.goal(Goal::AtMost(UNMOVED)) } else { row });
         }

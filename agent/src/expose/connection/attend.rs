@@ -15,9 +15,9 @@ use super::{
 };
 
 /// How often it is looked for somebody who gives way while nobody does.
-const LOOK: Duration = Duration::from_millis(20);
-/// Who came, or whose last answer was taken, so little ago gives way to nobody: the next request may be there and not be read
-/// yet, and when many come at once it would be the agent that keeps them waiting.
+const LOOK: Duration = Duration::from_millis(5);
+/// Who came so little ago gives way to nobody: the request may be there and not be read yet, and when many come at once it
+/// would be the agent that keeps them waiting.
 const GRACE: Duration = Duration::from_millis(20);
 /// How long the system is left alone when it has no descriptor or memory for a connection.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -121,8 +121,8 @@ struct Taken {
 }
 
 impl Taken {
-    /// A place for one more, of somebody who gives way if need be. Nobody does only while all are being answered; then it
-    /// is waited for, and newcomers with it, where the system lets them wait. `None` never comes.
+    /// A place for one more, of somebody who gives way if need be. Nobody does only while all are being answered or
+    /// have just come; then it is waited for, and newcomers with it, where the system lets them wait. `None` never comes.
     async fn place(&mut self, room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
         if self.slots.len() >= 64 && self.slots.len() >= 2 * self.held() {
             self.forget_gone();
@@ -150,8 +150,9 @@ impl Taken {
     /// Ends the connection that has kept the agent waiting longest, if one does.
     fn cut_one(&mut self) {
         self.forget_gone();
-        let waiting = self.slots.iter().enumerate().filter_map(|(at, (slot, _))| Some((slot.gives_way()?, at)));
-        let Some((_, at)) = waiting.filter(|((_, since), _)| since.elapsed() >= self.grace).min() else { return };
+        let waiting =
+            self.slots.iter().enumerate().filter_map(|(at, (slot, _))| Some((slot.gives_way(self.grace)?, at)));
+        let Some((_, at)) = waiting.min() else { return };
         let (_, task) = self.slots.swap_remove(at);
         self.places.counts.cut(self.places.listener, Cut::Crowded);
         task.abort();

@@ -34,7 +34,7 @@ impl Places {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     /// Its client has not sent a whole request.
-    Waiting { since: Instant, begun: Option<Instant> },
+    Waiting { since: Instant, begun: Option<Instant>, first: bool },
     /// The agent makes the answer.
     Working { since: Instant },
     /// The answer is on its way; `ended` when all of it was handed over, `stalled` while the client takes nothing.
@@ -55,7 +55,7 @@ impl Slot {
     /// Of a connection that begins now.
     pub(super) fn new(places: &Places, permit: OwnedSemaphorePermit) -> Arc<Self> {
         let now = Instant::now();
-        let phase = Mutex::new(Phase::Waiting { since: now, begun: Some(now) });
+        let phase = Mutex::new(Phase::Waiting { since: now, begun: Some(now), first: true });
         Arc::new(Self { places: places.clone(), phase, permit: Mutex::new(Some(permit)) })
     }
 
@@ -101,7 +101,7 @@ impl Slot {
         let mut phase = self.phase();
         match &mut *phase {
             Phase::Sending { ended: true, .. } if flushed => {
-                *phase = Phase::Waiting { since: Instant::now(), begun: None };
+                *phase = Phase::Waiting { since: Instant::now(), begun: None, first: false };
             }
             Phase::Sending { stalled, .. } => *stalled = None,
             _ => {}
@@ -129,7 +129,7 @@ impl Slot {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match *self.phase() {
             Phase::Waiting { begun: Some(begun), .. } => Some(begun + HEAD),
-            Phase::Waiting { since, begun: None } => Some(since + IDLE),
+            Phase::Waiting { since, begun: None, .. } => Some(since + IDLE),
             Phase::Working { since } | Phase::Sending { since, .. } => Some(since + REQUEST),
             Phase::Streaming => None,
         }
@@ -146,9 +146,11 @@ impl Slot {
         self.places.counts.cut(self.places.listener, why);
     }
 
-    /// Since when it has kept the agent waiting: for a request before for taking an answer; `None` if it does not.
-    pub(super) fn gives_way(&self) -> Option<(u8, Instant)> {
+    /// Since when it has kept the agent waiting: for a request before for taking an answer; `None` if it does not, and for its
+    /// first request not within the `grace`.
+    pub(super) fn gives_way(&self, grace: Duration) -> Option<(u8, Instant)> {
         match *self.phase() {
+            Phase::Waiting { since, first: true, .. } if since.elapsed() < grace => None,
             Phase::Waiting { since, .. } => Some((0, since)),
             Phase::Sending { stalled: Some(since), .. } => Some((1, since)),
             _ => None,
@@ -170,23 +172,39 @@ mod tests {
     #[test]
     fn only_who_keeps_the_agent_waiting_gives_way_and_a_request_is_waited_for_less_than_an_answer() {
         let (_, slot) = slot();
-        let first = slot.gives_way();
+        let first = slot.gives_way(Duration::ZERO);
         assert!(matches!(first, Some((0, _))));
         slot.received();
-        assert_eq!(slot.gives_way(), first, "bytes that are no request win no time");
+        assert_eq!(slot.gives_way(Duration::ZERO), first, "bytes that are no request win no time");
         slot.working();
-        assert_eq!(slot.gives_way(), None);
+        assert_eq!(slot.gives_way(Duration::ZERO), None);
         slot.sending();
-        assert_eq!(slot.gives_way(), None);
+        assert_eq!(slot.gives_way(Duration::ZERO), None);
         slot.stalled();
-        assert!(matches!(slot.gives_way(), Some((1, _))));
+        assert!(matches!(slot.gives_way(Duration::ZERO), Some((1, _))));
         slot.taken(false);
-        assert_eq!(slot.gives_way(), None);
+        assert_eq!(slot.gives_way(Duration::ZERO), None);
         slot.sent();
         slot.stalled();
-        assert!(matches!(slot.gives_way(), Some((1, _))), "what was handed over is not taken yet");
+        assert!(matches!(slot.gives_way(Duration::ZERO), Some((1, _))), "what was handed over is not taken yet");
         slot.taken(true);
-        assert!(matches!(slot.gives_way(), Some((0, _))));
+        assert!(matches!(slot.gives_way(Duration::ZERO), Some((0, _))));
+    }
+
+    #[test]
+    fn who_has_just_come_gives_way_to_nobody_until_the_first_answer_and_nobody_else_has_such_time() {
+        let (_, slot) = slot();
+        let grace = Duration::from_secs(60);
+        assert_eq!(slot.gives_way(grace), None);
+        slot.received();
+        assert_eq!(slot.gives_way(grace), None);
+        slot.working();
+        slot.sending();
+        slot.stalled();
+        assert!(matches!(slot.gives_way(grace), Some((1, _))));
+        slot.sent();
+        slot.taken(true);
+        assert!(matches!(slot.gives_way(grace), Some((0, _))));
     }
 
     #[test]
@@ -215,7 +233,7 @@ mod tests {
         slot.working();
         slot.streaming();
         assert_eq!((room.available_permits(), slot.holds_place()), (1, false));
-        assert_eq!((slot.deadline(), slot.gives_way()), (None, None));
+        assert_eq!((slot.deadline(), slot.gives_way(Duration::ZERO)), (None, None));
         slot.leave();
         assert_eq!(room.available_permits(), 1, "once");
     }

@@ -33,6 +33,8 @@ const PAGE: usize = 256;
 /// One reader.
 struct Reader {
     vm_id: String,
+    /// The life of the VM it came for: another one under the same name is not its own.
+    incarnation: String,
     news: watch::Receiver<()>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     history: Arc<dyn Past>,
@@ -69,9 +71,14 @@ pub fn news(mut snapshots: watch::Receiver<Arc<Snapshot>>) -> watch::Receiver<()
 }
 
 /// Whether a reader of some VM has something to be told: a sample, the VM's end, or that it is shown no more. A VM that is
-/// new has no reader yet: who comes looks at once.
+/// new has no reader yet: who comes looks at once. If there were snapshots in between, it may have one.
 fn has_news(before: &Snapshot, next: &Snapshot) -> bool {
-    let same_vm = |(before, next): (&Arc<VmView>, &Arc<VmView>)| Arc::ptr_eq(&before.fixed, &next.fixed);
+    if next.serial > before.serial + 1 {
+        return true;
+    }
+    let same_vm = |(before, next): (&Arc<VmView>, &Arc<VmView>)| {
+        Arc::ptr_eq(before, next) || Arc::ptr_eq(&before.fixed, &next.fixed)
+    };
     if before.vms.len() == next.vms.len() && before.vms.iter().zip(&next.vms).all(same_vm) {
         return before.vms.iter().zip(&next.vms).any(|(before, next)| differs(before, next));
     }
@@ -92,9 +99,8 @@ pub async fn samples(
     headers: HeaderMap,
 ) -> Response {
     let Ok(UrlPath(vm_id)) = vm_id else { return not_text() };
-    let Some(started_ms) = api::find(&views.snapshot(), &vm_id).map(|vm| vm.fixed.started_at / 1_000_000) else {
-        return unknown(&vm_id);
-    };
+    let snapshot = views.snapshot();
+    let Some(fixed) = api::find(&snapshot, &vm_id).map(|vm| &vm.fixed) else { return unknown(&vm_id) };
     let (since, room) = match (last_event_id(&headers), views.streams.enter()) {
         (Ok(since), Ok(room)) => (since, room),
         (Err(problem), _) | (_, Err(problem)) => return problem.into_response(),
@@ -102,6 +108,7 @@ pub async fn samples(
     let now_ms = clock::now().map_or(u64::MAX, |now| now.unix_ns / 1_000_000);
     let mut reader = Reader {
         vm_id,
+        incarnation: fixed.incarnation.clone(),
         news: views.news.clone(),
         snapshots: views.snapshots.clone(),
         history: Arc::clone(&views.history),
@@ -117,7 +124,7 @@ pub async fn samples(
     };
     reader.news.mark_changed();
     if since.is_some() {
-        reader.tell_too_old(started_ms);
+        reader.tell_too_old(fixed.started_at / 1_000_000);
     }
     answer(futures_util::stream::unfold(reader, |mut reader| async move { Some((reader.next().await?, reader)) }))
 }
@@ -188,7 +195,7 @@ impl Reader {
 
     /// Its life in this snapshot, most times where it was before.
     fn find<'a>(&mut self, snapshot: &'a Snapshot) -> Option<&'a VmView> {
-        let is = |vm: &&Arc<VmView>| vm.fixed.vm_id == self.vm_id;
+        let is = |vm: &&Arc<VmView>| vm.fixed.vm_id == self.vm_id && vm.fixed.incarnation == self.incarnation;
         if let Some(vm) = snapshot.vms.get(self.place).filter(is) {
             return Some(vm);
         }
@@ -276,6 +283,8 @@ mod tests {
             (of(&[&a, &b]), of(&[&b, &read])),
         ] {
             assert!(!has_news(&before, &next), "{:?} {:?}", before.vms, next.vms);
+            // A reader may have come for what was new in between.
+            assert!(has_news(&before, &Snapshot { serial: 2, ..next }));
         }
     }
 }
