@@ -36,7 +36,7 @@ const PIECE: usize = 64 << 10;
 /// What the last line of a piece may add to it without a copy.
 const ROOM: usize = 8 << 10;
 
-/// VMs that are looked at together before each is asked: what they are known by fits into a CPU's first cache.
+/// VMs that are looked at together before each is asked: what is known of them fits into a CPU's first cache.
 const AHEAD: usize = 8;
 
 /// All families with a `vm_id`, one behind the other, in pieces that are written when they are asked for: who reads slowly
@@ -84,7 +84,7 @@ impl Iterator for Families {
     }
 }
 
-/// Reads a little of all that VMs are known by, so that it is on its way from memory for all of them at the same time:
+/// Reads a little of all that is known of VMs, so that it is on its way from memory for all of them at the same time:
 /// one VM after the other, a CPU waits for each of some ten places. `cargo xtask bench --only metrics` shows what it is worth.
 fn touch(vms: &[Arc<VmView>]) {
     let first = |text: &str| text.as_bytes().first().map_or(0, |byte| u64::from(*byte));

@@ -54,7 +54,7 @@ pub fn of(vm: &VmView, sampled_ns: u64) -> Work {
     let cpu = vm.cpu.unwrap_or_default();
     let halts = work.filter(|work| work.halts_told).map(|work| &work.vcpu);
     let entered = work.filter(|work| work.vcpu.entries > 0).map(|work| &work.vcpu);
-    let number = |(place, vcpu): (usize, &VcpuReading)| one(vcpu, vm.vcpu_number(place, vcpu.tid));
+    let numbered = |(place, vcpu): (usize, &VcpuReading)| one(vcpu, vm.vcpu_number(place, vcpu.tid));
     Work {
         guest_ns: vm.guest_ns.map(Decimal::from),
         halt_poll_ns: vm.halt_poll_ns.map(Decimal::from),
@@ -70,7 +70,7 @@ pub fn of(vm: &VmView, sampled_ns: u64) -> Work {
         preempted_ns: work
             .filter(|_| vm.cpu.is_some())
             .map(|work| times(work::waited_for(cpu.run_delay_ns(), work, &vm.offenders))),
-        vcpus: work.map(|work| work.vcpus.iter().enumerate().map(number).collect()),
+        vcpus: work.map(|work| work.vcpus.iter().enumerate().map(numbered).collect()),
     }
 }
 

@@ -83,7 +83,8 @@ pub fn section(options: &Options) -> Result<Section> {
     }
     let method = format!(
         "{vms} real VMs with {vcpus} vCPUs each, and two agents without history: one as it is shipped, and one with \
-         `metrics.histograms` and `metrics.per_vcpu` on; while one is measured, the other is stopped (its kernel programs go on), as a host has one. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
+         `metrics.histograms` and `metrics.per_vcpu` on; while one is measured, the other is stopped (its kernel \
+         programs go on), as a host has one. The agent tells how long a scrape's text took (`{TOOK}`). A scraper's time is \
          from its connection over TCP to the last byte. The prometheus crate's `TextEncoder` writes the same series from objects that \
          stand ready, and a copy is that of the finished text into fresh memory: in the same rounds, by another process."
     );

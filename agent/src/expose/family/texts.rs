@@ -3,16 +3,10 @@
 use super::label;
 
 /// Texts, one behind the other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Texts {
     all: Vec<u8>,
     ends: Vec<usize>,
-}
-
-impl Default for Texts {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Texts {
