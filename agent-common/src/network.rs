@@ -6,6 +6,9 @@
 //! address as a constant and all is gone with them. An account is what passed while one process wrote to the interface:
 //! the agent learns of a handover too late to split by time.
 
+pub mod constant;
+pub mod operand;
+
 use crate::assert_layout;
 
 /// Classes of the far end, in all.
@@ -146,6 +149,29 @@ pub const fn block(lane: usize, account: usize) -> usize {
     1 + lane * ACCOUNTS + account
 }
 
+/// What the programs of one CPU noted of the process that writes. A task that has not been switched away from is the same
+/// task still, so that one number is looked at where two would have to be followed to the process's id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// Where the kernel counts how often this CPU switched tasks (`rq.nr_switches`), as an address; 0 = not known.
+    pub place: u64,
+    /// That count when [`Note::active`] was seen to be of the process that runs.
+    pub switches: u64,
+    /// [`Header::active`] at that time; 0 = nothing was noted.
+    pub active: u64,
+    /// Room for the count of the packet that is looked at.
+    pub looked: u64,
+}
+
+assert_layout!(Note, size 32, { place: u64 => 0, switches: u64 => 8, active: u64 => 16, looked: u64 => 24 });
+
+/// Blocks behind those of all accounts, for a [`Note`] a CPU. Pages of earlier agents end before.
+pub const NOTE_BLOCKS: usize = LANES * size_of::<Note>() / BLOCK_BYTES;
+
+// The number of accounts is told from that of the blocks.
+const _: () = assert!(NOTE_BLOCKS < ACCOUNTS && NOTE_BLOCKS * BLOCK_BYTES == LANES * size_of::<Note>());
+
 /// Index of a direction, as the guest sees it.
 pub mod direction {
     /// Out of the guest.
@@ -177,59 +203,6 @@ pub struct Claim {
 }
 
 assert_layout!(Claim, size 8, { port: u32 => 0, account: u16 => 4, phase: u16 => 6 });
-
-/// Constants that differ from instance to instance of a program. In the object each is a 64-bit load of
-/// [`constant::MARK`] plus its number; the agent puts the value there before it loads the instance.
-pub mod constant {
-    /// What no program loads by chance.
-    pub const MARK: u64 = 0x6b76_6d65_7465_7200;
-    /// Address of the interface's [`super::Header`].
-    pub const PORT: u64 = MARK + 1;
-    /// The map of claims.
-    pub const CLAIMS: u64 = MARK + 2;
-    /// 1 = each writer gets an account.
-    pub const SPLIT: u64 = MARK + 3;
-    /// Address of the classes' table.
-    pub const TABLE: u64 = MARK + 4;
-    /// Keeps an offset inside that table; 0 = there is none.
-    pub const TABLE_MASK: u64 = MARK + 5;
-    /// CPUs that count by themselves; 0 where the kernel lets another task in between (`PREEMPT_RT`).
-    pub const LANES: u64 = MARK + 6;
-    /// Where a task has its process's id, in bytes; 0 where a helper tells it.
-    pub const TASK_TGID: u64 = MARK + 7;
-    /// How a device's carrier changes are read, which change whenever another opens a tap: one of [`super::carrier`].
-    pub const CARRIER: u64 = MARK + 8;
-    /// Where `sk_buff` has its device, in bytes.
-    pub const DEVICE: u64 = MARK + 9;
-    /// Where `net_device` counts that carrier came, in bytes; that it went stands right behind.
-    pub const CARRIER_UPS: u64 = MARK + 10;
-    /// Not a constant: stands where the call of `bpf_rdonly_cast` is to be put.
-    pub const CAST: u64 = MARK + 12;
-    /// Not a constant: stands where the call of `bpf_cast_to_kern_ctx` is to be put.
-    pub const CONTEXT: u64 = MARK + 15;
-    /// Number, among the kernel's types, of a struct that begins with an integer of 64 bits.
-    pub const WORD: u64 = MARK + 16;
-    /// Number of `struct task_struct` among them.
-    pub const TASK: u64 = MARK + 17;
-    /// Where a task has the address of its runqueue's fair part.
-    pub const FAIR: u64 = MARK + 19;
-    /// Where that has the address of the CPU's runqueue.
-    pub const RUNQUEUE: u64 = MARK + 20;
-    /// Where that has which task runs.
-    pub const CURRENT: u64 = MARK + 21;
-    /// [`LANES`] where all IP is of one class, so that a packet may be counted without being looked into; else 0.
-    pub const QUICK: u64 = MARK + 22;
-    /// [`DEVICE`] as the place of the load that follows, which is all that is left then.
-    pub const AT_DEVICE: u64 = MARK + 23;
-    /// 1 = which task runs is read directly.
-    pub const DIRECT: u64 = MARK + 24;
-    /// Where a task has its process's id, likewise.
-    pub const AT_TGID: u64 = MARK + 18;
-    /// The map of openers.
-    pub const OPENERS: u64 = MARK + 13;
-    /// The map of sockets that a filter is on: by its cookie, the number of the network namespace that it listens in.
-    pub const LISTENERS: u64 = MARK + 14;
-}
 
 /// Values of [`constant::CARRIER`].
 pub mod carrier {

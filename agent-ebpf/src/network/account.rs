@@ -7,7 +7,7 @@ use aya_ebpf::{
         generated::bpf_probe_read_kernel,
     },
 };
-use kvmeter_common::network::{ACCOUNTS, BLOCK_BYTES, Claim, Header, LANES, NOBODY, direction::TRANSMIT, state};
+use kvmeter_common::network::{ACCOUNTS, BLOCK_BYTES, Claim, Header, LANES, NOBODY, Note, direction::TRANSMIT, state};
 
 use super::{
     active,
@@ -63,10 +63,32 @@ pub unsafe fn transmit(skb: *const __sk_buff) -> u64 {
     let (active, cpu) = (active(), unsafe { processor() });
     // SAFETY: the CPU has a lane.
     if cpu < constant!(LANES) && active >> 32 == unsafe { running(cpu) } {
+        // SAFETY: the CPU has a lane, and so a note.
+        unsafe { note(cpu, active) };
         return active;
     }
     let writer = writer();
     if active >> 32 == writer { active } else { switch(writer, active) }
+}
+
+/// Notes that the account in use is of the process that runs: no other comes in between on this CPU.
+///
+/// # Safety
+/// `cpu` must have a lane.
+#[inline(always)]
+unsafe fn note(cpu: u64, active: u64) {
+    if constant!(NOTES) == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise; a place that the kernel's own types told.
+    unsafe {
+        let note = (constant!(NOTES) as *mut Note).add((cpu & (LANES as u64 - 1)) as usize);
+        let place = (&raw const (*note).place).read_volatile();
+        if place != 0 {
+            (&raw mut (*note).switches).write_volatile(word(place));
+            (&raw mut (*note).active).write_volatile(active);
+        }
+    }
 }
 
 /// The process that writes.

@@ -46,6 +46,7 @@ use carrier::Carrier;
 use clsact::Mark;
 pub use error::Error;
 use grace::Grace;
+pub(super) use grace::wait_for_programs;
 pub use keep::release_filters;
 use pins::Pins;
 use port::Port;
@@ -62,14 +63,6 @@ use crate::host::{
     netns::{NetNs, NetNsId},
 };
 
-/// Returns once no kernel program runs that ran at the call.
-///
-/// # Errors
-/// When the kernel has no memory to wait with.
-pub(super) fn wait_for_programs() -> io::Result<()> {
-    Grace::new()?.wait()
-}
-
 /// Interfaces at a time.
 pub const PORTS: usize = 4_096;
 
@@ -85,6 +78,10 @@ pub struct NetworkPrograms {
     carrier: Carrier,
     /// Where which task runs is kept, by CPU; empty where programs ask.
     tasks: Vec<u64>,
+    /// There are programs for usual packets alone.
+    quick: bool,
+    /// There are CPUs beyond `lanes`.
+    others: bool,
     watches: Watches,
     ports: BTreeMap<PortId, Port>,
     last: u32,
@@ -142,6 +139,8 @@ impl NetworkPrograms {
             writer,
             carrier: Carrier::default(),
             tasks: Vec::new(),
+            quick: true,
+            others: probe::has_others(),
             watches: Watches::new(|shape| shared("openers", shape)).map_err(Error::Refused)?,
             ports: BTreeMap::new(),
             last: 0,
@@ -191,7 +190,7 @@ impl NetworkPrograms {
             Some(held) => self.follow(&mut port, netns, ifindex, held),
             None => port.open(self.claims.as_fd()),
         }
-        port.put_tasks(&self.tasks);
+        port.put_tasks(&self.tasks, self.carrier.direct.running);
         port.place = Some((netns.clone(), ifindex));
         // One that does not tell is taken to segment all itself, as most do.
         let _ = port.refresh_offload();

@@ -7,6 +7,7 @@
 pub mod beneath;
 mod cgroup;
 pub mod child;
+pub mod cpus;
 pub mod disk;
 pub mod facts;
 mod file;

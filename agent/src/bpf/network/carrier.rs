@@ -47,6 +47,8 @@ pub(super) struct Running {
     pub runqueue: u32,
     /// Where `rq` has `curr`.
     pub current: u32,
+    /// Where `rq` has `nr_switches`; 0 where it has none of 64 bits.
+    pub switches: u32,
 }
 
 impl Running {
@@ -58,6 +60,7 @@ impl Running {
             fair: place("task_struct", "se.cfs_rq", 8)?,
             runqueue: place("cfs_rq", "rq", 8)?,
             current: place("rq", "curr", 8)?,
+            switches: place("rq", "nr_switches", 8).unwrap_or(0),
         })
     }
 }

@@ -41,3 +41,11 @@ impl Grace {
         syscall::insert(&self.outer, &0_u32, &self.inner.as_raw_fd(), 0)
     }
 }
+
+/// Returns once no kernel program runs that ran at the call.
+///
+/// # Errors
+/// When the kernel has no memory to wait with.
+pub(in crate::bpf) fn wait_for_programs() -> io::Result<()> {
+    Grace::new()?.wait()
+}

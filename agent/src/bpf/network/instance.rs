@@ -8,7 +8,11 @@ use std::{
 use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS;
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, NetworkPrograms, attachment::Pair, port::Port, syscall, table::Table, template::Constants};
+use kvmeter_common::network::{BLOCK_BYTES, carrier};
+
+use super::{
+    Error, NetworkPrograms, attachment::Pair, port::Port, syscall, table::Table, template::Constants, writer::Writer,
+};
 use crate::{account::class::ClassTable, bpf::object::OBJECT};
 
 impl NetworkPrograms {
@@ -18,7 +22,14 @@ impl NetworkPrograms {
     pub fn code(&self, table: Option<&ClassTable>) -> String {
         let mut hash = Sha256::new();
         hash.update(OBJECT);
-        hash.update(format!("{:?} {:?} {} {}\n", self.writer, self.carrier, self.lanes, self.tasks.is_empty()));
+        hash.update(format!(
+            "{:?} {:?} {} {} {}\n",
+            self.writer,
+            self.carrier,
+            self.lanes,
+            self.tasks.is_empty(),
+            self.quick
+        ));
         hash.update(table.map_or_else(Vec::new, ClassTable::bytes));
         hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
             // Writing into a text cannot fail.
@@ -29,10 +40,22 @@ impl NetworkPrograms {
 
     /// An interface's two programs.
     pub(super) fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
-        let constants = self.constants(port, table, !self.tasks.is_empty());
+        let mut constants = self.constants(port, table, !self.tasks.is_empty());
         let names =
             if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
-        Ok(Pair { programs: [self.program(names[0], &constants)?, self.program(names[1], &constants)?], names })
+        let mut codes = names;
+        let quick = self.quick && table.is_none() && !port.reversed && port.lanes.is_power_of_two();
+        if quick && constants.notes.is_some() && port.split && self.writer != Writer::Untold {
+            codes[0] = "tap_transmit_quick";
+        } else {
+            // Nobody reads them.
+            constants.notes = None;
+        }
+        if quick && constants.carrier.way == carrier::LOADED {
+            codes[1] = "tap_receive_quick";
+        }
+        let program = |at: usize| self.program_of(names[at], codes[at], &constants);
+        Ok(Pair { programs: [program(0)?, program(1)?], names })
     }
 
     /// What programs of an interface are made with.
@@ -47,11 +70,21 @@ impl NetworkPrograms {
             carrier: if port.follows.is_some() { self.carrier } else { self.carrier.unread() },
             direct,
             openers: self.watches.openers(),
+            notes: port.notes.filter(|_| direct && self.carrier.direct.running.switches != 0).map(|block| {
+                // The page has them, so this is far below the limit.
+                block as usize * BLOCK_BYTES
+            }),
+            others: self.others,
         }
     }
 
     pub(super) fn program(&self, name: &'static str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
-        let code = self.templates.instance(name, constants)?;
+        self.program_of(name, name, constants)
+    }
+
+    /// `code`: what it is called among the templates.
+    fn program_of(&self, name: &'static str, code: &str, constants: &Constants<'_>) -> Result<OwnedFd, Error> {
+        let code = self.templates.instance(code, constants)?;
         syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, None).map_err(|source| {
             let mut log = vec![0; 256 * 1024];
             let _again = syscall::load(BPF_PROG_TYPE_SCHED_CLS, name, &code, Some(&mut log));

@@ -112,7 +112,7 @@ impl NetworkPrograms {
             self.last = self.last.max(id);
             match Port::found(left) {
                 Ok(mut port) => {
-                    port.put_tasks(&self.tasks);
+                    port.put_tasks(&self.tasks, self.carrier.direct.running);
                     self.watches.left(port.follows.unwrap_or(0));
                     self.ports.insert(PortId(id), port);
                 }

@@ -8,7 +8,9 @@ use std::{
 
 use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type;
-use kvmeter_common::network::{self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, direction, state};
+use kvmeter_common::network::{
+    self as abi, ACCOUNTS, BLOCK_BYTES, CLASSES, Claim, Flow, Head, NOTE_BLOCKS, direction, state,
+};
 
 use super::{Account, Error, PortId, attachment::Attachment, clsact::Mark, grace::Grace, object, offload, syscall};
 use crate::{
@@ -23,6 +25,8 @@ pub(super) struct Port {
     pub(super) fd: OwnedFd,
     pub(super) lanes: u32,
     pub(super) page: Mapped<abi::Block>,
+    /// The block with which its notes begin, where it has any.
+    pub(super) notes: Option<u32>,
     pub(super) attachment: Option<Attachment>,
     /// Where its device is.
     pub(super) place: Option<(NetNs, u32)>,
@@ -56,7 +60,7 @@ impl Port {
             name: NAME,
             kind: bpf_map_type::BPF_MAP_TYPE_ARRAY,
             key_bytes: 4,
-            value_bytes: size(abi::blocks(lanes as usize)) * size(BLOCK_BYTES),
+            value_bytes: size(abi::blocks(lanes as usize) + NOTE_BLOCKS) * size(BLOCK_BYTES),
             entries: 1,
             // `BPF_F_MMAPABLE`
             flags: 1 << 10,
@@ -73,16 +77,20 @@ impl Port {
     /// The page behind this descriptor.
     pub(super) fn around(id: PortId, fd: OwnedFd, lanes: u32, reversed: bool) -> Result<Self, Error> {
         const NAME: &str = "NETWORK_PORT";
-        let number = object::info(fd.as_fd()).map_err(|source| Error::Map(NAME, source))?.id();
+        let info = object::info(fd.as_fd()).map_err(|source| Error::Map(NAME, source))?;
+        let (number, notes) = (info.id(), size(abi::blocks(lanes as usize)));
+        let last = notes + size(NOTE_BLOCKS);
+        let noted = info.value_size() / size(BLOCK_BYTES) >= last;
         let again = fd.try_clone().map_err(|source| Error::Map(NAME, source))?;
         let data = MapData::from_fd(again).map_err(|_| MapError::NotThere(NAME))?;
-        let page = Mapped::<abi::Block>::new(Some(Map::Array(data)), NAME, size(abi::blocks(lanes as usize)))?;
+        let page = Mapped::<abi::Block>::new(Some(Map::Array(data)), NAME, if noted { last } else { notes })?;
         let claimant = page.u32_at(0, offset_of!(abi::Header, id)).unwrap_or(number);
         Ok(Self {
             id: id.0,
             fd,
             lanes,
             page,
+            notes: noted.then_some(notes),
             attachment: None,
             place: None,
             device: None,

@@ -8,7 +8,7 @@ use kvmeter_common::network;
 use super::{
     Error, Hook, NetworkPrograms, PortId, carrier::Carrier, port::Port, syscall, table::Table, writer::Writer,
 };
-use crate::host::realtime;
+use crate::host::{cpus, realtime};
 
 impl NetworkPrograms {
     /// Loads every program once, as for an interface that is not there, and lets go of them: the way in which carrier
@@ -18,7 +18,13 @@ impl NetworkPrograms {
         for way in ways {
             self.carrier = *way;
             self.tasks = self.find_tasks();
+            self.quick = true;
             let mut tried = self.try_way();
+            if let Err(error) = &tried {
+                tracing::debug!(error = error as &dyn std::error::Error, "usual packets are counted as all others");
+                self.quick = false;
+                tried = self.try_way();
+            }
             if let (Err(error), false) = (&tried, self.tasks.is_empty()) {
                 let error = error as &dyn std::error::Error;
                 tracing::debug!(error, "which task runs is asked for each packet: programs that read it are refused");
@@ -77,10 +83,19 @@ pub(super) fn hook() -> Result<Hook, Error> {
     }
 }
 
-/// CPUs that can count by themselves here, by their highest number.
+/// CPUs that can count by themselves here, by their highest number; a power of two, which keeps a number in its bounds by its
+/// bits, or 0.
 pub(super) fn lanes() -> u32 {
     let most = u32::try_from(network::LANES).unwrap_or(u32::MAX);
     let online = aya::util::online_cpus().unwrap_or_default();
     // Where softirqs can be preempted, no CPU can.
-    if realtime::is_realtime(Path::new("/")) { 0 } else { online.into_iter().max().map_or(0, |cpu| cpu + 1).min(most) }
+    if realtime::is_realtime(Path::new("/")) {
+        return 0;
+    }
+    online.into_iter().max().map_or(0, |cpu| cpu.saturating_add(1).min(most).next_power_of_two())
+}
+
+/// Whether CPUs may come that have no place among these.
+pub(super) fn has_others() -> bool {
+    cpus::highest_possible(Path::new("/")).is_none_or(|highest| highest >= lanes())
 }

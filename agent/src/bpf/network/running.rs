@@ -11,13 +11,18 @@ use std::{
 };
 
 use aya_obj::generated::bpf_cmd;
-use kvmeter_common::network::{self as abi, LANES};
+use kvmeter_common::network::{self as abi, BLOCK_BYTES, LANES};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 
-use super::{Error, NetworkPrograms, PortId, port::Port, syscall};
+use super::{
+    Error, NetworkPrograms, PortId,
+    carrier::Running,
+    port::{Port, size},
+    syscall,
+};
 
 const OTHER: &str = "the task read is not the one that runs";
 const NO_ANSWER: &str = "a CPU did not come to a thread of the agent";
@@ -39,10 +44,15 @@ struct TestRun {
 }
 
 impl Port {
-    /// Where which task runs is kept.
-    pub(super) fn put_tasks(&mut self, places: &[u64]) {
+    /// Where which task runs is kept, and how often that changed.
+    pub(super) fn put_tasks(&mut self, places: &[u64], of: Running) {
         for (cpu, place) in places.iter().enumerate().take(LANES) {
             self.page.put_u64(0, offset_of!(abi::Header, tasks) + cpu * size_of::<u64>(), *place);
+            if let (Some(first), true) = (self.notes, *place != 0 && of.switches != 0) {
+                let at = offset_of!(abi::Note, place) + cpu * size_of::<abi::Note>();
+                let switches = place.wrapping_sub(u64::from(of.current)).wrapping_add(u64::from(of.switches));
+                self.page.put_u64(first + size(at / BLOCK_BYTES), at % BLOCK_BYTES, switches);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya_obj::{Object, generated::bpf_insn};
-use kvmeter_common::network::constant;
+use kvmeter_common::network::{ACCOUNTS, BLOCK_BYTES, CLASSES, Flow, constant, operand};
 
 use super::{Error, carrier::Carrier, writer::Writer};
 
@@ -22,6 +22,10 @@ const JUMP: u8 = 0x05;
 const MAP: u8 = 1;
 /// The constant is the address of a map's value (`BPF_PSEUDO_MAP_VALUE`).
 const MAP_VALUE: u8 = 2;
+
+/// Bytes of a CPU's accounts: a power of two, so that what stands below it are the bits of an account's place.
+const LANE_BYTES: usize = ACCOUNTS * BLOCK_BYTES;
+const _: () = assert!(LANE_BYTES.is_power_of_two() && BLOCK_BYTES.is_power_of_two());
 
 /// What an instance is made with.
 #[derive(Clone, Copy)]
@@ -44,6 +48,10 @@ pub(super) struct Constants<'a> {
     pub direct: bool,
     /// The map of openers.
     pub openers: BorrowedFd<'a>,
+    /// Where the interface's notes begin, in bytes, if programs keep them.
+    pub notes: Option<usize>,
+    /// Whether there are CPUs that do not count by themselves.
+    pub others: bool,
 }
 
 /// Code of the programs.
@@ -71,7 +79,7 @@ impl Templates {
 
     /// An instance of a program, ready to load.
     pub(super) fn instance(&self, name: &str, constants: &Constants<'_>) -> Result<Vec<bpf_insn>, Error> {
-        self.filled(name, |constant| value(constant, constants))
+        self.filled(name, |constant| value(constant, constants), |mark| operand(mark, constants))
     }
 
     /// The filter that notes who opens interfaces.
@@ -82,36 +90,96 @@ impl Templates {
         openers: BorrowedFd<'_>,
         writer: Writer,
     ) -> Result<Vec<bpf_insn>, Error> {
-        self.filled(name, |constant| match constant {
-            constant::LISTENERS => Some((MAP, listeners.as_raw_fd())),
-            constant::OPENERS => Some((MAP, openers.as_raw_fd())),
-            constant::TASK_TGID => Some((0, writer.place().cast_signed())),
+        let value = |constant| match constant {
+            constant::LISTENERS => Some((MAP, listeners.as_raw_fd(), 0)),
+            constant::OPENERS => Some((MAP, openers.as_raw_fd(), 0)),
+            constant::TASK_TGID => Some((0, writer.place().cast_signed(), 0)),
             _other => None,
-        })
+        };
+        self.filled(name, value, |_mark| None)
     }
 
-    /// `fill`: kind and lower half of what is put in place of a constant.
-    fn filled(&self, name: &str, value: impl Fn(u64) -> Option<(u8, i32)>) -> Result<Vec<bpf_insn>, Error> {
+    /// `value`: kind and both halves of what is put in place of a constant.
+    fn filled(
+        &self,
+        name: &str,
+        value: impl Fn(u64) -> Option<(u8, i32, i32)>,
+        operand: impl Fn(i32) -> Option<Operand>,
+    ) -> Result<Vec<bpf_insn>, Error> {
         let found = self.object.programs.get(name).and_then(|p| self.object.functions.get(&p.function_key()));
         let template = found.ok_or_else(|| Error::Object(format!("it has no program {name}")))?;
         let mut code = template.instructions.clone();
+        put_operands(&mut code, operand);
         fill(&mut code, value);
         Ok(code)
     }
 }
 
-fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
-    let number = |value: u32| Some((0, value.cast_signed()));
+/// What is put in place of an operand's mark.
+enum Operand {
+    Number(u32),
+    /// A function of the kernel's own.
+    Call(u32),
+    /// The instruction does nothing.
+    Nothing,
+}
+
+fn operand(mark: i32, constants: &Constants<'_>) -> Option<Operand> {
+    let (carrier, lanes) = (constants.carrier, constants.lanes as usize);
+    let running = carrier.direct.running;
+    let number = |value: usize| Operand::Number(u32::try_from(value).unwrap_or(0));
+    match mark {
+        operand::LIMIT if constants.others => Some(number(lanes)),
+        operand::LIMIT => Some(Operand::Nothing),
+        operand::PLACES => Some(number(lanes.saturating_sub(1) * LANE_BYTES + (ACCOUNTS - 1) * BLOCK_BYTES)),
+        operand::CARRIER_UPS => Some(Operand::Number(carrier.ups)),
+        operand::CURRENT => Some(Operand::Number(running.current.wrapping_sub(running.switches))),
+        operand::CAST => Some(Operand::Call(carrier.direct.cast)),
+        operand::CONTEXT => Some(Operand::Call(carrier.direct.context)),
+        _other => None,
+    }
+}
+
+fn put_operands(code: &mut [bpf_insn], put: impl Fn(i32) -> Option<Operand>) {
+    let mut wide = false;
+    for one in code {
+        // The second half of a wide constant is no instruction.
+        let skip = std::mem::replace(&mut wide, one.code == LOAD_64);
+        if skip || wide {
+            continue;
+        }
+        match put(one.imm) {
+            None => {}
+            Some(Operand::Number(number)) => one.imm = number.cast_signed(),
+            Some(Operand::Call(function)) => {
+                one.imm = function.cast_signed();
+                one.set_src_reg(KERNEL_FUNCTION);
+            }
+            Some(Operand::Nothing) => {
+                (one.code, one.off, one.imm) = (JUMP, 0, 0);
+                one.set_dst_reg(0);
+                one.set_src_reg(0);
+            }
+        }
+    }
+}
+
+fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32, i32)> {
+    let number = |value: u32| Some((0, value.cast_signed(), 0));
+    let port = |place: usize| Some((MAP_VALUE, constants.port.as_raw_fd(), i32::try_from(place).unwrap_or(i32::MAX)));
     let direct = constants.carrier.direct;
     match constant {
-        constant::PORT => Some((MAP_VALUE, constants.port.as_raw_fd())),
-        constant::CLAIMS => Some((MAP, constants.claims.as_raw_fd())),
+        constant::PORT => port(0),
+        constant::TRANSMITTED => port(BLOCK_BYTES),
+        constant::RECEIVED => port(BLOCK_BYTES + CLASSES * size_of::<Flow>()),
+        constant::NOTES => constants.notes.map_or_else(|| number(0), port),
+        constant::CLAIMS => Some((MAP, constants.claims.as_raw_fd(), 0)),
         constant::SPLIT => number(u32::from(constants.split && constants.writer != Writer::Untold)),
         constant::LANES => number(constants.lanes),
         constant::QUICK => number(if constants.table.is_none() { constants.lanes } else { 0 }),
         constant::TASK_TGID => number(constants.writer.place()),
         constant::TABLE => match constants.table {
-            Some((table, _)) => Some((MAP_VALUE, table.as_raw_fd())),
+            Some((table, _)) => Some((MAP_VALUE, table.as_raw_fd(), 0)),
             None => number(0),
         },
         constant::TABLE_MASK => number(constants.table.map_or(0, |(_, mask)| mask)),
@@ -119,20 +187,20 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32)> {
         constant::DEVICE | constant::AT_DEVICE => number(constants.carrier.device),
         constant::CARRIER_UPS => number(constants.carrier.ups),
         constant::WORD => number(direct.word),
-        constant::CAST => Some((KERNEL_FUNCTION, direct.cast.cast_signed())),
-        constant::CONTEXT => Some((KERNEL_FUNCTION, direct.context.cast_signed())),
+        constant::CAST => Some((KERNEL_FUNCTION, direct.cast.cast_signed(), 0)),
+        constant::CONTEXT => Some((KERNEL_FUNCTION, direct.context.cast_signed(), 0)),
         constant::DIRECT => number(u32::from(constants.direct)),
         constant::TASK => number(direct.running.task),
         constant::AT_TGID => number(direct.running.tgid),
         constant::FAIR => number(direct.running.fair),
         constant::RUNQUEUE => number(direct.running.runqueue),
         constant::CURRENT => number(direct.running.current),
-        constant::OPENERS => Some((MAP, constants.openers.as_raw_fd())),
+        constant::OPENERS => Some((MAP, constants.openers.as_raw_fd(), 0)),
         _other => None,
     }
 }
 
-fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
+fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32, i32)>) {
     let mut at = 0;
     while let Some([first, second, rest @ ..]) = code.get_mut(at..) {
         at += 1;
@@ -141,7 +209,7 @@ fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
         }
         at += 1;
         let value = u64::from(first.imm.cast_unsigned()) | u64::from(second.imm.cast_unsigned()) << 32;
-        let Some((kind, low)) = put(value) else { continue };
+        let Some((kind, low, high)) = put(value) else { continue };
         match value {
             // Not loaded where it is not called, so whatever stands there is taken.
             constant::CAST | constant::CONTEXT if low == 0 => {}
@@ -163,7 +231,7 @@ fn fill(code: &mut [bpf_insn], put: impl Fn(u64) -> Option<(u8, i32)>) {
             }
             _other => {
                 first.set_src_reg(kind);
-                (first.imm, second.imm) = (low, 0);
+                (first.imm, second.imm) = (low, high);
             }
         }
     }

@@ -10,6 +10,7 @@ mod lab;
 mod links;
 mod offload;
 mod older;
+mod quick;
 mod split;
 
 use super::*;
@@ -44,6 +45,18 @@ fn counted_tap() -> (Lab, Tap, NetworkPrograms, PortId) {
     let mut programs = programs();
     let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
     (lab, tap, programs, port)
+}
+
+/// The ways in which usual packets are counted: whether who holds the tap is followed, and whether by programs of their own.
+const WAYS: [(bool, bool); 4] = [(false, true), (true, true), (false, false), (true, false)];
+
+/// Counts at a tap in one of [`WAYS`].
+fn attach_as(programs: &mut NetworkPrograms, lab: &Lab, ifindex: u32, (follows, quick): (bool, bool)) -> PortId {
+    programs.quick = quick;
+    let link = crate::host::link::LinkRequests::open(&lab.netns).expect("open").indexed(ifindex).expect("ask");
+    let generation = link.expect("there").carrier_changes.expect("counted");
+    let held = follows.then_some(Held { generation, tgid: std::process::id() });
+    programs.attach_held(&lab.netns, ifindex, false, held).expect("attach")
 }
 
 fn programs() -> NetworkPrograms {

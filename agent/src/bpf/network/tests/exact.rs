@@ -15,26 +15,32 @@ fn of_tap(before: LinkStats, after: LinkStats) -> (Flow, Flow) {
 
 #[test]
 fn frames_of_every_kind_through_a_tap_count_as_the_link_counts_them() {
-    let (lab, tap, mut programs, port) = counted_tap();
-    let sender = lab.sender(tap.ifindex);
-    tap.drain();
-    let (before, told) = (lab.stats("tap0"), totals(&programs.read(port)));
-    for (number, frame) in frames::kinds().iter().enumerate() {
-        let (link, ours) = (lab.stats("tap0"), totals(&programs.read(port)));
-        tap.transmit(frame);
-        let (link, ours) = (of_tap(link, lab.stats("tap0")).0, (ours.0, totals(&programs.read(port)).0));
-        assert_eq!(add(ours.0, link), ours.1, "frame {number} out of the guest");
-        sender.send(frame);
+    for way in WAYS {
+        let lab = Lab::new();
+        let tap = lab.tap("tap0", 0);
+        let mut programs = programs();
+        let port = attach_as(&mut programs, &lab, tap.ifindex, way);
+        let sender = lab.sender(tap.ifindex);
         tap.drain();
+        let (before, told) = (lab.stats("tap0"), totals(&programs.read(port)));
+        // The second time as usual packets between others.
+        for (number, frame) in frames::kinds().iter().chain(&frames::kinds()).enumerate() {
+            let (link, ours) = (lab.stats("tap0"), totals(&programs.read(port)));
+            tap.transmit(frame);
+            let (link, ours) = (of_tap(link, lab.stats("tap0")).0, (ours.0, totals(&programs.read(port)).0));
+            assert_eq!(add(ours.0, link), ours.1, "frame {number} out of the guest, {way:?}");
+            sender.send(frame);
+            tap.drain();
+        }
+        // One that only a guest sends: taps take any length.
+        tap.transmit(&frames::frame(frames::UNICAST, &[], frames::IPV4, &frames::ipv4([1; 4], [2; 4], 1, &[7; 9_000])));
+        tap.drain();
+        let (link, accounts) = (of_tap(before, lab.stats("tap0")), programs.detach(port));
+        let ours = totals(&accounts);
+        assert_eq!(add(told.0, link.0), ours.0, "out of the guest, {way:?}");
+        assert_eq!(add(told.1, link.1), ours.1, "into the guest, {way:?}");
+        assert!(link.1.packets >= frames::kinds().len() as u64);
     }
-    // One that only a guest sends: taps take any length.
-    tap.transmit(&frames::frame(frames::UNICAST, &[], frames::IPV4, &frames::ipv4([1; 4], [2; 4], 1, &[7; 9_000])));
-    tap.drain();
-    let (link, accounts) = (of_tap(before, lab.stats("tap0")), programs.detach(port));
-    let ours = totals(&accounts);
-    assert_eq!(add(told.0, link.0), ours.0, "out of the guest");
-    assert_eq!(add(told.1, link.1), ours.1, "into the guest");
-    assert!(link.1.packets >= frames::kinds().len() as u64);
 }
 
 #[test]
@@ -102,11 +108,15 @@ const OFFLOADS: [u64; 4] = [0, 1, 1 | 2, 1 | 2 | 4];
 
 #[test]
 fn packets_to_be_segmented_count_as_the_link_counts_them_whatever_the_guest_can_take() {
+    WAYS.into_iter().for_each(segmented);
+}
+
+fn segmented(way: (bool, bool)) {
     let lab = Lab::new();
     let (from, to) = (lab.tap("from", libc::IFF_VNET_HDR), lab.tap("to", libc::IFF_VNET_HDR));
     lab.bridge("bridge0", &["from", "to"]);
     let mut programs = programs();
-    let ports = [from.ifindex, to.ifindex].map(|i| programs.attach(&lab.netns, i, false).expect("attach"));
+    let ports = [from.ifindex, to.ifindex].map(|i| attach_as(&mut programs, &lab, i, way));
     for offload in OFFLOADS {
         to.set_offload(offload);
         programs.refresh_offload(ports[1]).expect("the device tells");
@@ -136,11 +146,11 @@ fn packets_to_be_segmented_count_as_the_link_counts_them_whatever_the_guest_can_
                 break (links, ours);
             }
         };
-        assert!(taken >= 12, "offload {offload}: {taken} arrived");
+        assert!(taken >= 12, "offload {offload}, {way:?}: {taken} arrived");
         for at in [0, 1] {
             let link = of_tap(links[at], after[at]);
             let due = (add(told[at].0, link.0), add(told[at].1, link.1));
-            assert_eq!(due, ours[at], "{}, offload {offload}", ["from", "to"][at]);
+            assert_eq!(due, ours[at], "{}, offload {offload}, {way:?}", ["from", "to"][at]);
         }
     }
 }

@@ -1,0 +1,75 @@
+//! Programs that count usual packets in few instructions: that they are at work, and that whoever comes between is noticed.
+
+use std::process::{Command, Stdio};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
+
+use super::{frames, *};
+
+#[test]
+fn usual_packets_have_programs_of_their_own_where_this_kernel_lets_them_load_without_a_call() {
+    let programs = programs();
+    if programs.carrier.way != network::carrier::LOADED || programs.tasks.is_empty() {
+        eprintln!("skipped: this kernel has no bpf_rdonly_cast (Linux 6.2), or keeps which task runs elsewhere");
+        return;
+    }
+    assert!(programs.quick && programs.lanes.is_power_of_two());
+    let port = Port::new(PortId(0), programs.lanes, false).expect("a page");
+    let constants = programs.constants(&port, None, true);
+    assert!(constants.notes.is_some());
+    for name in ["tap_transmit_quick", "tap_receive_quick"] {
+        let code = programs.templates.instance(name, &constants).expect("a template");
+        let marked = |imm: i32| imm & !0xff == network::operand::MARK;
+        assert!(!code.iter().any(|one| marked(one.imm)), "{name} has a mark that nothing was put in place of");
+    }
+}
+
+#[test]
+fn a_process_that_comes_between_on_the_same_cpu_writes_to_an_account_of_its_own() {
+    use std::io::Write as _;
+    const TURNS: u64 = 300;
+    for way in WAYS {
+        let lab = Lab::new();
+        let tap = lab.tap("tap0", 0);
+        let mut programs = programs();
+        let port = attach_as(&mut programs, &lab, tap.ifindex, way);
+        let frame = &frames::kinds()[0];
+        // Both on one CPU: what is noted there is of the one or the other.
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+        let mut one = CpuSet::new();
+        let cpu = (0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu).unwrap_or(false)).expect("a CPU");
+        one.set(cpu).expect("a number");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("one CPU");
+        let mut other = Command::new("dd")
+            .args([&format!("bs={}", frame.len()), "iflag=fullblock", "status=none"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::from(tap.file.try_clone().expect("another descriptor")))
+            .spawn()
+            .expect("dd");
+        let mut pipe = other.stdin.take().expect("a pipe");
+        let sent = || lab.stats("tap0").rx_packets;
+        let before = sent();
+        let mut own = 0;
+        for turn in 1..=TURNS {
+            for _ in 0..turn % 4 {
+                tap.transmit(frame);
+                own += 1;
+            }
+            pipe.write_all(frame).expect("write to dd");
+            while sent() < before + own + turn {
+                std::thread::yield_now();
+            }
+        }
+        drop(pipe);
+        assert!(other.wait().expect("dd").success());
+        let mut accounts: Vec<_> = programs.detach(port).iter().map(|a| (a.writer, sum(&a.transmit).packets)).collect();
+        accounts.retain(|(_, packets)| *packets > 0);
+        accounts.sort_unstable();
+        let mut due = [(std::process::id(), own), (other.id(), TURNS)];
+        due.sort_unstable();
+        assert_eq!(accounts, due, "{way:?}");
+    }
+}
