@@ -109,6 +109,7 @@ impl Model {
             last: nothing(account),
             owner: port.expected,
             by_writer: false,
+            doubted: false,
             first_seen_ns: port.left_ns.map_or(now_ns, |off_ns| account.serial.saturating_add(off_ns)),
             quiet: 0,
         });
@@ -116,12 +117,8 @@ impl Model {
             // An account may be older than its writer.
             seen.first_seen_ns = now_ns;
         }
-        // What was received since the last reading may have come before the first writer did, and then it was for
-        // whoever had the interface until then; unless the program made the account for that writer.
-        let made_for_writer = is_new && !port.opened;
-        let earlier = (seen.last.writer == 0 && !made_for_writer).then_some(seen.owner);
-        // What is told of a holder is told of another existence.
-        let earlier = if port.landed || port.follows.is_none() { earlier } else { Some(Owner::Nobody) };
+        let (had, made_for_writer) = (seen.owner, is_new && !port.opened);
+        let unwritten = seen.last.writer == 0 && !made_for_writer;
         if account.writer == NOBODY {
             seen.owner = Owner::Nobody;
         } else if account.writer != 0 && !seen.by_writer {
@@ -135,6 +132,15 @@ impl Model {
                 None => seen.owner = Owner::Writer(account.writer),
             }
         }
+        let doubted = std::mem::take(&mut seen.doubted) && !(seen.by_writer && seen.owner == had);
+        if doubted && !seen.by_writer && account.writer == 0 {
+            seen.owner = Owner::Nobody;
+        }
+        // What was received since the last reading may have come before the first writer did, and then it was for
+        // whoever had the interface until then; unless the program made the account for that writer.
+        let earlier = unwritten.then_some(if doubted { Owner::Nobody } else { had });
+        // What is told of a holder is told of another existence.
+        let earlier = if port.landed || port.follows.is_none() { earlier } else { Some(Owner::Nobody) };
         let (classes, fell) = difference(&seen.last, account);
         self.unowned.regressions += u64::from(fell);
         seen.quiet =

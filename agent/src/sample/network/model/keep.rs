@@ -115,9 +115,7 @@ impl Model {
             let mut port = take_port(kept, state, now_ns, off_ns);
             // Of one without a writer: somebody else may have it by now.
             for seen in port.accounts.values_mut().filter(|seen| state != Left::Gone && !seen.by_writer) {
-                if matches!(seen.owner, Owner::Vm(vm) if !lives(vm)) {
-                    seen.owner = Owner::Nobody;
-                }
+                seen.doubted = matches!(seen.owner, Owner::Vm(vm) if !lives(vm));
             }
             if state == Left::Attached {
                 self.links.insert((key.netns, key.ifindex), known(key, &port));

@@ -38,6 +38,8 @@ pub(super) struct Seen {
     pub(super) owner: Owner,
     /// The writer decided; else events did, and a writer may still.
     pub(super) by_writer: bool,
+    /// Its owner is over, and was out of sight: what came in is the owner's only if the writer turns out to be the owner.
+    pub(super) doubted: bool,
     /// When its writer was first seen.
     pub(super) first_seen_ns: u64,
     /// Readings in a row in which it did not move.

@@ -1,6 +1,7 @@
 //! The model without a kernel: single laws here, random histories in `property`.
 
 mod before;
+mod kept;
 mod property;
 mod refused;
 mod workers;

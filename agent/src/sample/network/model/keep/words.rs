@@ -106,6 +106,7 @@ fn take_account(kept: KeptAccount) -> Seen {
             KeptOwner::Writer(writer) => Owner::Writer(writer),
         },
         by_writer: kept.by_writer,
+        doubted: false,
         first_seen_ns: kept.first_seen_ns,
         quiet: 0,
     }
