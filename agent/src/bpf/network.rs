@@ -36,6 +36,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
 };
 
 use aya_obj::generated::bpf_map_type;
@@ -59,6 +60,7 @@ use writer::Writer;
 
 use super::object::OBJECT;
 use crate::host::{
+    cpus,
     link::LinkDevice,
     netns::{NetNs, NetNsId},
 };
@@ -80,8 +82,8 @@ pub struct NetworkPrograms {
     tasks: Vec<u64>,
     /// There are programs for usual packets alone.
     quick: bool,
-    /// There are CPUs beyond `lanes`.
-    others: bool,
+    /// The highest number that a CPU can have, if that is known.
+    last_cpu: Option<u32>,
     watches: Watches,
     ports: BTreeMap<PortId, Port>,
     last: u32,
@@ -140,7 +142,7 @@ impl NetworkPrograms {
             carrier: Carrier::default(),
             tasks: Vec::new(),
             quick: true,
-            others: probe::has_others(),
+            last_cpu: cpus::highest_possible(Path::new("/")),
             watches: Watches::new(|shape| shared("openers", shape)).map_err(Error::Refused)?,
             ports: BTreeMap::new(),
             last: 0,

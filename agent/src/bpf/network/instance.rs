@@ -74,7 +74,8 @@ impl NetworkPrograms {
                 // The page has them, so this is far below the limit.
                 block as usize * BLOCK_BYTES
             }),
-            others: self.others,
+            // A page of an earlier agent may have been made for fewer CPUs.
+            others: self.last_cpu.is_none_or(|last| last >= port.lanes),
         }
     }
 

@@ -8,7 +8,7 @@ use kvmeter_common::network;
 use super::{
     Error, Hook, NetworkPrograms, PortId, carrier::Carrier, port::Port, syscall, table::Table, writer::Writer,
 };
-use crate::host::{cpus, realtime};
+use crate::host::realtime;
 
 impl NetworkPrograms {
     /// Loads every program once, as for an interface that is not there, and lets go of them: the way in which carrier
@@ -93,9 +93,4 @@ pub(super) fn lanes() -> u32 {
         return 0;
     }
     online.into_iter().max().map_or(0, |cpu| cpu.saturating_add(1).min(most).next_power_of_two())
-}
-
-/// Whether CPUs may come that have no place among these.
-pub(super) fn has_others() -> bool {
-    cpus::highest_possible(Path::new("/")).is_none_or(|highest| highest >= lanes())
 }

@@ -50,7 +50,7 @@ pub(super) struct Constants<'a> {
     pub openers: BorrowedFd<'a>,
     /// Where the interface's notes begin, in bytes, if programs keep them.
     pub notes: Option<usize>,
-    /// Whether there are CPUs that do not count by themselves.
+    /// Whether there may be CPUs that do not count by themselves.
     pub others: bool,
 }
 

@@ -73,3 +73,33 @@ fn a_process_that_comes_between_on_the_same_cpu_writes_to_an_account_of_its_own(
         assert_eq!(accounts, due, "{way:?}");
     }
 }
+
+#[test]
+fn cpus_beyond_those_that_a_page_was_made_for_lose_no_packet() {
+    const FRAMES: u64 = 20_000;
+    for way in WAYS {
+        let lab = Lab::new();
+        let queues = [(); 2].map(|()| lab.tap("tap0", libc::IFF_MULTI_QUEUE));
+        let mut programs = programs();
+        // As when an earlier agent made it while one CPU was online.
+        programs.lanes = 1;
+        let port = attach_as(&mut programs, &lab, queues[0].ifindex, way);
+        let (before, told) = (lab.stats("tap0"), totals(&programs.read(port)).0);
+        let frame = &frames::kinds()[0];
+        let allowed = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
+        let cpus = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
+        std::thread::scope(|scope| {
+            for (queue, cpu) in queues.iter().zip(cpus) {
+                scope.spawn(move || {
+                    let mut one = CpuSet::new();
+                    one.set(cpu).expect("a number");
+                    sched_setaffinity(Pid::from_raw(0), &one).expect("a CPU of its own");
+                    (0..FRAMES).for_each(|_| queue.transmit(frame));
+                });
+            }
+        });
+        let link = lab.stats("tap0").rx_packets - before.rx_packets;
+        assert_eq!(totals(&programs.detach(port)).0.packets - told.packets, link, "{way:?}");
+        assert!(link >= FRAMES);
+    }
+}
