@@ -24,6 +24,8 @@ pub mod realtime;
 pub mod scan;
 pub mod schedstat;
 pub mod shutdown;
+#[cfg(test)]
+pub(crate) mod skip;
 pub mod sockets;
 pub mod source;
 mod space;

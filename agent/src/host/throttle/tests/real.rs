@@ -1,7 +1,7 @@
 //! A real control group of this machine, which has version 1.
 
 use super::super::*;
-use std::io::Write as _;
+use crate::host::skip::skip;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,7 @@ fn real_spinner(test: &str) -> Option<Spinner> {
     } else {
         "needs control groups of version 1 with the cpu controller".to_owned()
     };
-    eprintln!("SKIPPED {test}: {why}");
-    if let Some(log) = std::env::var_os("KVMETER_SKIP_LOG") {
-        let mut log = File::options().create(true).append(true).open(log).unwrap();
-        writeln!(log, "SKIPPED {test}: {why}").unwrap();
-    }
+    skip(test, &why);
     None
 }
 
