@@ -2,7 +2,7 @@
 //! mapped by the agent.
 //!
 //! The element is blocks of [`BLOCK_BYTES`]: first the [`Header`], then, for each CPU, a block an account; the last
-//! CPU's place is for all that have none of their own. Each interface has its map, so that its programs hold the
+//! CPU's place is for all that have none of their own; behind them a [`Note`] a CPU. Each interface has its map, so that its programs hold the
 //! address as a constant and all is gone with them. An account is what passed while one process wrote to the interface:
 //! the agent learns of a handover too late to split by time.
 
@@ -168,6 +168,18 @@ assert_layout!(Note, size 32, { place: u64 => 0, switches: u64 => 8, active: u64
 
 /// Blocks behind those of all accounts, for a [`Note`] a CPU. Pages of earlier agents end before.
 pub const NOTE_BLOCKS: usize = LANES * size_of::<Note>() / BLOCK_BYTES;
+
+/// Where the flows of [`EXTERNAL`] of the first account on the first CPU stand, out of the guest and into it.
+pub const TRANSMITTED: usize = BLOCK_BYTES;
+/// See [`TRANSMITTED`].
+pub const RECEIVED: usize = BLOCK_BYTES + CLASSES * size_of::<Flow>();
+/// Bytes of a CPU's accounts.
+pub const LANE_BYTES: usize = ACCOUNTS * BLOCK_BYTES;
+
+// Numbers become places by shifts, and are kept in their bounds by their bits.
+const _: () = assert!(LANE_BYTES.is_power_of_two() && BLOCK_BYTES.is_power_of_two() && LANES.is_power_of_two());
+const _: () = assert!(size_of::<Note>().is_power_of_two() && EXTERNAL == 0);
+const _: () = assert!(direction::TRANSMIT == 0 && direction::RECEIVE == 1);
 
 // The number of accounts is told from that of the blocks.
 const _: () = assert!(NOTE_BLOCKS < ACCOUNTS && NOTE_BLOCKS * BLOCK_BYTES == LANES * size_of::<Note>());

@@ -40,22 +40,32 @@ impl NetworkPrograms {
 
     /// An interface's two programs.
     pub(super) fn pair(&self, port: &Port, table: Option<&Table>) -> Result<Pair, Error> {
+        let (names, codes) = self.names(port, table.is_some());
         let mut constants = self.constants(port, table, !self.tasks.is_empty());
-        let names =
-            if port.reversed { ["macvtap_receive", "macvtap_transmit"] } else { ["tap_transmit", "tap_receive"] };
-        let mut codes = names;
-        let quick = self.quick && table.is_none() && !port.reversed && port.lanes.is_power_of_two();
-        if quick && constants.notes.is_some() && port.split && self.writer != Writer::Untold {
-            codes[0] = "tap_transmit_quick";
-        } else {
+        if codes[0] == names[0] {
             // Nobody reads them.
             constants.notes = None;
         }
-        if quick && constants.carrier.way == carrier::LOADED {
-            codes[1] = "tap_receive_quick";
-        }
         let program = |at: usize| self.program_of(names[at], codes[at], &constants);
         Ok(Pair { programs: [program(0)?, program(1)?], names })
+    }
+
+    /// What its programs are called in the kernel, and among the templates.
+    pub(super) fn names(&self, port: &Port, has_table: bool) -> ([&'static str; 2], [&'static str; 2]) {
+        if port.reversed {
+            let names = ["macvtap_receive", "macvtap_transmit"];
+            return (names, names);
+        }
+        let names = ["tap_transmit", "tap_receive"];
+        let constants = self.constants(port, None, !self.tasks.is_empty());
+        let quick = self.quick && !has_table && port.lanes.is_power_of_two();
+        let writes = quick && constants.notes.is_some() && port.split && self.writer != Writer::Untold;
+        let receives = quick && constants.carrier.way == carrier::LOADED;
+        let codes = [
+            if writes { "tap_transmit_quick" } else { names[0] },
+            if receives { "tap_receive_quick" } else { names[1] },
+        ];
+        (names, codes)
     }
 
     /// What programs of an interface are made with.

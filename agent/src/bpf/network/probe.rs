@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aya_obj::generated::bpf_attach_type;
-use kvmeter_common::network;
+use kvmeter_common::network::{self, carrier};
 
 use super::{
     Error, Hook, NetworkPrograms, PortId, carrier::Carrier, port::Port, syscall, table::Table, writer::Writer,
@@ -20,7 +20,7 @@ impl NetworkPrograms {
             self.tasks = self.find_tasks();
             self.quick = true;
             let mut tried = self.try_way();
-            if let Err(error) = &tried {
+            if let (Err(error), carrier::LOADED) = (&tried, way.way) {
                 tracing::debug!(error = error as &dyn std::error::Error, "usual packets are counted as all others");
                 self.quick = false;
                 tried = self.try_way();
@@ -29,6 +29,7 @@ impl NetworkPrograms {
                 let error = error as &dyn std::error::Error;
                 tracing::debug!(error, "which task runs is asked for each packet: programs that read it are refused");
                 self.tasks.clear();
+                self.quick = true;
                 tried = self.try_way();
             }
             match tried {

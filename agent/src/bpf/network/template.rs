@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya_obj::{Object, generated::bpf_insn};
-use kvmeter_common::network::{ACCOUNTS, BLOCK_BYTES, CLASSES, Flow, constant, operand};
+use kvmeter_common::network::{ACCOUNTS, BLOCK_BYTES, LANE_BYTES, RECEIVED, TRANSMITTED, constant, operand};
 
 use super::{Error, carrier::Carrier, writer::Writer};
 
@@ -22,10 +22,6 @@ const JUMP: u8 = 0x05;
 const MAP: u8 = 1;
 /// The constant is the address of a map's value (`BPF_PSEUDO_MAP_VALUE`).
 const MAP_VALUE: u8 = 2;
-
-/// Bytes of a CPU's accounts: a power of two, so that what stands below it are the bits of an account's place.
-const LANE_BYTES: usize = ACCOUNTS * BLOCK_BYTES;
-const _: () = assert!(LANE_BYTES.is_power_of_two() && BLOCK_BYTES.is_power_of_two());
 
 /// What an instance is made with.
 #[derive(Clone, Copy)]
@@ -170,8 +166,8 @@ fn value(constant: u64, constants: &Constants<'_>) -> Option<(u8, i32, i32)> {
     let direct = constants.carrier.direct;
     match constant {
         constant::PORT => port(0),
-        constant::TRANSMITTED => port(BLOCK_BYTES),
-        constant::RECEIVED => port(BLOCK_BYTES + CLASSES * size_of::<Flow>()),
+        constant::TRANSMITTED => port(TRANSMITTED),
+        constant::RECEIVED => port(RECEIVED),
         constant::NOTES => constants.notes.map_or_else(|| number(0), port),
         constant::CLAIMS => Some((MAP, constants.claims.as_raw_fd(), 0)),
         constant::SPLIT => number(u32::from(constants.split && constants.writer != Writer::Untold)),

@@ -52,7 +52,7 @@ const WAYS: [(bool, bool); 4] = [(false, true), (true, true), (false, false), (t
 
 /// Counts at a tap in one of [`WAYS`].
 fn attach_as(programs: &mut NetworkPrograms, lab: &Lab, ifindex: u32, (follows, quick): (bool, bool)) -> PortId {
-    programs.quick = quick;
+    programs.quick &= quick;
     let link = crate::host::link::LinkRequests::open(&lab.netns).expect("open").indexed(ifindex).expect("ask");
     let generation = link.expect("there").carrier_changes.expect("counted");
     let held = follows.then_some(Held { generation, tgid: std::process::id() });

@@ -18,14 +18,27 @@ fn usual_packets_have_programs_of_their_own_where_this_kernel_lets_them_load_wit
         return skip(test, "needs bpf_rdonly_cast (Linux 6.2), and the task that runs where the agent knows to look");
     }
     assert!(programs.quick && programs.lanes.is_power_of_two());
-    let port = Port::new(PortId(0), programs.lanes, false).expect("a page");
+    let mut port = Port::new(PortId(0), programs.lanes, false).expect("a page");
+    port.follows = Some(0);
+    let quick = ["tap_transmit_quick", "tap_receive_quick"];
+    assert_eq!(programs.names(&port, false).1, quick);
+    assert_eq!(programs.names(&port, true).1, ["tap_transmit", "tap_receive"], "packets are looked into");
     let constants = programs.constants(&port, None, true);
     assert!(constants.notes.is_some());
-    for name in ["tap_transmit_quick", "tap_receive_quick"] {
+    for name in quick {
         let code = programs.templates.instance(name, &constants).expect("a template");
         let marked = |imm: i32| imm & !0xff == network::operand::MARK;
         assert!(!code.iter().any(|one| marked(one.imm)), "{name} has a mark that nothing was put in place of");
     }
+}
+
+/// Whether the program for usual packets found another task on a CPU than at the packet before.
+fn looked(programs: &NetworkPrograms, port: PortId) -> bool {
+    let port = programs.ports.get(&port).expect("counted");
+    let first = port.notes.expect("new pages have notes");
+    let at = |cpu: usize| std::mem::offset_of!(network::Note, looked) + cpu * size_of::<network::Note>();
+    let word = |at: usize| port.page.u64_at(first + port::size(at / network::BLOCK_BYTES), at % network::BLOCK_BYTES);
+    (0..network::LANES).any(|cpu| word(at(cpu)).expect("inside") != 0)
 }
 
 #[test]
@@ -60,12 +73,15 @@ fn a_process_that_comes_between_on_the_same_cpu_writes_to_an_account_of_its_own(
                 own += 1;
             }
             pipe.write_all(frame).expect("write to dd");
+            let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
             while sent() < before + own + turn {
+                assert!(std::time::Instant::now() < patience, "dd wrote nothing");
                 std::thread::yield_now();
             }
         }
         drop(pipe);
         assert!(other.wait().expect("dd").success());
+        assert_eq!(looked(&programs, port), programs.quick, "another task came between, {way:?}");
         let mut accounts: Vec<_> = programs.detach(port).iter().map(|a| (a.writer, sum(&a.transmit).packets)).collect();
         accounts.retain(|(_, packets)| *packets > 0);
         accounts.sort_unstable();

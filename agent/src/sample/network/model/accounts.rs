@@ -133,7 +133,7 @@ impl Model {
             }
         }
         let doubted = std::mem::take(&mut seen.doubted) && !(seen.by_writer && seen.owner == had);
-        if doubted && !seen.by_writer && account.writer == 0 {
+        if doubted && account.writer == 0 {
             seen.owner = Owner::Nobody;
         }
         // What was received since the last reading may have come before the first writer did, and then it was for

@@ -115,7 +115,11 @@ impl Model {
             let mut port = take_port(kept, state, now_ns, off_ns);
             // Of one without a writer: somebody else may have it by now.
             for seen in port.accounts.values_mut().filter(|seen| state != Left::Gone && !seen.by_writer) {
-                seen.doubted = matches!(seen.owner, Owner::Vm(vm) if !lives(vm));
+                if matches!(seen.owner, Owner::Vm(vm) if !lives(vm)) {
+                    // Where it is there for others to open, whoever wrote before may not be who received last.
+                    (seen.doubted, seen.owner) =
+                        if state == Left::Lost { (true, seen.owner) } else { (false, Owner::Nobody) };
+                }
             }
             if state == Left::Attached {
                 self.links.insert((key.netns, key.ifindex), known(key, &port));
