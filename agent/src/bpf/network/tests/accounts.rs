@@ -106,7 +106,7 @@ fn a_deleted_interface_is_told_as_gone_and_its_counts_stay() {
     let frame = &frames::kinds()[0];
     (0..7).for_each(|_| tap.transmit(frame));
     assert!(programs.is_attached(port));
-    drop(tap);
+    lab.delete(tap);
     assert!(!programs.is_attached(port));
     assert_eq!(totals(&programs.read(port)).0.packets, 7);
     assert_eq!(totals(&programs.detach(port)).0.packets, 7);

@@ -90,7 +90,7 @@ fn what_filters_of_a_device_that_is_gone_counted_stays() {
     let tap = lab.tap("tap0", 0);
     let ifindex = tap.ifindex;
     let (mut next, port) = left(&lab, &tap, &bpffs.network(), drop);
-    drop(tap);
+    lab.delete(tap);
     assert!(!next.adopt(port, &lab.netns, ifindex) && next.is_gone(port));
     assert_eq!(totals(&next.detach(port)).0.packets, 1);
 }

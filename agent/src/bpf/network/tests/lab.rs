@@ -29,11 +29,21 @@ impl Request {
     }
 }
 
-/// Asks a device something.
+/// Asks a device something; again where it is busy: a process that another test begins just now has copies of all files until
+/// it becomes another program, so a tap may be open still that was closed before.
 fn ask(fd: &impl std::os::fd::AsRawFd, what: u64, request: &mut Request) {
-    // SAFETY: the requests used here read and write one `struct ifreq`.
-    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), what, std::ptr::from_mut(request)) };
-    assert_eq!(answer, 0, "ioctl {what:#x}: {}", std::io::Error::last_os_error());
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        // SAFETY: the requests used here read and write one `struct ifreq`.
+        let answer = unsafe { libc::ioctl(fd.as_raw_fd(), what, std::ptr::from_mut(request)) };
+        let error = std::io::Error::last_os_error();
+        if answer == 0 {
+            return;
+        }
+        let busy = error.raw_os_error() == Some(libc::EBUSY) && std::time::Instant::now() < end;
+        assert!(busy, "ioctl {what:#x}: {error}");
+        thread::yield_now();
+    }
 }
 
 fn socket(kind: i32, protocol: i32) -> OwnedFd {
@@ -107,6 +117,20 @@ impl Lab {
             let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
             while !is_running(name) {
                 assert!(std::time::Instant::now() < end, "no carrier at {name}");
+            }
+        });
+    }
+
+    /// Closes a tap that goes with its files, and waits until it is gone: a process that another test begins just now has a
+    /// copy of its file until it becomes another program.
+    pub(super) fn delete(&self, tap: Tap) {
+        drop(tap.file);
+        self.inside(|| {
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+            let there = || nix::net::if_::if_nameindex().expect("links").iter().any(|link| link.index() == tap.ifindex);
+            while there() {
+                assert!(std::time::Instant::now() < end, "the tap stays");
+                thread::yield_now();
             }
         });
     }

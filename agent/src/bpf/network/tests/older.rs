@@ -141,7 +141,7 @@ fn a_device_that_is_gone_is_told_and_its_successor_is_left_alone() {
     let mut programs = load();
     let port = programs.attach(&lab.netns, tap.ifindex, false).expect("attach");
     tap.transmit(&frames::kinds()[0]);
-    drop(tap);
+    lab.delete(tap);
     assert!(!programs.is_attached(port));
     assert_eq!(totals(&programs.detach(port)).0.packets, 1);
 }
