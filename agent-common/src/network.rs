@@ -2,9 +2,9 @@
 //! mapped by the agent.
 //!
 //! The element is blocks of [`BLOCK_BYTES`]: first the [`Header`], then, for each CPU, a block an account; the last
-//! CPU's place is for all that have none of their own; behind them a [`Note`] a CPU. Each interface has its map, so that its programs hold the
-//! address as a constant and all is gone with them. An account is what passed while one process wrote to the interface:
-//! the agent learns of a handover too late to split by time.
+//! CPU's place is for all that have none of their own; behind them a [`Note`] a CPU. Each interface has its map, so that
+//! its programs hold the address as a constant and all is gone with them. An account is what passed while one process
+//! wrote to the interface: the agent learns of a handover too late to split by time.
 
 pub mod constant;
 pub mod operand;
