@@ -67,6 +67,39 @@ macro_rules! add {
     };
 }
 
+/// Goes on at `1:` where the packet at `r1` is IP and has no tag, else at `6:`. Both numbers are looked at together: with a
+/// tag's in it (`ETH_P_8021Q`, `ETH_P_8021AD`) neither of the two protocols' is left.
+macro_rules! untagged {
+    () => {
+        "r2 = *(u32 *)(r1 + {protocol})
+        r3 = *(u32 *)(r1 + {vlan_proto})
+        w2 |= w3
+        if w2 != {ipv4} goto 2f
+        1:"
+    };
+}
+
+/// Behind the usual way, so that jumps from there are short: `5:` takes the packet from `r5`, `6:` from `r1`.
+macro_rules! general {
+    () => {
+        "5:
+        r1 = r5
+        6:
+        call {any}
+        r0 = 0xffffffff ll
+        exit
+        2:
+        if w2 == {ipv6} goto 1b
+        goto 6b"
+    };
+}
+
+// Either tag has a bit that neither protocol has.
+const _: () = {
+    let tags = [0x8100_u16.to_be() as u32, 0x88a8_u16.to_be() as u32];
+    assert!(tags[0] & !IPV4 != 0 && tags[0] & !IPV6 != 0 && tags[1] & !IPV4 != 0 && tags[1] & !IPV6 != 0);
+};
+
 /// Counts a packet out of the guest, at a tap: the process that writes is known by a [`Note`].
 ///
 /// # Safety
@@ -77,24 +110,20 @@ pub unsafe fn transmit(skb: *const __sk_buff) -> ! {
     // lane of this CPU, on which nothing else comes in between.
     unsafe {
         asm!(
-            "r2 = *(u32 *)(r1 + {protocol})",
-            "if r2 != {ipv4} goto 2f",
-            "1:",
-            "r2 = *(u32 *)(r1 + {vlan_proto})",
-            "if r2 != 0 goto 6f",
+            untagged!(),
             "r3 = {notes} ll",
             "r4 = {flows} ll",
             keeping!("r1", "r3", "r4", "{processor}"),
-            "if r0 >= {limit} goto 6f",
+            "if w0 >= {limit} goto 6f",
             "r5 = r1",
-            "r1 = r0",
-            "r1 <<= {note_shift}",
-            "r1 &= {notes_mask}",
+            "w1 = w0",
+            "w1 <<= {note_shift}",
+            "w1 &= {notes_mask}",
             "r3 += r1",
-            "r0 <<= {lane_shift}",
+            "w0 <<= {lane_shift}",
             "r2 = *(u64 *)(r4 - {active})",
-            "r0 += r2",
-            "r0 &= {places}",
+            "w0 += w2",
+            "w0 &= {places}",
             "r4 += r0",
             "r1 = *(u64 *)(r3 + {noted})",
             "if r1 != r2 goto 5f",
@@ -107,9 +136,7 @@ pub unsafe fn transmit(skb: *const __sk_buff) -> ! {
             "4:",
             "r1 = *(u32 *)(r5 + {len})",
             add!(),
-            "2:",
-            "if r2 == {ipv6} goto 1b",
-            "goto 6f",
+            general!(),
             // Another task than at the last packet, or the same again: whether it is of the process that is noted.
             "3:",
             "*(u64 *)(r3 + {looked}) = r1",
@@ -123,16 +150,10 @@ pub unsafe fn transmit(skb: *const __sk_buff) -> ! {
             "r1 = {at_tgid} ll",
             "r1 = *(u32 *)(r0 + 0)",
             "r2 = *(u32 *)(r3 + {writer})",
-            "if r1 != r2 goto 5f",
+            "if r1 != r2 goto 5b",
             "r1 = *(u64 *)(r3 + {looked})",
             "*(u64 *)(r3 + {switches}) = r1",
             "goto 4b",
-            "5:",
-            "r1 = r5",
-            "6:",
-            "call {any}",
-            "r0 = 0xffffffff ll",
-            "exit",
             in("r1") skb,
             any = sym any::<TRANSMIT, false>,
             protocol = const offset_of!(__sk_buff, protocol),
@@ -175,18 +196,14 @@ pub unsafe fn receive(skb: *const __sk_buff) -> ! {
     // SAFETY: as in `transmit`.
     unsafe {
         asm!(
-            "r2 = *(u32 *)(r1 + {protocol})",
-            "if r2 != {ipv4} goto 2f",
-            "1:",
-            "r2 = *(u32 *)(r1 + {vlan_proto})",
-            "if r2 != 0 goto 6f",
+            untagged!(),
             "r4 = {flows} ll",
             "r2 = *(u32 *)(r4 - {segmented})",
-            "if r2 != 0 goto 3f",
+            "if w2 != 0 goto 3f",
             "4:",
             "r5 = r1",
             keeping!("r1", "r4", "r5", "{processor}"),
-            "if r0 >= {limit} goto 6f",
+            "if w0 >= {limit} goto 6f",
             "r3 = r0",
             keeping!("r3", "r4", "r5", "{context}"),
             "r1 = {at_device} ll",
@@ -199,28 +216,20 @@ pub unsafe fn receive(skb: *const __sk_buff) -> ! {
             "r0 = *(u64 *)(r4 - {carriers})",
             "if r2 != r0 goto 5f",
             "r2 = *(u64 *)(r4 - {active})",
-            // What is nobody's has no writer: the highest bit.
+            // What is nobody's has no writer: the highest bit. It may have become so after the counts were read.
             "if r2 s< 0 goto 5f",
-            "r3 <<= {lane_shift}",
-            "r3 += r2",
-            "r3 &= {places}",
+            "w3 <<= {lane_shift}",
+            "w3 += w2",
+            "w3 &= {places}",
             "r4 += r3",
             "r1 = *(u32 *)(r5 + {len})",
             add!(),
-            "2:",
-            "if r2 == {ipv6} goto 1b",
-            "goto 6f",
+            general!(),
             // The kernel may have to segment it behind the hook, because the device does not.
             "3:",
             "r2 = *(u32 *)(r1 + {gso_size})",
-            "if r2 == 0 goto 4b",
-            "goto 6f",
-            "5:",
-            "r1 = r5",
-            "6:",
-            "call {any}",
-            "r0 = 0xffffffff ll",
-            "exit",
+            "if w2 == 0 goto 4b",
+            "goto 6b",
             in("r1") skb,
             any = sym any::<RECEIVE, true>,
             protocol = const offset_of!(__sk_buff, protocol),
