@@ -35,6 +35,10 @@ const FAILING: [&str; 12] = [
     "getdents64",
 ];
 const PROGRAM: &str = env!("CARGO_BIN_EXE_kvmeter-ledgercycle");
+/// What a cycle writes.
+const LEDGER: &str = "metering";
+/// What it was told to be durable.
+const ACKS: &str = "acks";
 
 fn run(dir: &Path, acks: &Path, remove: bool, strace: &[String]) -> Result<Output> {
     let mut command = match strace {
@@ -57,7 +61,7 @@ fn room() -> Result<TempDir> {
 /// name it is in the process, which is how strace counts.
 fn calls(remove: bool) -> Result<Vec<(String, usize)>> {
     let root = room()?;
-    let (dir, acks, log) = (root.path().join("metering"), root.path().join("acks"), root.path().join("log"));
+    let (dir, acks, log) = (root.path().join(LEDGER), root.path().join(ACKS), root.path().join("log"));
     ensure!(run(&dir, &acks, remove, &[])?.status.success(), "the first cycle");
     let args = ["-qq", "-o", log.to_str().context("a path")?, "-e", &format!("trace={CALLS}")].map(str::to_owned);
     let output = run(&dir, &acks, remove, &args)?;
@@ -119,11 +123,20 @@ fn check(dir: &Path, acks: &Path, remove: bool, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Disturbs a cycle on top of an earlier one.
-fn disturbed(remove: bool, inject: &str, what: &str) -> Result<bool> {
+/// What an earlier cycle left, to disturb one on top of it as often as it takes.
+fn earlier(remove: bool) -> Result<TempDir> {
     let root = room()?;
-    let (dir, acks) = (root.path().join("metering"), root.path().join("acks"));
-    ensure!(run(&dir, &acks, remove, &[])?.status.success(), "the first cycle");
+    let output = run(&root.path().join(LEDGER), &root.path().join(ACKS), remove, &[])?;
+    ensure!(output.status.success(), "the first cycle: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(root)
+}
+
+/// Disturbs a cycle on top of a copy of an earlier one.
+fn disturbed(earlier: &TempDir, remove: bool, inject: &str, what: &str) -> Result<bool> {
+    let root = room()?;
+    let (dir, acks) = (root.path().join(LEDGER), root.path().join(ACKS));
+    let copied = Command::new("cp").arg("-a").arg(earlier.path().join(".")).arg(root.path()).status()?;
+    ensure!(copied.success() && acks.exists(), "{what}: no copy of the earlier cycle");
     let trace = inject.split(':').next().unwrap_or_default();
     let args = ["-qq", "-o", "/dev/null", "-e", &format!("trace={trace}"), "-e", &format!("inject={inject}")];
     let output = run(&dir, &acks, remove, &args.map(str::to_owned))?;
@@ -138,13 +151,13 @@ fn a_writer_killed_at_any_system_call_loses_nothing_and_writes_nothing_twice() -
         return Ok(());
     }
     for remove in [false, true] {
-        let calls = calls(remove)?;
+        let (calls, earlier) = (calls(remove)?, earlier(remove)?);
         for name in ["fdatasync", "fsync", "rename", "unlink"] {
             ensure!(calls.iter().any(|(call, _)| call == name), "the cycle does not come to {name}: {calls:?}");
         }
         for (name, nth) in &calls {
             let what = format!("killed at {name} number {nth}, removing: {remove}");
-            let ended = disturbed(remove, &format!("{name}:signal=KILL:when={nth}"), &what)?;
+            let ended = disturbed(&earlier, remove, &format!("{name}:signal=KILL:when={nth}"), &what)?;
             ensure!(!ended, "{what}: it was not killed");
         }
         eprintln!("killed at each of {} calls, removing: {remove}", calls.len());
@@ -158,18 +171,25 @@ fn a_system_call_that_fails_loses_nothing_whether_once_or_from_then_on() -> Resu
         skipped("a_system_call_that_fails_loses_nothing_whether_once_or_from_then_on", "needs strace");
         return Ok(());
     }
-    let calls = calls(true)?;
-    let mut tried = 0;
-    for (name, nth) in calls.iter().filter(|(name, _)| FAILING.contains(&name.as_str())) {
-        for (error, more) in [("EIO", ""), ("ENOSPC", ""), ("EINTR", ""), ("EIO", "+")] {
-            if more == "+" && nth % 4 != 0 {
-                continue;
-            }
+    let (calls, earlier) = (calls(true)?, earlier(true)?);
+    let failing = calls.iter().filter(|(name, _)| FAILING.contains(&name.as_str()));
+    let cases: Vec<_> = failing
+        .flat_map(|call| [("EIO", ""), ("ENOSPC", ""), ("EINTR", ""), ("EIO", "+")].map(|how| (call, how)))
+        .filter(|((_, nth), (_, more))| more.is_empty() || nth % 4 == 0)
+        .collect();
+    let tried = cases.len();
+    let some = |cases: &[(&(String, usize), (&str, &str))]| {
+        cases.iter().try_for_each(|((name, nth), (error, more))| {
             let what = format!("{name} number {nth}{more} fails with {error}");
-            disturbed(true, &format!("{name}:error={error}:when={nth}{more}"), &what)?;
-            tried += 1;
-        }
-    }
+            disturbed(&earlier, true, &format!("{name}:error={error}:when={nth}{more}"), &what).map(drop)
+        })
+    };
+    // Hardly anything but new processes, so on both CPUs of the least of machines.
+    std::thread::scope(|scope| {
+        let (one, other) = cases.split_at(tried / 2);
+        let other = scope.spawn(move || some(other));
+        some(one).and(other.join().expect("the other half panicked"))
+    })?;
     eprintln!("{tried} failures");
     ensure!(tried > 100, "only {tried} failures");
     Ok(())

@@ -123,8 +123,8 @@ fn reads(pid: i32) -> Result<u64> {
     Ok(value.context("no syscr")?.parse()?)
 }
 
-/// Reads a second of an agent that watches so many idle VMs.
-fn reads_a_second(agent: &Agent, vms: u32) -> Result<f64> {
+/// Reads a second of an agent that watches so many idle VMs; `enough`: what need not be looked at again.
+fn reads_a_second(agent: &Agent, vms: u32, enough: f64) -> Result<f64> {
     let fleet = TestFleet::start(vms, &["--id", &format!("idle{vms}"), "--memory", "1M"])?;
     agent.wait_until("all", Duration::from_secs(60), |agent| {
         Ok(agent.metrics()?.all(INTEGRAL, &[]).filter(|s| s.labels["vm_id"].starts_with("idle")).count()
@@ -138,6 +138,9 @@ fn reads_a_second(agent: &Agent, vms: u32) -> Result<f64> {
         let (began, before) = (Instant::now(), reads(agent.pid())?);
         std::thread::sleep(Duration::from_secs(4));
         least = least.min((reads(agent.pid())? - before) as f64 / began.elapsed().as_secs_f64());
+        if least < enough {
+            break;
+        }
     }
     drop(fleet);
     Ok(least)
@@ -152,9 +155,15 @@ fn idle_vms_cost_no_read_of_a_file_a_sample() -> Result<()> {
         skipped(TEST, "rss_stat is not at work here");
         return Ok(());
     }
-    let (few, many) = (reads_a_second(&agent, 10)?, reads_a_second(&agent, 60)?);
-    eprintln!("reads a second: 10 VMs {few:.1}, 60 VMs {many:.1}");
     // Five samples a second: one read a VM would add 250.
+    let many = reads_a_second(&agent, 60, 10.0)?;
+    if many < 10.0 {
+        // However few some VMs take, these take no more than is asked of them.
+        eprintln!("reads a second: 60 VMs {many:.1}");
+        return Ok(());
+    }
+    let few = reads_a_second(&agent, 10, 0.0)?;
+    eprintln!("reads a second: 10 VMs {few:.1}, 60 VMs {many:.1}");
     ensure!(many - few < 10.0, "{few:.1} reads a second with 10 idle VMs, {many:.1} with 60");
     Ok(())
 }
