@@ -173,15 +173,16 @@ fn a_system_call_that_fails_loses_nothing_whether_once_or_from_then_on() -> Resu
     }
     let (calls, earlier) = (calls(true)?, earlier(true)?);
     let failing = calls.iter().filter(|(name, _)| FAILING.contains(&name.as_str()));
-    let cases: Vec<_> = failing
+    let cases: Vec<(String, &str, String)> = failing
         .flat_map(|call| [("EIO", ""), ("ENOSPC", ""), ("EINTR", ""), ("EIO", "+")].map(|how| (call, how)))
         .filter(|((_, nth), (_, more))| more.is_empty() || nth % 4 == 0)
+        .map(|((name, nth), (error, more))| (name.clone(), error, format!("{nth}{more}")))
         .collect();
     let tried = cases.len();
-    let some = |cases: &[(&(String, usize), (&str, &str))]| {
-        cases.iter().try_for_each(|((name, nth), (error, more))| {
-            let what = format!("{name} number {nth}{more} fails with {error}");
-            disturbed(&earlier, true, &format!("{name}:error={error}:when={nth}{more}"), &what).map(drop)
+    let some = |cases: &[(String, &str, String)]| {
+        cases.iter().try_for_each(|(name, error, when)| {
+            let what = format!("{name} number {when} fails with {error}");
+            disturbed(&earlier, true, &format!("{name}:error={error}:when={when}"), &what).map(drop)
         })
     };
     // Hardly anything but new processes, so on both CPUs of the least of machines.
